@@ -1,0 +1,424 @@
+"""Sigma schedules: one function and one row of `SCHEDULES` per schedule, and the cut by denoising strength.
+
+A schedule function returns `steps` decreasing noise levels in float64, without the closing zero. It either places
+steps on the model's own table ("positions": 0 is its smallest sigma, entries - 1 its largest) or computes them from
+the smallest and the largest sigma alone.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = [
+    "MAX_STEPS",
+    "SCHEDULES",
+    "Schedule",
+    "StepPlan",
+    "get_sigmas",
+    "plan_steps",
+    "scheduled_steps",
+]
+
+Floats = NDArray[np.float64]
+
+MAX_STEPS = 1000
+"""The most steps that a run may ask for."""
+
+_MAX_SCHEDULED = 1_000_000  # a thousand steps at denoising strength 0.001; float32 still tells the sigmas apart
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """The noise levels that a schedule may use."""
+
+    table: Floats
+    """The model's sigmas, ascending."""
+    lower: float | None = None
+    """Smallest sigma of the schedule, where it is not the table's."""
+    upper: float | None = None
+    """Largest sigma of the schedule, where it is not the table's."""
+    rho: float | None = None
+    """Curvature, for the schedules that have one."""
+
+    @property
+    def sigma_min(self) -> float:
+        return float(self.table[0]) if self.lower is None else self.lower
+
+    @property
+    def sigma_max(self) -> float:
+        return float(self.table[-1]) if self.upper is None else self.upper
+
+    @property
+    def last(self) -> int:
+        """Position of the largest sigma."""
+        return len(self.table) - 1
+
+    @property
+    def restricted(self) -> bool:
+        return self.lower is not None or self.upper is not None
+
+    def at(self, positions: NDArray[Any]) -> Floats:
+        """Sigmas at fractional positions of the table, log-linear between entries.
+
+        With `lower` or `upper`, the positions are spread over that part of the table instead (values outside the
+        table are moved to its ends), so that a schedule keeps its spacing on the smaller range.
+        """
+        index, logs = np.arange(len(self.table)), np.log(self.table)
+        if self.restricted:
+            low, high = np.interp(np.log([self.sigma_min, self.sigma_max]), logs, index)
+            positions = low + positions * ((high - low) / max(self.last, 1))
+        return np.exp(np.interp(positions, index, logs))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A row of `SCHEDULES`."""
+
+    levels: Callable[[int, Levels], Floats]
+    """Makes the decreasing sigmas, without the closing zero."""
+    summary: str
+    """One line for people who choose."""
+    rho: float | None = None
+    """Default curvature; None where the schedule has none."""
+
+
+def _simple(steps: int, levels: Levels) -> Floats:
+    entries = len(levels.table)
+    return levels.at(levels.last - np.arange(steps) * entries // steps)
+
+
+def _normal(steps: int, levels: Levels) -> Floats:
+    return levels.at(np.linspace(levels.last, 0, steps))
+
+
+def _sgm_uniform(steps: int, levels: Levels) -> Floats:
+    return levels.at(np.linspace(levels.last, 0, steps + 1)[:-1])
+
+
+def _ddim_uniform(steps: int, levels: Levels) -> Floats:
+    """Whole strides from entry 1 upwards; the lowest `steps` of them, as in DDIM's "leading" spacing.
+
+    On a restricted range, or with more steps than entries, the strides are made to fit from end to end.
+    """
+    stride = max(len(levels.table) // steps, 1)
+    highest = 1 + (steps - 1) * stride
+    if levels.restricted or highest > levels.last:
+        return levels.at(np.linspace(levels.last, min(1, levels.last / steps), steps))
+    return levels.at(np.linspace(highest, 1, steps))
+
+
+def _beta(steps: int, levels: Levels) -> Floats:
+    """Quantiles of the beta distribution (0.6, 0.6) over the timesteps, arXiv:2407.12173."""
+    from scipy.stats import beta
+
+    return levels.at(np.rint(beta.ppf(1 - np.arange(steps) / steps, 0.6, 0.6) * levels.last))
+
+
+def _karras(steps: int, levels: Levels) -> Floats:
+    from k_diffusion.sampling import get_sigmas_karras
+
+    return _without_zero(get_sigmas_karras(steps, levels.sigma_min, levels.sigma_max, levels.rho))
+
+
+def _exponential(steps: int, levels: Levels) -> Floats:
+    from k_diffusion.sampling import get_sigmas_exponential
+
+    return _without_zero(get_sigmas_exponential(steps, levels.sigma_min, levels.sigma_max))
+
+
+def _polyexponential(steps: int, levels: Levels) -> Floats:
+    from k_diffusion.sampling import get_sigmas_polyexponential
+
+    return _without_zero(get_sigmas_polyexponential(steps, levels.sigma_min, levels.sigma_max, levels.rho))
+
+
+def _without_zero(sigmas: Tensor) -> Floats:
+    return np.asarray(sigmas[:-1].cpu().numpy(), dtype=np.float64)
+
+
+def _kl_optimal(steps: int, levels: Levels) -> Floats:
+    """Equal angles, "Align Your Steps", arXiv:2404.14507, equation 34."""
+    return np.tan(np.linspace(math.atan(levels.sigma_max), math.atan(levels.sigma_min), steps))
+
+
+def _linear_quadratic(steps: int, levels: Levels) -> Floats:
+    """Linear over the first half of the steps down to 0.975 of sigma_max, then quadratic to zero (Mochi 1, Movie Gen)."""
+    threshold, linear = 0.025, steps // 2
+    if linear == 0:
+        return np.full(1, levels.sigma_max)
+    quadratic, index = steps - linear, np.arange(steps, dtype=np.float64)
+    excess = linear - threshold * steps
+    curve = excess / (linear * quadratic**2)
+    slope = threshold / linear - 2 * excess / quadratic**2
+    done = np.where(index < linear, index * threshold / linear, curve * (index**2 + linear**2) + slope * index)
+    return (1 - done) * levels.sigma_max
+
+
+# Published for ten steps at https://research.nvidia.com/labs/toronto-ai/AlignYourSteps/howto.html
+_ALIGNED_SD1 = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029)
+_ALIGNED_SDXL = (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029)
+
+
+def _aligned(published: Sequence[float]) -> Callable[[int, Levels], Floats]:
+    """Log-linear interpolation of a published table of noise levels.
+
+    For a model whose own range is not the published one (within a percent: the table is rounded), the table is
+    stretched in log sigma to the model's range.
+    """
+    ascending = np.array(published[::-1], dtype=np.float64)
+
+    def schedule(steps: int, levels: Levels) -> Floats:
+        ends = levels.table[[0, -1]]
+        fits = np.allclose(ends, ascending[[0, -1]], rtol=0.01, atol=0.0)
+        table = ascending if fits else np.exp(np.interp(np.log(ascending), np.log(ascending[[0, -1]]), np.log(ends)))
+        return _normal(steps, replace(levels, table=table))
+
+    return schedule
+
+
+SCHEDULES: Mapping[str, Schedule] = MappingProxyType(
+    {
+        "simple": Schedule(_simple, "equal strides over the model's timesteps"),
+        "normal": Schedule(_normal, "equal strides over the model's timesteps, down to its smallest sigma"),
+        "karras": Schedule(_karras, "many steps at low noise (Karras et al. 2022)", rho=7.0),
+        "exponential": Schedule(_exponential, "equal ratios; most steps at very low noise"),
+        "polyexponential": Schedule(_polyexponential, "exponential with a curvature (rho)", rho=1.0),
+        "sgm_uniform": Schedule(_sgm_uniform, "equal strides that end one stride above the smallest sigma"),
+        "ddim_uniform": Schedule(_ddim_uniform, "DDIM's whole strides from the low end"),
+        "beta": Schedule(_beta, "more steps at both ends (Lee et al. 2024)"),
+        "kl_optimal": Schedule(_kl_optimal, "equal angles (Sabour et al. 2024)"),
+        "linear_quadratic": Schedule(_linear_quadratic, "slow at high noise, then fast; made for flow models"),
+        "align_your_steps": Schedule(_aligned(_ALIGNED_SD1), "NVIDIA's optimised levels for SD 1.x"),
+        "align_your_steps_sdxl": Schedule(_aligned(_ALIGNED_SDXL), "NVIDIA's optimised levels for SDXL"),
+    }
+)
+"""Schedules by name, in the order of the user interface."""
+
+
+def get_sigmas(
+    name: str,
+    steps: int,
+    model_sigmas: Tensor | Sequence[float],
+    *,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    rho: float | None = None,
+) -> Tensor:
+    """Build a noise schedule of a model.
+
+    Args:
+        name: a name in `SCHEDULES`.
+        steps: how many sampling steps, 1 to 1,000,000 (a schedule that will be cut may be longer than a run).
+        model_sigmas: the model's own table, ascending, such as `model_wrap.sigmas` of k_diffusion; any dtype, device.
+        sigma_min, sigma_max: other ends than the table's.
+        rho: another curvature than the schedule's own.
+
+    Which schedule uses what:
+
+    | schedule | sigma_min | sigma_max | rho |
+    |---|---|---|---|
+    | karras, polyexponential | last sigma above zero | first sigma | 7, 1 |
+    | exponential, kl_optimal | last sigma above zero | first sigma | |
+    | linear_quadratic | | first sigma | |
+    | simple, normal, sgm_uniform, ddim_uniform, beta, align_your_steps, align_your_steps_sdxl | the spacing of the steps \
+is fitted to this part of the table; outside the table its ends count | the same | |
+
+    Where a formula gives equal neighbours (more steps than table entries), or fewer than `steps` values, the repeated
+    values are spread log-linearly between their neighbours; other values stay what the formula gives.
+
+    Returns:
+        `steps + 1` float32 values on the CPU, strictly decreasing, the last exactly 0.
+
+    Raises:
+        ValueError: an unknown name; steps, ends or rho out of range; a table that is not ascending and positive.
+    """
+    schedule = _schedule(name)
+    levels = _levels(model_sigmas, sigma_min, sigma_max, schedule.rho if rho is None else rho)
+    return _finish(schedule.levels(_whole_steps(steps, _MAX_SCHEDULED), levels))
+
+
+@dataclass(frozen=True, eq=False)
+class StepPlan:
+    """A schedule and the part of it that really runs."""
+
+    sigmas: Tensor
+    """The whole schedule, as from `get_sigmas`."""
+    start: int
+    """Index of the first sigma that runs."""
+
+    @property
+    def run(self) -> Tensor:
+        """The sigmas that run, one more than steps, ending in 0."""
+        return self.sigmas[self.start :]
+
+    @property
+    def steps(self) -> int:
+        return len(self.run) - 1
+
+
+def scheduled_steps(steps: int, denoising_strength: float) -> int:
+    """Length of the schedule whose last `steps` steps start at the denoising strength; 0 at denoising strength 0.
+
+    The same as the WebUI's `setup_img2img_steps` with "do exactly the amount of steps the slider specifies".
+
+    Raises:
+        ValueError: steps is not an integer of 1 to 1000, or the denoising strength is not in 0 to 1, or so close to 0
+            that the schedule would have more than a million steps.
+    """
+    steps, strength = _whole_steps(steps, MAX_STEPS), _checked_strength(denoising_strength)
+    if strength == 0:
+        return 0
+    scheduled = steps / min(strength, 0.999)
+    if scheduled > _MAX_SCHEDULED:
+        raise ValueError(
+            f"denoising strength {strength} with {steps} steps needs a schedule of {scheduled:.3g} steps; "
+            f"at most {_MAX_SCHEDULED} are possible: use 0, or at least {steps / _MAX_SCHEDULED:g}"
+        )
+    return int(scheduled)
+
+
+def plan_steps(
+    name: str,
+    steps: int,
+    denoising_strength: float,
+    model_sigmas: Tensor | Sequence[float],
+    *,
+    exact: bool = True,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    rho: float | None = None,
+    start_sigma: float | None = None,
+) -> StepPlan:
+    """Build a schedule and cut it by the denoising strength.
+
+    Args:
+        name, model_sigmas, sigma_min, sigma_max, rho: as for `get_sigmas`.
+        steps: the steps that were asked for, 1 to 1000.
+        denoising_strength: 0 (nothing runs) to 1 (from pure noise).
+        exact: run exactly `steps` steps, the last ones of a schedule of `scheduled_steps`. Otherwise cut as the WebUI
+            does by default: of a schedule of `steps` steps, only the last int(strength * steps) + 1 run.
+        start_sigma: matched noise: instead of cutting, build a schedule that runs exactly `steps` steps from this
+            sigma to zero. The schedule's own spacing is kept: it is `get_sigmas` with `sigma_max=start_sigma`. So
+            schedules can be compared that start from the same amount of noise.
+
+    Raises:
+        ValueError: as for `get_sigmas` and `scheduled_steps`; start_sigma outside the model's range.
+    """
+    total = scheduled_steps(steps, denoising_strength)
+    ends = {"sigma_min": sigma_min, "rho": rho}
+    if start_sigma is not None:
+        return StepPlan(_matched(name, steps, model_sigmas, start_sigma, **ends), 0 if total else steps)
+    whole = get_sigmas(name, total if exact and total else steps, model_sigmas, sigma_max=sigma_max, **ends)
+    runs = 0 if not total else steps if exact else int(min(denoising_strength, 0.999) * steps) + 1
+    return StepPlan(whole, len(whole) - 1 - runs)
+
+
+def _matched(
+    name: str,
+    steps: int,
+    model_sigmas: Tensor | Sequence[float],
+    start_sigma: float,
+    *,
+    sigma_min: float | None,
+    rho: float | None,
+) -> Tensor:
+    schedule = _schedule(name)
+    levels = _levels(model_sigmas, sigma_min, None, schedule.rho if rho is None else rho)
+    smallest, largest = levels.sigma_min, levels.sigma_max
+    start = _positive("start_sigma", start_sigma)
+    if not smallest < start <= largest * (1 + 1e-5):
+        raise ValueError(f"start_sigma {start:g} is outside the model's noise levels, above {smallest:g} to {largest:g}")
+    values = schedule.levels(steps, replace(levels, upper=start))
+    values[0] = start
+    return _finish(values)
+
+
+def _finish(values: Floats) -> Tensor:
+    """Make strictly decreasing float32 values of non-increasing ones, and append the zero."""
+    sigmas = np.append(_descend(_spread(values).astype(np.float32)), np.float32(0))
+    return torch.from_numpy(sigmas)
+
+
+def _spread(values: Floats) -> Floats:
+    """Spread repeated values log-linearly between their neighbours; values without a twin stay."""
+    values = np.minimum.accumulate(values)
+    positions = np.flatnonzero(np.diff(values, prepend=np.inf) < 0)
+    if len(positions) == len(values):
+        return values
+    if len(positions) == 1:
+        return np.linspace(values[0], 0, len(values) + 1)[:-1]
+    knots = np.log(values[positions])
+    positions[-1] = len(values) - 1  # the schedule still ends at its smallest sigma
+    spread = np.exp(np.interp(np.arange(len(values)), positions, knots))
+    return np.where(np.isin(np.arange(len(values)), positions), values, spread)
+
+
+def _descend(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Move float32 values that rounding has made equal to the next smaller floats; others stay.
+
+    Positive floats are ordered as their bits read as integers are.
+    """
+    index = np.arange(len(values), dtype=np.int64)
+    bits = values.view(np.int32) + index
+    return (np.minimum.accumulate(bits) - index).astype(np.int32).view(np.float32)
+
+
+def _schedule(name: str) -> Schedule:
+    if name not in SCHEDULES:
+        raise ValueError(f"unknown schedule {name!r}; choose one of: {', '.join(SCHEDULES)}")
+    return SCHEDULES[name]
+
+
+def _levels(
+    model_sigmas: Tensor | Sequence[float], lower: float | None, upper: float | None, rho: float | None
+) -> Levels:
+    levels = Levels(
+        _checked_table(model_sigmas),
+        None if lower is None else _positive("sigma_min", lower),
+        None if upper is None else _positive("sigma_max", upper),
+        None if rho is None else _positive("rho", rho),
+    )
+    if levels.sigma_min > levels.sigma_max:
+        raise ValueError(f"sigma_min {levels.sigma_min:g} must not exceed sigma_max {levels.sigma_max:g}")
+    return levels
+
+
+def _checked_table(model_sigmas: Tensor | Sequence[float]) -> Floats:
+    table = torch.as_tensor(model_sigmas).detach().cpu().double().numpy()
+    if table.ndim != 1 or len(table) == 0:
+        raise ValueError(f"model_sigmas has shape {table.shape}; the model's 1-D table of sigmas is needed")
+    if not (np.isfinite(table).all() and table[0] > 0 and (np.diff(table) >= 0).all()):
+        raise ValueError("model_sigmas must be finite, above 0 and ascending, like model_wrap.sigmas of k_diffusion")
+    return table
+
+
+def _positive(name: str, value: float) -> float:
+    if isinstance(value, bool) or not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} is {value!r}; a finite number above 0 is needed")
+    return float(value)
+
+
+def _whole_steps(steps: int, largest: int) -> int:
+    try:
+        whole = 0 if isinstance(steps, bool) else operator.index(steps)
+    except TypeError:
+        whole = 0
+    if not 1 <= whole <= largest:
+        raise ValueError(f"steps is {steps!r}; an integer from 1 to {largest} is needed")
+    return whole
+
+
+def _checked_strength(strength: float) -> float:
+    if isinstance(strength, bool) or not (isinstance(strength, (int, float)) and 0 <= strength <= 1):
+        raise ValueError(f"denoising strength is {strength!r}; a number from 0 to 1 is needed")
+    return float(strength)
