@@ -138,15 +138,19 @@ def _with_statistics_of(source: Tensor, result: Tensor) -> Tensor:
 
 
 def _check(latent: Tensor, size: Size, method: str) -> None:
-    if method not in INTERPOLATIONS:
-        raise ValueError(f"unknown interpolation method {method!r}; choose one of: {', '.join(INTERPOLATIONS)}")
+    _check_method(method)
     if not isinstance(latent, Tensor) or latent.dim() != 4 or not latent.is_floating_point():
-        given = f"{latent.dtype} of shape {tuple(latent.shape)}" if isinstance(latent, Tensor) else type(latent).__name__
+        given = f"{latent.dtype} {tuple(latent.shape)}" if isinstance(latent, Tensor) else type(latent).__name__
         raise ValueError(f"latent is {given}; a float tensor (batch, channels, height, width) is needed")
-    if 0 in latent.shape[1:]:
+    if latent.numel() == 0:
         raise ValueError(f"latent of shape {tuple(latent.shape)} is empty; at least 1 channel and 1x1 cells are needed")
     if len(size) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in size):
         raise ValueError(f"size {size!r} is not (height, width) in latent cells; both must be integers of at least 1")
+
+
+def _check_method(method: str) -> None:
+    if method not in INTERPOLATIONS:
+        raise ValueError(f"unknown interpolation method {method!r}; choose one of: {', '.join(INTERPOLATIONS)}")
 
 
 _BLOCKS = frozenset({"nearest", "nearest-exact", "area"})
@@ -156,14 +160,14 @@ def same_result(first: str, second: str, source: Size, target: Size) -> bool:
     """Whether two methods give bit-identical latents when resizing from `source` to `target` (height, width).
 
     Comparing such a pair compares nothing: every method keeps the values at the same size, and nearest,
-    nearest-exact and area all repeat each cell when both sides grow by integer factors.
+    nearest-exact and area all repeat each cell when both sides grow by integer factors. When enlarging, the two
+    bilinear methods are the same formula but differ by float rounding, so they do not count as identical.
 
     Raises:
         ValueError: one of the methods is unknown.
     """
     for method in (first, second):
-        if method not in INTERPOLATIONS:
-            raise ValueError(f"unknown interpolation method {method!r}; choose one of: {', '.join(INTERPOLATIONS)}")
+        _check_method(method)
     if first == second or tuple(source) == tuple(target):
         return True
     whole = all(new % old == 0 for old, new in zip(source, target, strict=True))

@@ -34,7 +34,7 @@ Floats = NDArray[np.float64]
 MAX_STEPS = 1000
 """The most steps that a run may ask for."""
 
-_MAX_SCHEDULED = 1_000_000  # a thousand steps at denoising strength 0.001; float32 still tells the sigmas apart
+_MAX_SCHEDULED = 1_000_000  # a thousand steps at denoising strength 0.001
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,12 +147,16 @@ def _without_zero(sigmas: Tensor) -> Floats:
 
 
 def _kl_optimal(steps: int, levels: Levels) -> Floats:
-    """Equal angles, "Align Your Steps", arXiv:2404.14507, equation 34."""
-    return np.tan(np.linspace(math.atan(levels.sigma_max), math.atan(levels.sigma_min), steps))
+    """Equal angles, from "Align Your Steps", arXiv:2404.14507."""
+    sigmas: Floats = np.tan(np.linspace(math.atan(levels.sigma_max), math.atan(levels.sigma_min), steps))
+    return sigmas
 
 
 def _linear_quadratic(steps: int, levels: Levels) -> Floats:
-    """Linear over the first half of the steps down to 0.975 of sigma_max, then quadratic to zero (Mochi 1, Movie Gen)."""
+    """Linear over the first half of the steps down to 0.975 of sigma_max, then quadratic to zero.
+
+    From Movie Gen, arXiv:2410.13720, as in Mochi 1 and ComfyUI.
+    """
     threshold, linear = 0.025, steps // 2
     if linear == 0:
         return np.full(1, levels.sigma_max)
@@ -218,7 +222,7 @@ def get_sigmas(
 
     Args:
         name: a name in `SCHEDULES`.
-        steps: how many sampling steps, 1 to 1,000,000 (a schedule that will be cut may be longer than a run).
+        steps: how many sampling steps, 1 to 1,000,001 (a schedule that will be cut may be longer than a run).
         model_sigmas: the model's own table, ascending, such as `model_wrap.sigmas` of k_diffusion; any dtype, device.
         sigma_min, sigma_max: other ends than the table's.
         rho: another curvature than the schedule's own.
@@ -230,8 +234,10 @@ def get_sigmas(
     | karras, polyexponential | last sigma above zero | first sigma | 7, 1 |
     | exponential, kl_optimal | last sigma above zero | first sigma | |
     | linear_quadratic | | first sigma | |
-    | simple, normal, sgm_uniform, ddim_uniform, beta, align_your_steps, align_your_steps_sdxl | the spacing of the steps \
-is fitted to this part of the table; outside the table its ends count | the same | |
+    | the others | smallest sigma of the table | largest sigma of the table | |
+
+    "The others" place their steps on the model's table (align_your_steps: on the published one). They keep their
+    spacing and use only the part of the table between sigma_min and sigma_max; values outside it count as its ends.
 
     Where a formula gives equal neighbours (more steps than table entries), or fewer than `steps` values, the repeated
     values are spread log-linearly between their neighbours; other values stay what the formula gives.
@@ -244,7 +250,7 @@ is fitted to this part of the table; outside the table its ends count | the same
     """
     schedule = _schedule(name)
     levels = _levels(model_sigmas, sigma_min, sigma_max, schedule.rho if rho is None else rho)
-    return _finish(schedule.levels(_whole_steps(steps, _MAX_SCHEDULED), levels))
+    return _finish(schedule.levels(_whole_steps(steps, _MAX_SCHEDULED + 1), levels))
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,7 +285,7 @@ def scheduled_steps(steps: int, denoising_strength: float) -> int:
     if strength == 0:
         return 0
     scheduled = steps / min(strength, 0.999)
-    if scheduled > _MAX_SCHEDULED:
+    if scheduled >= _MAX_SCHEDULED + 1:
         raise ValueError(
             f"denoising strength {strength} with {steps} steps needs a schedule of {scheduled:.3g} steps; "
             f"at most {_MAX_SCHEDULED} are possible: use 0, or at least {steps / _MAX_SCHEDULED:g}"
@@ -298,6 +304,7 @@ def plan_steps(
     sigma_max: float | None = None,
     rho: float | None = None,
     start_sigma: float | None = None,
+    discard_penultimate: bool = False,
 ) -> StepPlan:
     """Build a schedule and cut it by the denoising strength.
 
@@ -309,17 +316,24 @@ def plan_steps(
             does by default: of a schedule of `steps` steps, only the last int(strength * steps) + 1 run.
         start_sigma: matched noise: instead of cutting, build a schedule that runs exactly `steps` steps from this
             sigma to zero. The schedule's own spacing is kept: it is `get_sigmas` with `sigma_max=start_sigma`. So
-            schedules can be compared that start from the same amount of noise.
+            schedules can be compared that start from the same amount of noise. Below the schedule's smallest sigma
+            the steps to zero are even. `exact` and `sigma_max` have no say then.
+        discard_penultimate: build one step more and leave out the smallest sigma above zero, as the WebUI does for
+            samplers such as DPM2 that evaluate the model between two sigmas. The number of steps that run is the same.
 
     Raises:
-        ValueError: as for `get_sigmas` and `scheduled_steps`; start_sigma outside the model's range.
+        ValueError: as for `get_sigmas` and `scheduled_steps`; start_sigma above the model's largest noise level.
     """
-    total = scheduled_steps(steps, denoising_strength)
-    ends = {"sigma_min": sigma_min, "rho": rho}
-    if start_sigma is not None:
-        return StepPlan(_matched(name, steps, model_sigmas, start_sigma, **ends), 0 if total else steps)
-    whole = get_sigmas(name, total if exact and total else steps, model_sigmas, sigma_max=sigma_max, **ends)
-    runs = 0 if not total else steps if exact else int(min(denoising_strength, 0.999) * steps) + 1
+    total, matched = scheduled_steps(steps, denoising_strength), start_sigma is not None
+    length = (total if exact and total and not matched else steps) + int(discard_penultimate)
+    if start_sigma is None:
+        whole = get_sigmas(name, length, model_sigmas, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho)
+    else:
+        whole = _matched(name, length, model_sigmas, start_sigma, sigma_min=sigma_min, rho=rho)
+    if discard_penultimate:
+        whole = torch.cat([whole[:-2], whole[-1:]])
+    default_cut = int(min(denoising_strength, 0.999) * steps) + 1
+    runs = 0 if not total else steps if exact or matched else default_cut
     return StepPlan(whole, len(whole) - 1 - runs)
 
 
@@ -334,10 +348,9 @@ def _matched(
 ) -> Tensor:
     schedule = _schedule(name)
     levels = _levels(model_sigmas, sigma_min, None, schedule.rho if rho is None else rho)
-    smallest, largest = levels.sigma_min, levels.sigma_max
     start = _positive("start_sigma", start_sigma)
-    if not smallest < start <= largest * (1 + 1e-5):
-        raise ValueError(f"start_sigma {start:g} is outside the model's noise levels, above {smallest:g} to {largest:g}")
+    if start > levels.sigma_max * (1 + 1e-5):
+        raise ValueError(f"start_sigma is {start:g}; the model's largest noise level is {levels.sigma_max:g}")
     values = schedule.levels(steps, replace(levels, upper=start))
     values[0] = start
     return _finish(values)
@@ -394,7 +407,7 @@ def _levels(
 
 
 def _checked_table(model_sigmas: Tensor | Sequence[float]) -> Floats:
-    table = torch.as_tensor(model_sigmas).detach().cpu().double().numpy()
+    table: Floats = torch.as_tensor(model_sigmas).detach().cpu().double().numpy()
     if table.ndim != 1 or len(table) == 0:
         raise ValueError(f"model_sigmas has shape {table.shape}; the model's 1-D table of sigmas is needed")
     if not (np.isfinite(table).all() and table[0] > 0 and (np.diff(table) >= 0).all()):
