@@ -21,6 +21,9 @@ _PARALLEL = 1 - 1e-5  # the cosine beyond which an arc is a straight line in flo
 
 def _torch_resize(latent: Tensor, size: Size, *, mode: str, antialias: bool = False) -> Tensor:
     """`torch.nn.functional.interpolate`, on the CPU where the device has no kernel for the mode."""
+    if antialias and size[1] == 1 < size[0]:
+        # torch 2.15 on the CPU repeats the first row when the antialiased result is one cell wide.
+        return _torch_resize(latent.mT, (1, size[0]), mode=mode, antialias=True).mT.contiguous()
     try:
         return F.interpolate(latent, size=size, mode=mode, antialias=antialias)
     except (NotImplementedError, RuntimeError):

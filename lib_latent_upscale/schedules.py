@@ -369,7 +369,8 @@ def _spread(values: Floats) -> Floats:
     if len(positions) == len(values):
         return values
     if len(positions) == 1:
-        return np.linspace(values[0], 0, len(values) + 1)[:-1]
+        even: Floats = values[0] * (1 - np.arange(len(values)) / len(values))
+        return even
     knots = np.log(values[positions])
     positions[-1] = len(values) - 1  # the schedule still ends at its smallest sigma
     spread = np.exp(np.interp(np.arange(len(values)), positions, knots))
