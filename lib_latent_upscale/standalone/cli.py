@@ -1,0 +1,236 @@
+"""The command `latent-upscale`: arguments, and what becomes of errors.
+
+Nothing heavy is imported before a subcommand runs, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import logging
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from lib_latent_upscale import __version__
+from lib_latent_upscale.standalone.errors import InputError
+from lib_latent_upscale.standalone.samplers import SAMPLERS
+
+__all__ = ["build_parser", "main"]
+
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|failed to allocate", re.IGNORECASE)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_BAD_INPUT, f"{self.prog}: {message}\n")
+
+
+def _names(file: str, table: str) -> list[str]:
+    """The keys of one of the core's tables, read from its source: importing it would import torch, for seconds."""
+    source = (Path(__file__).parents[1] / file).read_text(encoding="utf-8")
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == table:
+            found = next(part for part in ast.walk(node) if isinstance(part, ast.Dict))
+            return [ast.literal_eval(key) for key in found.keys if key is not None]
+    raise LookupError(f"{table} is not assigned in {file}")
+
+
+def _methods() -> str:
+    return ", ".join(_names("interpolation.py", "INTERPOLATIONS"))
+
+
+def _schedules() -> str:
+    return ", ".join(_names("schedules.py", "SCHEDULES"))
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text.lower())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: give width x height in pixels, such as 1024x1280")
+    return int(match[1]), int(match[2])
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model",
+        default="demo",
+        help="demo (the default), a .safetensors checkpoint of SD 1.x, 2.x or SDXL, a diffusers folder or a hub id",
+    )
+    group.add_argument("--device", help="as torch names it; default: the best that torch finds")
+    group.add_argument("--dtype", help="float32, float16 or bfloat16; default: float16, on the CPU float32")
+
+
+def _add_upscale(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("latent upscale")
+    group.add_argument("--method", default="nearest-exact", metavar="NAME", help=f"interpolation: {_methods()}")
+    group.add_argument(
+        "--scheduler",
+        default="simple",
+        metavar="NAME",
+        help=f"sigma schedule: {_schedules()}, or automatic: the sampler's own, as in the WebUI",
+    )
+    exact = argparse.BooleanOptionalAction
+    group.add_argument(
+        "--exact-steps",
+        action=exact,
+        default=True,
+        help="run exactly --steps steps, not the part that --denoise leaves",
+    )
+    group.add_argument(
+        "--keep-statistics", action="store_true", help="restore the latent's mean and deviation after the interpolation"
+    )
+    group.add_argument(
+        "--matched-noise", action="store_true", help="start every schedule at the sigma where normal would start"
+    )
+
+
+def _add_generation(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("generation")
+    size = group.add_mutually_exclusive_group()
+    size.add_argument("--scale", type=float, help="factor of both sides, 0.25 to 8 (default 2)")
+    size.add_argument("--size", type=_size, metavar="WxH", help="width and height of the result in pixels")
+    group.add_argument("--prompt", default="", help="what the picture shows; of any length, plain text")
+    group.add_argument("--negative-prompt", default="", help="what it does not show")
+    group.add_argument("--steps", type=int, default=20, help="sampling steps (default 20)")
+    group.add_argument("--denoise", type=float, default=0.5, help="denoising strength, 0 to 1 (default 0.5)")
+    group.add_argument("--sampler", default="Euler a", metavar="NAME", help=f"{', '.join(SAMPLERS)} (default Euler a)")
+    group.add_argument("--cfg-scale", type=float, default=7.0, help="guidance scale (default 7)")
+    group.add_argument("--seed", type=int, default=1, help="seed of the noise (default 1); -1 draws one")
+
+
+def _add_quiet(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def _upscale(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = commands.add_parser(
+        "upscale", help="enlarge a picture or a folder of pictures", description="Enlarge a picture or a folder."
+    )
+    parser.set_defaults(module="upscaling")
+    parser.add_argument("input", type=Path, metavar="IN", help="a picture, or a folder of pictures")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="OUT", help="the PNG to write, for a folder a folder; default: beside IN"
+    )
+    _add_generation(parser)
+    _add_upscale(parser)
+    _add_model(parser)
+    parser.add_argument(
+        "--batch-size", type=int, default=1, help="pictures of equal size to work on at once (default 1)"
+    )
+    _add_quiet(parser)
+
+
+def _compare(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = commands.add_parser(
+        "compare",
+        help="the WebUI's default latent upscale beside this one, on one sheet",
+        description="Enlarge a picture in several ways at one seed: plainly resized, as the WebUI does by default "
+        "(bilinear, steps cut by denoising strength), and as chosen here.",
+    )
+    parser.set_defaults(module="comparing")
+    parser.add_argument("input", type=Path, metavar="IN", help="a picture")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="SHEET", help="the PNG to write; figures go beside it as .json"
+    )
+    parser.add_argument(
+        "--variant",
+        action="append",
+        default=[],
+        metavar="METHOD:SCHEDULER[:KEY=VALUE,...]",
+        help="one more variant; keys: steps, denoise, sampler, cfg_scale, exact_steps, keep_statistics, matched_noise",
+    )
+    parser.add_argument("--reference", type=Path, metavar="PICTURE", help="the known original, to measure against")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="the page with the slider; default: beside the sheet")
+    parser.add_argument("--difference", action="store_true", help="also write a map of where the variants differ")
+    _add_generation(parser)
+    _add_upscale(parser)
+    _add_model(parser)
+    _add_quiet(parser)
+
+
+def _schedules_command(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = commands.add_parser(
+        "schedules",
+        help="show the sigma schedules and which steps run",
+        description="The schedules as a table, and as a plot where --output is given: the whole range, the steps that "
+        "really run, the WebUI's default cut beside the fixed one. Needs no model: SD 1.x's noise table.",
+    )
+    parser.set_defaults(module="schedule_view")
+    parser.add_argument("--steps", type=int, default=20, help="sampling steps (default 20)")
+    parser.add_argument("--denoise", type=float, default=0.5, help="denoising strength, 0 to 1 (default 0.5)")
+    parser.add_argument(
+        "--scheduler",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=f"only this one; may be repeated: {_schedules()}",
+    )
+    parser.add_argument(
+        "--matched-noise", action="store_true", help="also show the schedules that start at equal noise"
+    )
+    parser.add_argument("-o", "--output", type=Path, metavar="PLOT", help="a .png or .svg to write")
+
+
+def _app(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = commands.add_parser("app", help="a page in the browser", description="The same in a page (Gradio).")
+    parser.set_defaults(module="app")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: only this machine)"
+    )
+    parser.add_argument("--port", type=int, default=7870, help="port to listen on (default 7870)")
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    _add_model(parser)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command; each subcommand names its module, which has `run(arguments) -> exit code`."""
+    parser = _Parser(prog="latent-upscale", description="Enlarge pictures in the latent space of Stable Diffusion.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    for add in (_upscale, _compare, _schedules_command, _app):
+        add(commands)
+    return parser
+
+
+def _quiet_libraries() -> None:
+    """Libraries' advice to developers is noise to someone who wants a picture."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", message=".*pkg_resources.*")
+    warnings.filterwarnings("ignore", message="Should have t[ab]")  # torchsde: rounding in the last digit of a sigma
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"latent-upscale: {text}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code: 0 done, 1 failed or partly failed, 2 bad input, 130 interrupted."""
+    arguments = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name in ("diffusers", "transformers", "httpx", "huggingface_hub", "matplotlib"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    _quiet_libraries()
+    try:
+        module = importlib.import_module(f"lib_latent_upscale.standalone.{arguments.module}")
+        return int(module.run(arguments))
+    except InputError as error:
+        _say(str(error))
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        _say("stopped; nothing half-finished was written.")
+        return EXIT_INTERRUPTED
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not _MEMORY.search(str(error)):
+            raise
+        _say("out of memory; try a smaller --size or --scale, --batch-size 1, --dtype float16, or --device cpu.")
+        return EXIT_FAILED

@@ -1,0 +1,133 @@
+"""The subcommand `upscale`: a picture, or all pictures of a folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from lib_latent_upscale.standalone.common import generation_settings, load_engine, progress_bar
+from lib_latent_upscale.standalone.engine import Engine
+from lib_latent_upscale.standalone.errors import InputError
+from lib_latent_upscale.standalone.images import (
+    Picture,
+    check_output,
+    check_output_folder,
+    find_pictures,
+    load_picture,
+    save_png,
+    upright_size,
+)
+from lib_latent_upscale.standalone.models import model_name
+from lib_latent_upscale.standalone.settings import GenerationSettings, write_parameters
+
+__all__ = ["run"]
+
+Result = TypeVar("Result")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the subcommand; 1 where some of a folder's pictures could not be used."""
+    if arguments.batch_size < 1:
+        raise InputError(f"Batch size {arguments.batch_size} is out of range: allowed is 1 or more.")
+    arguments.model_name = model_name(arguments.model)
+    return _folder(arguments) if arguments.input.is_dir() else _single(arguments)
+
+
+def _single(arguments: argparse.Namespace) -> int:
+    picture = load_picture(arguments.input)
+    generation = _generation(arguments, picture.size)
+    output = arguments.output or _beside(arguments.input, generation)
+    check_output(output, arguments.input)
+    engine = load_engine(arguments)
+    _upscale(engine, {output: picture}, generation, quiet=arguments.quiet)
+    return 0
+
+
+def _generation(arguments: argparse.Namespace, size: tuple[int, int]) -> GenerationSettings:
+    return replace(generation_settings(arguments, size), model=arguments.model_name)
+
+
+def _beside(source: Path, generation: GenerationSettings) -> Path:
+    return source.with_name(f"{source.stem}-{generation.width}x{generation.height}.png")
+
+
+def _upscale(engine: Engine, pictures: dict[Path, Picture], generation: GenerationSettings, *, quiet: bool) -> None:
+    """Upscale pictures of one size and write them to their paths."""
+    with progress_bar(", ".join(path.name for path in pictures), quiet=quiet, leave=len(pictures) == 1) as progress:
+        done = engine.upscale([picture.rgb for picture in pictures.values()], generation, progress)
+    for (path, picture), result in zip(pictures.items(), done.pictures, strict=True):
+        save_png(picture.dressed(result), path, write_parameters(generation), picture.icc_profile)
+        sys.stdout.write(f"{path}\n")
+
+
+def _folder(arguments: argparse.Namespace) -> int:
+    sources = find_pictures(arguments.input)
+    folder = arguments.output or arguments.input.with_name(f"{arguments.input.resolve().name}-upscaled")
+    check_output_folder(folder, arguments.input)
+    outputs = _outputs(sources, folder)
+    failures: dict[Path, str] = {}
+    groups = _by_size(sources, failures)
+    plans = {size: _generation(arguments, size) for size in groups}  # bad settings end here, before any work
+    engine = load_engine(arguments)
+    folder.mkdir(exist_ok=True)
+    with tqdm(total=len(sources), initial=len(failures), desc=folder.name, disable=arguments.quiet, unit="pic") as bar:
+        for size, batch in _batches(groups, arguments.batch_size):
+            pictures = _loaded(batch, outputs, failures)
+            if pictures:
+                _upscale(engine, pictures, plans[size], quiet=arguments.quiet)
+            bar.update(len(batch))
+    return _report(failures, len(sources))
+
+
+def _outputs(sources: list[Path], folder: Path) -> dict[Path, Path]:
+    """Where each picture goes; those that differ only in their suffix keep it."""
+    stems = [source.stem for source in sources]
+    return {
+        source: folder / f"{source.stem if stems.count(source.stem) == 1 else source.name}.png" for source in sources
+    }
+
+
+def _by_size(sources: list[Path], failures: dict[Path, str]) -> dict[tuple[int, int], list[Path]]:
+    groups: dict[tuple[int, int], list[Path]] = {}
+    for source in sources:
+        size = _tried(upright_size, source, failures)
+        if size is not None:
+            groups.setdefault(size, []).append(source)
+    return groups
+
+
+def _batches(
+    groups: dict[tuple[int, int], list[Path]], batch_size: int
+) -> Iterator[tuple[tuple[int, int], list[Path]]]:
+    for size, sources in groups.items():
+        for start in range(0, len(sources), batch_size):
+            yield size, sources[start : start + batch_size]
+
+
+def _loaded(batch: list[Path], outputs: dict[Path, Path], failures: dict[Path, str]) -> dict[Path, Picture]:
+    loaded = {outputs[source]: _tried(load_picture, source, failures) for source in batch}
+    return {path: picture for path, picture in loaded.items() if picture is not None}
+
+
+def _tried(function: Callable[[Path], Result], source: Path, failures: dict[Path, str]) -> Result | None:
+    """What `function` makes of one picture; None where it cannot be used, which is noted in `failures`."""
+    try:
+        return function(source)
+    except InputError as error:
+        failures[source] = str(error)
+        return None
+
+
+def _report(failures: dict[Path, str], total: int) -> int:
+    if not failures:
+        return 0
+    sys.stderr.write(f"{len(failures)} of {total} pictures could not be used:\n")
+    for message in failures.values():
+        sys.stderr.write(f"  {message}\n")
+    return 1
