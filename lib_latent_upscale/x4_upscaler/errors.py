@@ -1,0 +1,15 @@
+"""What can go wrong with the x4 upscaler, each with one sentence for the person."""
+
+__all__ = ["X4Error", "X4Interrupted", "X4OutOfMemory"]
+
+
+class X4Error(ValueError):
+    """Something a person can put right: the file, the picture or a setting."""
+
+
+class X4OutOfMemory(RuntimeError):
+    """The memory is not enough even for the smallest tiles."""
+
+
+class X4Interrupted(Exception):  # noqa: N818 - not an error: it was asked for
+    """The caller's `interrupted` callback said to stop; there is no result."""

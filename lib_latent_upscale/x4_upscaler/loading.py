@@ -1,0 +1,287 @@
+"""Loads the x4 upscaler from a Hugging Face folder, a single file or a hub id; diffusers is imported here, lazily."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lib_latent_upscale.x4_upscaler.errors import X4Error
+from lib_latent_upscale.x4_upscaler.layouts import (
+    PICKLES,
+    SINGLE_FILE_PARTS,
+    Header,
+    check_folder,
+    check_single_file,
+    folder_variant,
+    read_config,
+)
+from lib_latent_upscale.x4_upscaler.memory import default_device
+from lib_latent_upscale.x4_upscaler.tokenizer import ClipTokenizer, find_merges
+
+__all__ = ["CONFIGURATION", "NoiseTable", "X4Model", "load_x4"]
+
+_log = logging.getLogger(__name__)
+
+CONFIGURATION = Path(__file__).with_name("configuration")
+"""Configurations of the published model, in the layout of its Hugging Face folder."""
+
+_SCALING_FACTOR = 0.08333
+"""Of the published model; early configurations of its VAE do not have it."""
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_CONFIGURATIONS = ["*/config.json", "*/scheduler_config.json", "model_index.json"]
+_HUB_WEIGHTS = ["unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors",
+                "text_encoder/model.safetensors", "tokenizer/*"]  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseTable:
+    """The noise that a model was trained with."""
+
+    alphas: Tensor
+    """Cumulative products of 1 - beta, float32 (timesteps,) on the CPU."""
+    prediction: str = "v_prediction"
+    """What the UNet returns: "v_prediction", "epsilon" or "sample"."""
+
+    @property
+    def sigmas(self) -> Tensor:
+        """k-diffusion's noise levels, float64, ascending."""
+        alphas = self.alphas.double()
+        return ((1 - alphas) / alphas).sqrt()
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> NoiseTable:
+        """The table that a scheduler_config.json of diffusers describes; X4Error for a schedule that is not known."""
+        count = config.get("num_train_timesteps", 1000)
+        start, end = config.get("beta_start", 0.0001), config.get("beta_end", 0.02)
+        make = _BETAS.get(config.get("beta_schedule", "linear"))
+        if make is None:
+            raise X4Error(f"beta_schedule is {config['beta_schedule']!r}; known are: {', '.join(_BETAS)}")
+        betas = torch.tensor(config["trained_betas"]) if config.get("trained_betas") else make(start, end, count)
+        return cls(torch.cumprod(1 - betas, 0), config.get("prediction_type", "epsilon"))
+
+
+_BETAS: Mapping[str, Callable[[float, float, int], Tensor]] = {
+    "linear": torch.linspace,
+    "scaled_linear": lambda start, end, count: torch.linspace(start**0.5, end**0.5, count) ** 2,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class X4Model:
+    """A loaded x4 upscaler. Its weights may rest on another device than it works on."""
+
+    unet: Any
+    """diffusers' UNet2DConditionModel."""
+    vae: Any
+    """diffusers' AutoencoderKL, in float32: it overflows in half precision."""
+    text_encoder: Any
+    """transformers' CLIPTextModel."""
+    tokenizer: ClipTokenizer
+    noise: NoiseTable
+    """Of the latents."""
+    low_resolution_noise: NoiseTable
+    """Of the input picture."""
+    device: torch.device
+    """Where the work is done; a part is moved there only while it is needed."""
+    name: str = ""
+    """File or folder name, for infotext and messages."""
+    scaling_factor: float = _SCALING_FACTOR
+    """Latents are the VAE's values times this."""
+
+
+def load_x4(
+    path: str | Path,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    configuration: Path = CONFIGURATION,
+    download: bool = True,
+) -> X4Model:
+    """Load an x4 upscaler; what it is gets checked before anything large is read.
+
+    `path` is a Hugging Face folder, a .safetensors file of Stability AI's layout (x4-upscaler-ema.safetensors) or a
+    hub id such as "stabilityai/stable-diffusion-x4-upscaler". `device` is where it will work (by default the
+    accelerator); `dtype` is that of the UNet and the text encoder (by default float16 on an accelerator, float32
+    otherwise). `configuration` is a folder that describes a single file; `download` lets a hub id be fetched.
+    Nothing but safetensors is loaded. Raises X4Error in all other cases, with a sentence that says why.
+    """
+    target = default_device() if device is None else torch.device(device)
+    if dtype is None:
+        dtype = torch.float32 if target.type == "cpu" else torch.float16
+    place = Path(path).expanduser()
+    if place.is_dir():
+        model = _load_folder(place, target, dtype)
+    elif place.is_file():
+        model = _load_single_file(place, target, dtype, configuration)
+    else:
+        model = _load_folder(_hub_folder(str(path), download), target, dtype, str(path))
+    _log.info("Loaded the x4 upscaler %s.", model.name)
+    return model
+
+
+def _hub_folder(path: str, download: bool) -> Path:
+    if Path(path).suffix.lower() in {*PICKLES, ".safetensors"} or not _HUB_ID.fullmatch(path):
+        raise X4Error(
+            f"there is no x4 upscaler at {path}: give a folder, a .safetensors file or a hub id (owner/name)."
+        )
+    try:
+        from huggingface_hub import snapshot_download
+
+        folder = Path(snapshot_download(path, allow_patterns=_HUB_CONFIGURATIONS, local_files_only=not download))
+        check_folder(folder)
+        snapshot_download(path, allow_patterns=_HUB_CONFIGURATIONS + _HUB_WEIGHTS, local_files_only=not download)
+    except (ImportError, OSError) as error:
+        raise X4Error(f"{path} is no folder here and cannot be had from the hub: {error}") from error
+    return folder
+
+
+def _load_folder(folder: Path, device: torch.device, dtype: torch.dtype, name: str = "") -> X4Model:
+    check_folder(folder)
+    variants = {part: folder_variant(folder, part) for part in SINGLE_FILE_PARTS}
+    merges = folder / "tokenizer" / "merges.txt"
+    if not merges.is_file():
+        raise X4Error(f"{folder.name} lacks tokenizer/merges.txt: download the whole folder.")
+    unet_class, vae_class, text_class = _classes()
+    options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
+    # diffusers 0.32 with accelerate 0.21 (reForge) loads only with low_cpu_mem_usage=False.
+    plain = {**options, "low_cpu_mem_usage": False}
+
+    def part(cls: Any, subfolder: str, **given: Any) -> Any:
+        loaded, info = cls.from_pretrained(str(folder), subfolder=subfolder, variant=variants[subfolder], **given)
+        if info["missing_keys"]:
+            raise X4Error(
+                f"{folder.name}/{subfolder} lacks {len(info['missing_keys'])} of its tensors: download it again."
+            )
+        return loaded.eval()
+
+    return X4Model(
+        unet=part(unet_class, "unet", torch_dtype=dtype, **plain),
+        vae=part(vae_class, "vae", torch_dtype=torch.float32, **plain),
+        text_encoder=part(text_class, "text_encoder", **options).to(dtype),
+        tokenizer=ClipTokenizer.from_file(merges),
+        device=device,
+        name=name or folder.name,
+        **_numbers(folder),
+    )
+
+
+def _classes() -> tuple[Any, Any, Any]:
+    try:
+        from diffusers import AutoencoderKL, UNet2DConditionModel
+        from transformers import CLIPTextModel
+    except (ImportError, RuntimeError) as error:  # diffusers raises RuntimeError where a package does not fit
+        raise X4Error(f"the x4 upscaler needs the packages diffusers and transformers: {error}") from error
+    return UNet2DConditionModel, AutoencoderKL, CLIPTextModel
+
+
+def _numbers(folder: Path) -> dict[str, Any]:
+    """The model's figures from the configurations in `folder`."""
+    return {
+        "noise": NoiseTable.from_config(read_config(folder / "scheduler" / "scheduler_config.json")),
+        "low_resolution_noise": NoiseTable.from_config(
+            read_config(folder / "low_res_scheduler" / "scheduler_config.json")
+        ),
+        "scaling_factor": read_config(folder / "vae" / "config.json").get("scaling_factor", _SCALING_FACTOR),
+    }
+
+
+def _load_single_file(path: Path, device: torch.device, dtype: torch.dtype, configuration: Path) -> X4Model:
+    header = check_single_file(path)
+    merges = find_merges(path)
+    unet_class, vae_class, text_class = _classes()
+
+    def part(cls: Any, name: str, as_type: torch.dtype) -> Any:
+        _check_size(path, header, name, cls.load_config(str(configuration), subfolder=name), cls)
+        # `config` and `local_files_only`: without them diffusers asks the hub what the file is.
+        return cls.from_single_file(
+            _tensors(path, SINGLE_FILE_PARTS[name], as_type),
+            config=str(configuration),
+            subfolder=name,
+            local_files_only=True,
+            torch_dtype=as_type,
+        ).eval()
+
+    return X4Model(
+        unet=part(unet_class, "unet", dtype),
+        vae=part(vae_class, "vae", torch.float32),
+        text_encoder=_text_encoder(text_class, path, configuration, dtype),
+        tokenizer=ClipTokenizer.from_file(merges),
+        device=device,
+        name=path.stem,
+        **_numbers(configuration),
+    )
+
+
+def _check_size(path: Path, header: Header, part: str, config: dict[str, Any], cls: Any) -> None:
+    """diffusers would leave what a file lacks at random values: count before loading."""
+    with torch.device("meta"):
+        wanted = sum(tensor.numel() for tensor in cls.from_config(config).state_dict().values())
+    found = header.numbers(SINGLE_FILE_PARTS[part])
+    if found != wanted:
+        raise X4Error(f"the {part} in {path.name} has {found} numbers, but the x4 upscaler's has {wanted}.")
+
+
+def _tensors(path: Path, prefix: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The tensors below a prefix, under their whole names; the rest of the file is not read."""
+    from safetensors import safe_open
+
+    with safe_open(str(path), framework="pt") as file:
+        return {name: file.get_tensor(name).to(dtype) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
+
+
+_OPEN_CLIP_NAMES = (
+    ("token_embedding.", "embeddings.token_embedding."),
+    ("positional_embedding", "embeddings.position_embedding.weight"),
+    ("ln_final.", "final_layer_norm."),
+    ("transformer.resblocks.", "encoder.layers."),
+    (".ln_1.", ".layer_norm1."),
+    (".ln_2.", ".layer_norm2."),
+    (".mlp.c_fc.", ".mlp.fc1."),
+    (".mlp.c_proj.", ".mlp.fc2."),
+    (".attn.out_proj.", ".self_attn.out_proj."),
+)
+"""(part of a name in OpenCLIP, in transformers)."""
+
+
+def convert_open_clip(tensors: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
+    """OpenCLIP's text tower as transformers names it, its first `layers` layers; the rest is left out."""
+    converted: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        short = name.removeprefix(SINGLE_FILE_PARTS["text_encoder"])
+        layer = re.match(r"transformer\.resblocks\.(\d+)\.", short)
+        if short in ("text_projection", "logit_scale", "attn_mask") or (layer and int(layer[1]) >= layers):
+            continue
+        for theirs, ours in _OPEN_CLIP_NAMES:
+            short = short.replace(theirs, ours)
+        if ".attn.in_proj_" in short:
+            block, kind = short.split(".attn.in_proj_")
+            for letter, third in zip("qkv", tensor.chunk(3), strict=True):
+                converted[f"{block}.self_attn.{letter}_proj.{kind}"] = third.clone()
+        else:
+            converted[short] = tensor
+    return converted
+
+
+def _text_encoder(cls: Any, path: Path, configuration: Path, dtype: torch.dtype) -> Any:
+    from transformers import CLIPTextConfig
+
+    config = CLIPTextConfig(**read_config(configuration / "text_encoder" / "config.json"))
+    tensors = convert_open_clip(_tensors(path, SINGLE_FILE_PARTS["text_encoder"], dtype), config.num_hidden_layers)
+    model = cls(config).to(dtype)
+    # transformers 5 dropped "text_model." from the names.
+    prefix = "text_model." if any(name.startswith("text_model.") for name in model.state_dict()) else ""
+    try:
+        missing = model.load_state_dict({prefix + name: tensor for name, tensor in tensors.items()}, strict=False)
+    except RuntimeError as error:
+        raise X4Error(f"the text encoder in {path.name} does not fit the x4 upscaler: {error}") from error
+    wanting = [name for name in missing.missing_keys if not name.endswith("position_ids")]
+    if wanting:
+        raise X4Error(f"the text encoder in {path.name} lacks {len(wanting)} tensors, such as {wanting[0]}.")
+    return model.eval()

@@ -1,0 +1,77 @@
+"""How much memory a device has left, and what to do when it was not enough; no device is called by its name."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+__all__ = ["default_device", "free_memory", "is_out_of_memory", "on_device", "release_memory"]
+
+_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
+_CPU = torch.device("cpu")
+
+
+def default_device() -> torch.device:
+    """The machine's accelerator where torch can name it (torch 2.6 and newer), else the processor."""
+    accelerator = getattr(torch, "accelerator", None)
+    if accelerator is None or not accelerator.is_available():
+        return _CPU
+    device: torch.device = accelerator.current_accelerator()
+    return device
+
+
+def _backend(device: torch.device) -> Any:
+    """torch's module for this kind of device, such as torch.xpu."""
+    return getattr(torch, device.type, None)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can still be allocated on `device`; None where it cannot be known."""
+    if device.type == _CPU.type:
+        return _free_ram()
+    backend = _backend(device)
+    if not hasattr(backend, "mem_get_info"):
+        return None
+    free: int = backend.mem_get_info(device)[0]
+    # What torch's allocator holds without using it is as good as free.
+    return free + int(backend.memory_reserved(device)) - int(backend.memory_allocated(device))
+
+
+def _free_ram() -> int | None:
+    try:
+        import psutil  # type: ignore[import-untyped, unused-ignore]
+    except ImportError:
+        return None
+    return int(psutil.virtual_memory().available)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: every device has its own type and words for it."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+
+
+def release_memory(device: torch.device) -> None:
+    """Give memory that nothing uses any more back to the device."""
+    gc.collect()
+    backend = _backend(device)
+    if device.type != _CPU.type and hasattr(backend, "empty_cache"):
+        backend.empty_cache()
+
+
+@contextmanager
+def on_device(module: torch.nn.Module, device: torch.device) -> Iterator[None]:
+    """Keep `module` on `device` for a while, then put it back to where it was and release the memory."""
+    home = next(module.parameters()).device
+    try:
+        module.to(device)
+        yield
+    finally:
+        module.to(home)
+        if home != device:
+            release_memory(device)

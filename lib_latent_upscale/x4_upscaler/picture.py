@@ -1,0 +1,112 @@
+"""The input picture to a padded tensor, and the decoded tensor back to a picture of exactly four times the size."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+__all__ = ["FACTOR", "Source", "guard_colours", "prepare"]
+
+FACTOR = 4
+_SMALLEST = 64
+"""Smaller pictures are padded to this side: the model never saw fewer pixels at once."""
+_MULTIPLE = 8
+"""The UNet halves its input three times."""
+_GUARD_BLUR = 8.0
+"""Standard deviation, in input pixels, of what counts as low frequency."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A picture made ready for the model."""
+
+    pixels: Tensor
+    """float32 (1, 3, padded height, padded width) in -1 to 1 on the CPU; the border is mirrored."""
+    size: tuple[int, int]
+    """(width, height) of the picture itself."""
+    offset: tuple[int, int]
+    """(left, top) of the picture within `pixels`."""
+    alpha: Image.Image | None
+    """Transparency of the picture, mode L, where it has any."""
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """(height, width) of `pixels`."""
+        return self.pixels.shape[-2], self.pixels.shape[-1]
+
+    def finish(self, decoded: Tensor) -> Image.Image:
+        """The picture in `decoded` (1, 3, 4 * padded height, 4 * padded width): RGB, or RGBA where the input was."""
+        left, top = (FACTOR * side for side in self.offset)
+        width, height = (FACTOR * side for side in self.size)
+        cut = decoded[0, :, top : top + height, left : left + width]
+        values = ((cut / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0)
+        picture = Image.fromarray(np.ascontiguousarray(values.numpy()))
+        if self.alpha is not None:
+            picture.putalpha(self.alpha.resize(picture.size, Image.Resampling.BICUBIC))
+        return picture
+
+
+def prepare(picture: Image.Image) -> Source:
+    """Any picture as the model wants it: RGB, sides of at least 64 and multiples of 8, mirrored at the border."""
+    rgb, alpha = _split(picture)
+    values = np.asarray(rgb, dtype=np.float32)
+    top, bottom = _margins(rgb.height)
+    left, right = _margins(rgb.width)
+    values = np.pad(values, ((top, bottom), (left, right), (0, 0)), mode="symmetric")
+    pixels = 2.0 * torch.from_numpy(values.transpose(2, 0, 1)[None] / 255.0) - 1.0
+    return Source(pixels.contiguous(), rgb.size, (left, top), alpha)
+
+
+def _margins(length: int) -> tuple[int, int]:
+    missing = max(math.ceil(length / _MULTIPLE) * _MULTIPLE, _SMALLEST) - length
+    return missing // 2, missing - missing // 2
+
+
+def _split(picture: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """(RGB, transparency) of a picture in any mode."""
+    if picture.mode.startswith("I;16") or picture.mode == "I":
+        # Pillow cuts 16 bits off at 255 instead of scaling them.
+        picture = Image.fromarray((np.asarray(picture, dtype=np.int64).clip(0, 65535) // 257).astype(np.uint8))
+    if "A" not in picture.mode and "a" not in picture.mode and "transparency" not in picture.info:
+        return picture.convert("RGB"), None
+    rgba = picture.convert("RGBA")
+    alpha = rgba.getchannel("A")
+    return _fill_transparent(rgba.convert("RGB"), np.asarray(alpha) == 0), alpha
+
+
+def _fill_transparent(rgb: Image.Image, hidden: NDArray[np.bool_]) -> Image.Image:
+    """Give invisible pixels the nearest visible colour: what hides there must not bleed into the border."""
+    if not hidden.any() or hidden.all():
+        return rgb
+    from scipy.ndimage import distance_transform_edt
+
+    nearest: Any = distance_transform_edt(hidden, return_distances=False, return_indices=True)
+    return Image.fromarray(np.asarray(rgb)[tuple(nearest)])
+
+
+def guard_colours(decoded: Tensor, source: Tensor) -> Tensor:
+    """Make the low frequencies of `decoded` follow the input's; float32, in place.
+
+    `decoded` is (1, 3, 4h, 4w), `source` (1, 3, h, w), both in -1 to 1. The difference between the input and the
+    shrunk result is blurred, enlarged and added: shifts of colour and brightness go, detail stays.
+    """
+    shrunk = F.avg_pool2d(decoded.clamp(-1, 1), FACTOR)
+    drift = _blur(source - shrunk, _GUARD_BLUR)
+    return decoded.add_(F.interpolate(drift, scale_factor=FACTOR, mode="bilinear", align_corners=False))
+
+
+def _blur(values: Tensor, deviation: float) -> Tensor:
+    """Gaussian blur, mirrored at the border."""
+    radius = min(math.ceil(3 * deviation), min(values.shape[-2:]) - 1)
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / deviation) ** 2)
+    kernel = (kernel / kernel.sum()).expand(values.shape[1], 1, 1, -1)
+    padded = F.pad(values, (radius, radius, radius, radius), mode="reflect")
+    return F.conv2d(F.conv2d(padded, kernel, groups=values.shape[1]), kernel.transpose(-1, -2), groups=values.shape[1])

@@ -1,0 +1,109 @@
+"""How work is cut into tiles so that it fits the memory, and cut smaller where it did not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lib_latent_upscale.tiling import Tile, tile_grid
+from lib_latent_upscale.x4_upscaler.errors import X4OutOfMemory
+from lib_latent_upscale.x4_upscaler.memory import free_memory, is_out_of_memory, release_memory
+from lib_latent_upscale.x4_upscaler.settings import SMALLEST_TILE
+
+__all__ = ["DECODER", "UNET", "Plan", "Work", "fit"]
+
+_UNKNOWN_MEMORY = 4 * 2**30
+_SHARE = 0.6
+"""Part of the free memory that tiles may fill."""
+_MOST_TILES_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the choice of tiles depends on."""
+
+    purpose: str
+    """How a message calls it."""
+    tiles: tuple[int, ...]
+    """Tile sizes tried from the largest, in input pixels."""
+    values: int
+    """Numbers held at the peak for each pixel of a tile."""
+
+
+UNET = Work("sampling", (512, 384, 256, 192, 128, 96), 4000)
+"""Measured: 0.95 GiB for two tiles of 256x256 in float16. Training crops had 128x128; smaller than 96 is unlike them."""
+DECODER = Work("decoding", (128, 96, 64), 12_300)
+"""Measured: 3.0 GiB for 256x256 in float32. The decoder's attention is quadratic in a tile's area: small tiles save work."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Tiles for one kind of work."""
+
+    work: Work
+    tile: int
+    """Side of a tile in input pixels."""
+    overlap: int
+    """Least overlap in input pixels; at most half a tile is used."""
+    batch: int = 1
+    """Tiles at once."""
+
+    @classmethod
+    def choose(
+        cls, work: Work, size: tuple[int, int], tile: int, overlap: int, *, bytes_per_value: int, device: torch.device
+    ) -> Plan:
+        """Tiles of `tile`, or the largest that fit where it is 0; and as many at once as fit for `size` (h, w)."""
+        free = free_memory(device)
+        budget = int(_SHARE * (_UNKNOWN_MEMORY if free is None else free))
+        each = work.values * bytes_per_value
+        tile = tile or next((side for side in work.tiles if side**2 * each <= budget), work.tiles[-1])
+        plan = cls(work, tile, overlap)
+        tiles = plan.tiles(size)
+        height, width = tiles[0].size
+        return replace(plan, batch=max(min(budget // (height * width * each), _MOST_TILES_AT_ONCE, len(tiles)), 1))
+
+    @property
+    def used_overlap(self) -> int:
+        return min(self.overlap, self.tile // 16 * 8)
+
+    def tiles(self, size: tuple[int, int]) -> list[Tile]:
+        """The tiles of a picture of (height, width)."""
+        return tile_grid(size, self.tile, self.used_overlap)
+
+    def smaller(self) -> Plan | None:
+        """Half the work at once: fewer tiles first, then smaller ones; None where it gets no smaller."""
+        if self.batch > 1:
+            return replace(self, batch=self.batch // 2)
+        half = max(self.tile // 16 * 8, SMALLEST_TILE)
+        return replace(self, tile=half) if half < self.tile else None
+
+    def __str__(self) -> str:
+        tiles = f"tiles of {self.tile}" if self.batch == 1 else f"{self.batch} tiles of {self.tile} at once"
+        return f"{tiles} for {self.work.purpose}"
+
+
+def fit(
+    plan: Plan, work: Callable[[Plan], Tensor], device: torch.device, tell: Callable[[str], None]
+) -> tuple[Tensor, Plan]:
+    """Do `work(plan)`, and where memory runs out do it again with a smaller plan, after telling so.
+
+    Raises X4OutOfMemory where the smallest plan is too large.
+    """
+    while True:
+        try:
+            return work(plan), plan
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside of `except`: the error's traceback holds on to the tensors that fill the memory.
+        release_memory(device)
+        smaller = plan.smaller()
+        if smaller is None:
+            raise X4OutOfMemory(
+                f"The x4 upscaler ran out of memory even with {plan}: close other programs and try again."
+            )
+        tell(f"The x4 upscaler ran out of memory with {plan}; it went on with {smaller}.")
+        plan = smaller

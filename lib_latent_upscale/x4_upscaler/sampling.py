@@ -1,0 +1,314 @@
+"""The sampling loop of the x4 upscaler: tiles averaged at every step, in memory that does not grow with the picture."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import random
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lib_latent_upscale.schedules import get_sigmas
+from lib_latent_upscale.tiling import Tile, TileBlend, batches, map_tiles
+from lib_latent_upscale.x4_upscaler.errors import X4Error, X4Interrupted, X4OutOfMemory
+from lib_latent_upscale.x4_upscaler.loading import NoiseTable, X4Model
+from lib_latent_upscale.x4_upscaler.memory import is_out_of_memory, on_device, release_memory
+from lib_latent_upscale.x4_upscaler.picture import FACTOR, Source, guard_colours, prepare
+from lib_latent_upscale.x4_upscaler.plans import DECODER, UNET, Plan, fit
+from lib_latent_upscale.x4_upscaler.settings import SAMPLERS, X4Settings
+
+__all__ = ["X4Result", "upscale_x4"]
+
+_log = logging.getLogger(__name__)
+
+_DECODER_OVERLAP = 16
+
+Progress = Callable[[int, int], None]
+Interrupted = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class X4Result:
+    """An upscaled picture and how it came about."""
+
+    image: Image.Image
+    """Four times the input's width and height; RGB, or RGBA where the input had transparency."""
+    settings: X4Settings
+    """What was used: the seed and the tile sizes are filled in, so that the same picture can be made again."""
+    notes: tuple[str, ...] = ()
+    """What the person should know, such as smaller tiles after memory ran out."""
+
+
+@dataclass
+class _Run:
+    """What the steps of one upscale share."""
+
+    model: X4Model
+    settings: X4Settings
+    progress: Progress | None = None
+    interrupted: Interrupted | None = None
+    notes: list[str] = field(default_factory=list)
+    done: int = 0
+    total: int = 0
+
+    @property
+    def guided(self) -> bool:
+        return self.settings.guidance_scale > 1
+
+    def note(self, text: str) -> None:
+        _log.warning("%s", text)
+        self.notes.append(text)
+
+    def advance(self, tiles: int = 1) -> None:
+        """Count finished tiles, tell, and stop where that was asked for."""
+        self.done += tiles
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+        self.check()
+
+    def check(self) -> None:
+        if self.interrupted is not None and self.interrupted():
+            raise X4Interrupted("The x4 upscaler was interrupted; the picture before it is kept.")
+
+
+def upscale_x4(
+    picture: Image.Image,
+    model: X4Model,
+    settings: X4Settings | None = None,
+    *,
+    progress: Progress | None = None,
+    interrupted: Interrupted | None = None,
+) -> X4Result:
+    """Enlarge a picture of any mode and size exactly four times with the x4 upscaler.
+
+    `progress(done, total)` is called after every group of tiles, counted over the whole pass; the count starts again
+    where memory ran out. `interrupted()` is asked before the first and after every group of tiles.
+
+    The noise comes from the seed alone, on the CPU, for the whole picture: neither the device nor the tiles change
+    it. Latents and the result stay on the CPU; the device holds one part of the model and one group of tiles.
+
+    Raises X4Interrupted where `interrupted` said so, X4OutOfMemory where even the smallest tiles do not fit, X4Error
+    for a picture that cannot be enlarged.
+    """
+    if min(picture.size) < 1:
+        raise X4Error(f"the picture is {picture.width}x{picture.height}; both sides need at least one pixel.")
+    settings = X4Settings() if settings is None else settings
+    if settings.seed < 0:
+        settings = replace(settings, seed=random.randrange(2**32))
+    run = _Run(model, settings, progress, interrupted)
+    run.check()
+    with torch.no_grad(), _full_precision(model.device), _memory_errors(model):
+        source = prepare(picture)
+        latents, tile = _sample(run, source, _encode_prompts(run))
+        decoded, decoder_tile = _decode(run, latents)
+        if settings.colour_guard:
+            decoded = guard_colours(decoded, source.pixels)
+        if not bool(torch.isfinite(decoded).all()):
+            raise X4Error(f"{model.name} returned values that are no numbers: load it with dtype=torch.float32.")
+        image = source.finish(decoded)
+    return X4Result(image, replace(settings, tile=tile, decoder_tile=decoder_tile), tuple(run.notes))
+
+
+def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """No autocast: the WebUI's (`modules.devices.autocast`) would put the VAE in half precision, where it overflows."""
+    return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled() else nullcontext()
+
+
+@contextmanager
+def _memory_errors(model: X4Model) -> Iterator[None]:
+    """Memory that runs out where no tile is to blame, such as for the model itself, is said in words too."""
+    try:
+        yield
+    except X4OutOfMemory:
+        raise
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error)
+    else:
+        return
+    release_memory(model.device)
+    raise X4OutOfMemory(f"The memory is not enough for the x4 upscaler {model.name}: close other programs ({reason}).")
+
+
+def _encode_prompts(run: _Run) -> Tensor:
+    """Text embeddings (1 or 2, 77, width) on the CPU: the negative prompt first, where guidance needs it."""
+    settings, model = run.settings, run.model
+    texts = [settings.negative_prompt, settings.prompt] if run.guided else [settings.prompt]
+    numbers, lost = zip(*(model.tokenizer.encode(text) for text in texts), strict=True)
+    if any(lost):
+        run.note(f"The x4 upscaler reads 75 tokens of a prompt; {max(lost)} more were left out.")
+    with on_device(model.text_encoder, model.device):
+        embeddings: Tensor = model.text_encoder(torch.tensor(numbers).to(model.device))[0]
+    return embeddings.cpu()
+
+
+def _sample(run: _Run, source: Source, text: Tensor) -> tuple[Tensor, int]:
+    """Latents (1, 4, h, w) of the enlarged picture, float32 on the CPU, and the tile size that was used."""
+    unet, device, settings = run.model.unet, run.model.device, run.settings
+    bytes_per_value = unet.dtype.itemsize * (2 if run.guided else 1)
+    with on_device(unet, device):
+        plan = Plan.choose(
+            UNET, source.padded, settings.tile, settings.overlap, bytes_per_value=bytes_per_value, device=device
+        )
+        latents, plan = fit(plan, lambda plan: _sample_once(run, source, text, plan), device, run.note)
+    return latents, plan.tile
+
+
+def _sample_once(run: _Run, source: Source, text: Tensor, plan: Plan) -> Tensor:
+    """One whole sampling with one plan: where memory runs out it starts again, so that a picture has one tiling."""
+    settings, noise = run.settings, run.model.noise
+    # The order of diffusers' pipeline, so that a seed means the same there: first the picture's noise, then the latents.
+    generator = torch.Generator("cpu").manual_seed(settings.seed)
+    noised = _noised(run, source.pixels, generator)
+    latents = torch.randn((1, run.model.unet.config.out_channels, *source.padded), generator=generator)
+    sigmas = _sigmas(settings, noise)
+    tiles = plan.tiles(source.padded)
+    run.done, run.total = 0, _evaluations(settings) * len(tiles) + _decoder_tiles(run, source.padded)
+    denoiser = _Denoiser(run, noised, text, tiles, plan)
+    function, arguments = _sampler(settings, latents, sigmas, generator)
+    # Variance 1 at the first and the last noise level, as the model was trained: k-diffusion's latents are
+    # sqrt(sigma^2 + 1) times larger than those of diffusers.
+    result = function(denoiser, latents * _scale(float(sigmas[0])), sigmas, disable=True, **arguments)
+    return result / _scale(float(sigmas[-1]))
+
+
+def _scale(sigma: float) -> float:
+    return float((sigma**2 + 1) ** 0.5)
+
+
+def _noised(run: _Run, pixels: Tensor, generator: torch.Generator) -> Tensor:
+    alpha = run.model.low_resolution_noise.alphas[run.settings.noise_level]
+    return alpha.sqrt() * pixels + (1 - alpha).sqrt() * torch.randn(pixels.shape, generator=generator)
+
+
+def _evaluations(settings: X4Settings) -> int:
+    """How often a sampling asks the model."""
+    sampler = SAMPLERS[settings.sampler]
+    return sampler.evaluations * settings.steps - (sampler.evaluations - 1)
+
+
+def _sigmas(settings: X4Settings, noise: NoiseTable) -> Tensor:
+    sigmas = get_sigmas(settings.scheduler, settings.steps, noise.sigmas)
+    if not SAMPLERS[settings.sampler].ends_at_zero:
+        sigmas[-1] = min(float(noise.sigmas[0]), float(sigmas[-2]))
+    return sigmas
+
+
+def _sampler(
+    settings: X4Settings, latents: Tensor, sigmas: Tensor, generator: torch.Generator
+) -> tuple[Callable[..., Tensor], dict[str, Any]]:
+    """k-diffusion's function and its seeded noise: its own would come from torch's global generator."""
+    import k_diffusion.sampling  # takes seconds
+
+    sampler = SAMPLERS[settings.sampler]
+    function: Callable[..., Tensor] = getattr(k_diffusion.sampling, sampler.function)
+    if sampler.brownian:
+        # A single step has no interval between its sigmas, and draws nothing from it.
+        lowest = min(float(sigmas[sigmas > 0].min()), float(sigmas[0]) / 2)
+        tree = k_diffusion.sampling.BrownianTreeNoiseSampler(latents, lowest, float(sigmas[0]), seed=settings.seed)
+        return function, {"noise_sampler": tree}
+    if "noise_sampler" in inspect.signature(function).parameters:
+        return function, {"noise_sampler": lambda *_: torch.randn(latents.shape, generator=generator)}
+    return function, {}
+
+
+@dataclass
+class _Denoiser:
+    """k-diffusion's model: latents at a noise level to the picture's latents, tile by tile.
+
+    Averaging what the UNet returns for overlapping tiles at every step (MultiDiffusion, arXiv:2302.08113) equals
+    averaging the denoised latents, so that any sampler works; the latents stay one whole.
+    """
+
+    run: _Run
+    noised: Tensor
+    """Input picture with noise, (1, 3, h, w) on the CPU."""
+    text: Tensor
+    tiles: list[Tile]
+    plan: Plan
+
+    def __post_init__(self) -> None:
+        self._log_sigmas = self.run.model.noise.sigmas.log().numpy()
+
+    def __call__(self, latents: Tensor, sigma: Tensor, **_: Any) -> Tensor:
+        level = float(sigma.reshape(-1)[0])
+        inputs = torch.cat([latents / _scale(level), self.noised], dim=1)
+        timestep = float(np.interp(np.log(level), self._log_sigmas, np.arange(len(self._log_sigmas))))
+        blend = TileBlend((int(latents.shape[-2]), int(latents.shape[-1])), self.plan.used_overlap)
+        for group in batches(self.tiles, self.plan.batch):
+            predicted = self._predict(torch.cat([tile.cut(inputs) for tile in group]), timestep)
+            for tile, values in zip(group, predicted, strict=True):
+                blend.add(tile, values[None])
+            self.run.advance(len(group))
+        return _denoised(self.run.model.noise.prediction, latents, blend.mean(), level)
+
+    def _predict(self, inputs: Tensor, timestep: float) -> Tensor:
+        """What the UNet returns for tiles (n, 7, h, w), guidance included: (n, 4, h, w), float32."""
+        model, count, prompts = self.run.model, len(inputs), len(self.text)
+        output: Tensor = model.unet(
+            inputs.to(model.device, model.unet.dtype).repeat(prompts, 1, 1, 1),
+            torch.tensor(timestep, device=model.device),
+            encoder_hidden_states=self.text.to(model.device, model.unet.dtype).repeat_interleave(count, dim=0),
+            # int64: floats raise in the embedding.
+            class_labels=torch.full((count * prompts,), self.run.settings.noise_level, device=model.device),
+            return_dict=False,
+        )[0].float()
+        if prompts == 1:
+            return output
+        without, given = output.chunk(2)
+        return without + self.run.settings.guidance_scale * (given - without)
+
+
+def _denoised(prediction: str, latents: Tensor, output: Tensor, sigma: float) -> Tensor:
+    """The denoised latents from what the UNet returned, in k-diffusion's scale."""
+    scale = _scale(sigma)
+    if prediction == "v_prediction":
+        return latents / scale**2 - output * (sigma / scale)
+    return latents - output * sigma if prediction == "epsilon" else output
+
+
+def _decoder_tiles(run: _Run, size: tuple[int, int]) -> int:
+    """How many tiles the decoder is likely to need."""
+    return len(Plan(DECODER, run.settings.decoder_tile or DECODER.tiles[0], _DECODER_OVERLAP).tiles(size))
+
+
+def _decode(run: _Run, latents: Tensor) -> tuple[Tensor, int]:
+    """The picture (1, 3, 4h, 4w), float32 on the CPU, and the tile size that was used."""
+    vae, device = run.model.vae, run.model.device
+    size = (int(latents.shape[-2]), int(latents.shape[-1]))
+    sampled = run.done
+
+    def decode(tile: Tensor) -> Tensor:
+        picture: Tensor = vae.decode(tile.to(device, vae.dtype), return_dict=False)[0]
+        return picture
+
+    def work(plan: Plan) -> Tensor:
+        run.done, run.total = sampled, sampled + len(plan.tiles(size))
+        return map_tiles(
+            decode,
+            latents / run.model.scaling_factor,
+            plan.tile,
+            plan.used_overlap,
+            factor=FACTOR,
+            finished=lambda *_: run.advance(),
+        )
+
+    with on_device(vae, device):
+        plan = Plan.choose(
+            DECODER,
+            size,
+            run.settings.decoder_tile,
+            _DECODER_OVERLAP,
+            bytes_per_value=vae.dtype.itemsize,
+            device=device,
+        )
+        decoded, plan = fit(replace(plan, batch=1), work, device, run.note)
+    return decoded, plan.tile
