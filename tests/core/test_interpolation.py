@@ -258,10 +258,11 @@ def test_shrinking_by_a_whole_factor_is_no_reason_to_be_the_same():
 def test_block_methods_are_identical_at_every_integer_factor(factor):
     for length in range(1, 200):
         latent = torch.arange(float(length)).reshape(1, 1, 1, length)
-        results = [interpolate_latent(latent, (1, length * factor), name) for name in ("nearest", "nearest-exact", "area")]
+        size = (1, length * factor)
+        results = [interpolate_latent(latent, size, method) for method in ("nearest", "nearest-exact", "area")]
         assert torch.equal(results[0], results[1])
         assert torch.equal(results[1], results[2])
-        assert same_result("nearest", "area", (1, length), (1, length * factor))
+        assert same_result("nearest", "area", (1, length), size)
 
 
 def test_unknown_methods_are_answered_with_the_known_ones():

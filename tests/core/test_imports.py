@@ -1,0 +1,110 @@
+"""The direction of imports: scripts -> webui -> core <- standalone, inside functions, too."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = "lib_latent_upscale"
+HOSTS = {f"{PACKAGE}.webui", f"{PACKAGE}.standalone"}
+WEBUI_MODULES = {"modules", "modules_forge", "scripts", "backend", "ldm_patched"}
+
+AT_THE_TOP = {"torch", "numpy", "PIL", "safetensors", PACKAGE, *sys.stdlib_module_names}
+LATER = {"k_diffusion", "scipy"}
+"""What the core may import, inside functions: k_diffusion takes seconds; scipy comes with it."""
+X4_LATER = {"accelerate", "diffusers", "huggingface_hub", "psutil", "tokenizers", "transformers"}
+"""What the core's x4_upscaler may import besides, where it loads a model."""
+
+
+def waits(node: ast.AST) -> bool:
+    """Whether what stands in it is not run when the file is imported."""
+    if isinstance(node, ast.If):
+        return ast.unparse(node.test).split(".")[-1] == "TYPE_CHECKING"
+    return isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+
+
+def imports(source: str, package: str) -> Iterator[tuple[str, bool]]:
+    """Full names of what a source imports and whether only when needed; `package` resolves relative ones."""
+    tree = ast.parse(source)
+    inside = {node for outer in ast.walk(tree) if waits(outer) for node in ast.walk(outer)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            names = [f"{module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
+            names = [node.args[0].value] if node.args and isinstance(node.args[0], ast.Constant) else []
+        else:
+            continue
+        yield from ((name, node in inside) for name in names)
+
+
+def is_below(name: str, parents: set[str]) -> bool:
+    return any(name == parent or name.startswith(f"{parent}.") for parent in parents)
+
+
+def core_may_import(name: str, later: bool, path: str) -> bool:
+    if is_below(name, HOSTS):
+        return path == f"{PACKAGE}/__main__.py"
+    x4 = path.startswith(f"{PACKAGE}/x4_upscaler")
+    return is_below(name, AT_THE_TOP) or (later and is_below(name, LATER | (X4_LATER if x4 else set())))
+
+
+def wrong_imports(path: str, source: str) -> list[str]:
+    """Imports that a file at this path (from the root) must not have."""
+    parts = Path(path).parts
+    found = list(imports(source, ".".join(parts[:-1])))
+    if parts[0] == "scripts":
+        return [name for name, _ in found if is_below(name, {f"{PACKAGE}.standalone"})]
+    if parts[1] == "webui":
+        return [name for name, _ in found if is_below(name, {f"{PACKAGE}.standalone"})]
+    if parts[1] == "standalone":
+        return [name for name, _ in found if is_below(name, WEBUI_MODULES | {f"{PACKAGE}.webui"})]
+    return [name for name, later in found if not core_may_import(name, later, path)]
+
+
+def files() -> list[str]:
+    found = [*(ROOT / PACKAGE).rglob("*.py"), *(ROOT / "scripts").rglob("*.py")]
+    return sorted(path.relative_to(ROOT).as_posix() for path in found)
+
+
+@pytest.mark.parametrize("path", files())
+def test_imports_go_the_right_way(path):
+    assert wrong_imports(path, (ROOT / path).read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "wrong"),
+    [
+        ("lib_latent_upscale/tiling.py", "import gradio as gr", "gradio"),
+        ("lib_latent_upscale/tiling.py", "def f():\n    from modules import shared", "modules.shared"),
+        ("lib_latent_upscale/tiling.py", "def f():\n    import diffusers", "diffusers"),
+        ("lib_latent_upscale/tiling.py", "import k_diffusion", "k_diffusion"),
+        ("lib_latent_upscale/tiling.py", "from .webui import init", "lib_latent_upscale.webui.init"),
+        ("lib_latent_upscale/tiling.py", "from . import standalone", "lib_latent_upscale.standalone"),
+        ("lib_latent_upscale/tiling.py", "def f():\n    importlib.import_module('modules.shared')", "modules.shared"),
+        ("lib_latent_upscale/x4_upscaler.py", "from diffusers import UNet", "diffusers.UNet"),
+        ("lib_latent_upscale/x4_upscaler/a.py", "from ..webui import b", "lib_latent_upscale.webui.b"),
+        ("lib_latent_upscale/standalone/a.py", "def f():\n    from ..webui import b", "lib_latent_upscale.webui.b"),
+        ("lib_latent_upscale/standalone/a.py", "import modules.shared", "modules.shared"),
+        ("lib_latent_upscale/webui/a.py", "from ..standalone.b import c", "lib_latent_upscale.standalone.b.c"),
+        ("scripts/a.py", "from lib_latent_upscale.standalone import b", "lib_latent_upscale.standalone.b"),
+    ],
+)
+def test_a_wrong_import_is_found(path, source, wrong):
+    assert wrong_imports(path, source) == [wrong]
+
+
+def test_importing_the_core_is_quick_for_a_host():
+    """Nothing that takes seconds is loaded when a WebUI starts, which has torch already."""
+    heavy = "{'k_diffusion', 'diffusers', 'transformers', 'gradio', 'scipy', 'modules'}"
+    imported = "interpolation, schedules, settings, tiling"
+    code = f"import sys; from {PACKAGE} import {imported}; print(sorted({heavy} & set(sys.modules)))"
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"

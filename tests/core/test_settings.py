@@ -1,0 +1,109 @@
+"""Settings: what is allowed, and the way into a picture's infotext and back."""
+
+from dataclasses import FrozenInstanceError, asdict, fields
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib_latent_upscale.interpolation import INTERPOLATIONS
+from lib_latent_upscale.schedules import SCHEDULES
+from lib_latent_upscale.settings import AUTOMATIC, INFOTEXT_LABELS, UpscaleSettings
+
+any_settings = st.builds(
+    UpscaleSettings,
+    method=st.sampled_from(list(INTERPOLATIONS)),
+    scheduler=st.sampled_from([AUTOMATIC, *SCHEDULES]),
+    exact_steps=st.booleans(),
+    keep_statistics=st.booleans(),
+    matched_noise=st.booleans(),
+)
+BOOLS = ["exact_steps", "keep_statistics", "matched_noise"]
+LABELS = dict(INFOTEXT_LABELS)
+
+
+def test_every_field_has_one_label():
+    assert [field for field, _ in INFOTEXT_LABELS] == [field.name for field in fields(UpscaleSettings)]
+    assert len(set(LABELS.values())) == len(LABELS)
+
+
+def test_labels_stand_in_pictures_and_never_change():
+    assert UpscaleSettings().to_infotext() == {
+        "Latent upscale method": "nearest-exact",
+        "Latent upscale scheduler": "simple",
+        "Latent upscale exact steps": "True",
+        "Latent upscale keep statistics": "False",
+        "Latent upscale matched noise": "False",
+    }
+
+
+@given(any_settings)
+def test_infotext_and_back(settings):
+    assert UpscaleSettings.from_infotext(settings.to_infotext()) == settings
+
+
+@given(any_settings)
+def test_dict_and_back(settings):
+    assert UpscaleSettings.from_dict(asdict(settings)) == settings
+
+
+@given(any_settings, st.dictionaries(st.text(), st.text()))
+def test_infotext_of_other_programs_does_not_matter(settings, others):
+    infotext = {**others, "Steps": "20", "Sampler": "Euler a", **settings.to_infotext()}
+    assert UpscaleSettings.from_infotext(infotext) == settings
+
+
+@given(any_settings, st.sets(st.sampled_from(list(LABELS))))
+def test_absent_labels_take_the_default(settings, absent):
+    infotext = settings.to_infotext()
+    for field in absent:
+        del infotext[LABELS[field]]
+    found = UpscaleSettings.from_infotext(infotext)
+    for field in LABELS:
+        assert getattr(found, field) == getattr(UpscaleSettings() if field in absent else settings, field)
+
+
+@pytest.mark.parametrize(("text", "value"), [("True", True), ("False", False), (" true ", True), (False, False)])
+@pytest.mark.parametrize("field", BOOLS)
+def test_truth_arrives_as_text(field, text, value):
+    assert getattr(UpscaleSettings.from_infotext({LABELS[field]: text}), field) is value
+
+
+@pytest.mark.parametrize("field", list(LABELS))
+@pytest.mark.parametrize("value", ["trilinear", "1", "", 1, 0.5, None])
+def test_a_bad_value_in_infotext_names_its_label(field, value):
+    with pytest.raises(ValueError, match=f"^{LABELS[field]}: {field} is {value!r}; choose"):
+        UpscaleSettings.from_infotext({LABELS[field]: value})
+
+
+@pytest.mark.parametrize("field", ["method", "scheduler"])
+@pytest.mark.parametrize("value", [7, None, True, "", "Nearest", ["nearest"]])
+def test_a_name_must_be_a_known_name(field, value):
+    with pytest.raises(ValueError, match=field) as error:
+        UpscaleSettings.from_dict({field: value})
+    known = INTERPOLATIONS if field == "method" else [AUTOMATIC, *SCHEDULES]
+    assert repr(value) in str(error.value)
+    assert all(name in str(error.value) for name in known)
+
+
+@pytest.mark.parametrize("field", BOOLS)
+@pytest.mark.parametrize("value", [1, 0, None, "True", "no", [True]])
+def test_a_switch_must_be_true_or_false(field, value):
+    with pytest.raises(ValueError, match=f"{field} is .*choose True or False"):
+        UpscaleSettings.from_dict({field: value})
+
+
+def test_unknown_settings_are_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match="'interpolation'") as error:
+        UpscaleSettings.from_dict({"interpolation": "area", "method": "area"})
+    assert all(field in str(error.value) for field in LABELS)
+
+
+def test_automatic_is_no_schedule_of_ours():
+    assert AUTOMATIC not in SCHEDULES
+    assert UpscaleSettings(scheduler=AUTOMATIC).scheduler == "automatic"
+
+
+def test_settings_do_not_change():
+    with pytest.raises(FrozenInstanceError):
+        UpscaleSettings().method = "area"
