@@ -17,7 +17,13 @@ from lib_latent_upscale.schedules import StepPlan
 from lib_latent_upscale.standalone.geometry import Fit, fit_picture, padded_picture
 from lib_latent_upscale.standalone.models import LatentModel
 from lib_latent_upscale.standalone.prompts import Conditioning, encode_prompt
-from lib_latent_upscale.standalone.samplers import SeededNoise, plan_generation, run_sampler, sampler_named
+from lib_latent_upscale.standalone.samplers import (
+    SeededNoise,
+    import_k_diffusion,
+    plan_generation,
+    run_sampler,
+    sampler_named,
+)
 from lib_latent_upscale.standalone.settings import GenerationSettings
 from lib_latent_upscale.standalone.vae import decode_latent, encode_picture
 
@@ -58,6 +64,7 @@ class Engine:
 
     def __init__(self, model: LatentModel) -> None:
         self.model = model
+        self._denoise = _k_diffusion_wrapper(model)
 
     def upscale(
         self, pictures: Sequence[Image.Image], generation: GenerationSettings, progress: Progress | None = None
@@ -113,7 +120,7 @@ class Engine:
 
     def _denoiser(self, prepared: Prepared, generation: GenerationSettings) -> Callable[..., Tensor]:
         """`model(x, sigma)` with classifier-free guidance; sampling itself stays in float32."""
-        wrapped = _k_diffusion_wrapper(self.model)
+        wrapped = self._denoise
 
         def denoise(latent: Tensor, sigma: Tensor) -> Tensor:
             if generation.cfg_scale == 1:
@@ -138,9 +145,8 @@ class Engine:
 
 def _k_diffusion_wrapper(model: LatentModel) -> Callable[..., Tensor]:
     """k-diffusion's view of the UNet: what CompVisDenoiser and CompVisVDenoiser are in the WebUI."""
-    from k_diffusion.external import DiscreteEpsDDPMDenoiser, DiscreteVDDPMDenoiser
-
-    wrapper = DiscreteVDDPMDenoiser if model.predicts_v else DiscreteEpsDDPMDenoiser
+    external = import_k_diffusion("external")
+    wrapper = external.DiscreteVDDPMDenoiser if model.predicts_v else external.DiscreteEpsDDPMDenoiser
     denoiser: Callable[..., Tensor] = wrapper(_Unet(model), model.alphas_cumprod, quantize=False).to(model.device)
     return denoiser
 

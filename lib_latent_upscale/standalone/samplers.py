@@ -5,6 +5,7 @@ torch and k-diffusion are imported when something is sampled, so that the names 
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,15 @@ if TYPE_CHECKING:
     from lib_latent_upscale.schedules import StepPlan
     from lib_latent_upscale.standalone.settings import GenerationSettings
 
-__all__ = ["SAMPLERS", "Sampler", "SeededNoise", "plan_generation", "run_sampler", "sampler_named"]
+__all__ = [
+    "SAMPLERS",
+    "Sampler",
+    "SeededNoise",
+    "import_k_diffusion",
+    "plan_generation",
+    "run_sampler",
+    "sampler_named",
+]
 
 
 @dataclass(frozen=True)
@@ -115,14 +124,11 @@ def _without_penultimate(plan: StepPlan) -> StepPlan:
     return replace(plan, sigmas=torch.cat([plan.sigmas[:-2], plan.sigmas[-1:]]))
 
 
-def _k_diffusion() -> ModuleType:
-    """k-diffusion's samplers; the import takes seconds and warns about things that are not used here."""
+def import_k_diffusion(part: str) -> ModuleType:
+    """One of k-diffusion's modules; the import takes seconds and warns about things that are not used here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import k_diffusion.sampling
-
-    module: ModuleType = k_diffusion.sampling
-    return module
+        return importlib.import_module(f"k_diffusion.{part}")
 
 
 def _brownian_noise(latent: Tensor, sigmas: Tensor, seeds: list[int]) -> Callable[[Tensor, Tensor], Tensor]:
@@ -131,7 +137,7 @@ def _brownian_noise(latent: Tensor, sigmas: Tensor, seeds: list[int]) -> Callabl
     lowest, highest = positive.min(), positive.max()
     if lowest == highest:  # a single step: torchsde wants an interval, and no noise is drawn from it
         lowest = lowest / 2
-    tree = _k_diffusion().BrownianTreeNoiseSampler(latent.cpu(), lowest, highest, seed=seeds)
+    tree = import_k_diffusion("sampling").BrownianTreeNoiseSampler(latent.cpu(), lowest, highest, seed=seeds)
     return lambda sigma, sigma_next: tree(sigma.cpu(), sigma_next.cpu()).to(latent.device)
 
 
@@ -150,7 +156,7 @@ def run_sampler(
     """
     if plan.steps == 0:
         return latent
-    function = getattr(_k_diffusion(), sampler.function)
+    function = getattr(import_k_diffusion("sampling"), sampler.function)
     arguments = dict(sampler.options)
     if sampler.brownian:
         arguments["noise_sampler"] = _brownian_noise(latent, plan.sigmas, noise.seeds)
