@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -125,21 +126,24 @@ def _beta(steps: int, levels: Levels) -> Floats:
 
 
 def _karras(steps: int, levels: Levels) -> Floats:
-    from k_diffusion.sampling import get_sigmas_karras
-
-    return _without_zero(get_sigmas_karras(steps, levels.sigma_min, levels.sigma_max, levels.rho))
+    return _without_zero(_k_diffusion().get_sigmas_karras(steps, levels.sigma_min, levels.sigma_max, levels.rho))
 
 
 def _exponential(steps: int, levels: Levels) -> Floats:
-    from k_diffusion.sampling import get_sigmas_exponential
-
-    return _without_zero(get_sigmas_exponential(steps, levels.sigma_min, levels.sigma_max))
+    return _without_zero(_k_diffusion().get_sigmas_exponential(steps, levels.sigma_min, levels.sigma_max))
 
 
 def _polyexponential(steps: int, levels: Levels) -> Floats:
-    from k_diffusion.sampling import get_sigmas_polyexponential
+    made = _k_diffusion().get_sigmas_polyexponential(steps, levels.sigma_min, levels.sigma_max, levels.rho)
+    return _without_zero(made)
 
-    return _without_zero(get_sigmas_polyexponential(steps, levels.sigma_min, levels.sigma_max, levels.rho))
+
+def _k_diffusion() -> Any:
+    """`k_diffusion.sampling`, imported late, without the warnings of packages that it loads for training."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from k_diffusion import sampling
+    return sampling
 
 
 def _without_zero(sigmas: Tensor) -> Floats:

@@ -1,6 +1,9 @@
 """Schedules against formulas written out in float64; exactly steps + 1 decreasing sigmas; the cut."""
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from scipy.special import betaincinv
 
 from lib_latent_upscale.schedules import SCHEDULES, get_sigmas, plan_steps, scheduled_steps
 
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = list(SCHEDULES)
 PUBLISHED = {
     "align_your_steps": [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029],
@@ -178,6 +182,13 @@ def test_normal_is_the_schedule_of_k_diffusion():
     schedule = external.DiscreteSchedule(torch.from_numpy(SD1).float(), quantize=True)
     for steps in (2, 7, 20, 150):
         torch.testing.assert_close(get_sigmas("normal", steps, SD1), schedule.get_sigmas(steps), rtol=1e-5, atol=0)
+
+
+def test_a_schedule_of_k_diffusion_says_nothing():
+    """Its import warns of pkg_resources and more, which no person who upscales a picture can act on."""
+    code = "from lib_latent_upscale.schedules import get_sigmas; get_sigmas('karras', 3, [0.1, 1.0])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_the_published_levels_come_out_as_published():
