@@ -1,0 +1,1 @@
+"""The extension of the Automatic1111 WebUI, Forge and reForge."""

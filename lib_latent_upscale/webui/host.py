@@ -1,0 +1,156 @@
+"""Everything that is read from or changed in the host: the one place that knows how hosts differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from modules import images, masking, processing, scripts, sd_models, shared
+from PIL import Image
+from torch import Tensor
+
+__all__ = [
+    "LATENT_CELL",
+    "comment",
+    "default_schedule",
+    "enlarged",
+    "filled",
+    "kept_random_state",
+    "flattened",
+    "follows_sigmas",
+    "loaded_model_sigmas",
+    "model_sigmas",
+    "option",
+    "preserved_random_state",
+    "replaced_encode",
+    "schedule_options",
+    "xyz_grid",
+]
+
+LATENT_CELL: int = processing.opt_f
+"""Pixels per latent cell."""
+
+Encode = Callable[..., Tensor]
+
+
+def option(name: str, default: Any = None) -> Any:
+    """A value of the person's settings."""
+    return getattr(shared.opts, name, default)
+
+
+def flattened(picture: Image.Image) -> Image.Image:
+    """The picture without transparency, as the host's `init` makes it before it encodes."""
+    return images.flatten(picture, option("img2img_background_color", "#ffffff"))
+
+
+def enlarged(picture: Image.Image, size: tuple[int, int], resize_mode: int) -> Image.Image:
+    """The picture at `size` (width, height), with the upscaler that the person chose for img2img."""
+    return images.resize_image(resize_mode, picture, *size)
+
+
+def filled(picture: Image.Image, mask: Image.Image) -> Image.Image:
+    """The picture with what is white in `mask` replaced by colours around it ("Masked content: fill")."""
+    return masking.fill(picture, mask)
+
+
+def comment(p: Any, text: str) -> None:
+    """Say something where the person looks: below the result."""
+    p.comment(text)
+
+
+@contextmanager
+def replaced_encode(replacement: Callable[[Encode, Tensor], Tensor]) -> Iterator[None]:
+    """Let `replacement(encode, pictures)` stand for the host's next encode of init pictures, once.
+
+    `encode` is the host's own function with everything but the pictures filled in. Later calls go to the host's own
+    again, because depth models encode a second time within `init`.
+    """
+    own = processing.images_tensor_to_samples
+
+    def once(pictures: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        processing.images_tensor_to_samples = own
+        return replacement(lambda batch: own(batch, *args, **kwargs), pictures)
+
+    processing.images_tensor_to_samples = once
+    try:
+        yield
+    finally:
+        processing.images_tensor_to_samples = own
+
+
+def kept_random_state() -> Callable[[], None]:
+    """Remember torch's global generators, from which the host's next encode draws; call the result to put them back."""
+    own_backend = getattr(torch, torch.device(shared.device).type, None)
+    backends = [torch, *([own_backend] if hasattr(own_backend, "get_rng_state") else [])]
+    states = [(backend, backend.get_rng_state()) for backend in backends]
+
+    def put_back() -> None:
+        for backend, state in states:
+            backend.set_rng_state(state)
+
+    return put_back
+
+
+@contextmanager
+def preserved_random_state() -> Iterator[None]:
+    """Leave torch's global generators as they were."""
+    put_back = kept_random_state()
+    try:
+        yield
+    finally:
+        put_back()
+
+
+def follows_sigmas(sampler: Any) -> bool:
+    """Whether the sampler asks for sigmas; DDIM, PLMS and UniPC ask for timesteps and pass schedules by."""
+    return hasattr(sampler, "get_sigmas") and hasattr(sampler.model_wrap, "sigmas")
+
+
+def model_sigmas(p: Any) -> Tensor:
+    """The model's own table of sigmas, ascending. Forge's model wrapper is another class, with the same attribute."""
+    return p.sampler.model_wrap.sigmas
+
+
+def loaded_model_sigmas() -> Tensor | None:
+    """The table of the model that is loaded now; None where there is none or it keeps no such table."""
+    kept = getattr(getattr(sd_models.model_data, "sd_model", None), "alphas_cumprod", None)
+    if not isinstance(kept, Tensor):
+        return None
+    kept = kept.detach().cpu().double()
+    return ((1 - kept) / kept).sqrt().float()
+
+
+_SCHEDULE_OPTIONS = {
+    "sigma_min": "Schedule min sigma",
+    "sigma_max": "Schedule max sigma",
+    "rho": "Schedule rho",
+}
+"""The person's own ends and curvature of schedules (0: the default), and the host's labels for them in infotext."""
+
+
+def schedule_options() -> tuple[dict[str, float], dict[str, float]]:
+    """The person's own settings for schedules: as arguments of `get_sigmas`, and as the host's infotext."""
+    chosen = {name: float(option(name, 0) or 0) for name in _SCHEDULE_OPTIONS}
+    chosen = {name: value for name, value in chosen.items() if value}
+    infotext = {_SCHEDULE_OPTIONS[name]: value for name, value in chosen.items()}
+    if option("use_old_karras_scheduler_sigmas", False):
+        chosen = {"sigma_min": 0.1, "sigma_max": 10.0, **chosen}
+    return chosen, infotext
+
+
+def default_schedule(label: str | None, sampler: str | None) -> str:
+    """The name of the schedule that the host would run for its "Schedule type" and sampler, as it stands in infotext."""
+    from modules import sd_samplers
+
+    if label in (None, "", "Automatic"):
+        config = sd_samplers.find_sampler_config(sampler)
+        label = config.options.get("scheduler") if config is not None else None
+    return (label or "normal").lower().replace(" ", "_")
+
+
+def xyz_grid() -> Any:
+    """The module of the X/Y/Z plot script; None where the host has none."""
+    found = [data.module for data in scripts.scripts_data if data.script_class.__module__ == "xyz_grid.py"]
+    return found[0] if found else None

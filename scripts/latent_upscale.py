@@ -1,0 +1,92 @@
+"""The WebUI's entrance: the script "Latent Upscale" of the img2img tab, and its always visible companion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from modules import script_callbacks, scripts
+from modules.processing import process_images
+
+from lib_latent_upscale.webui import xyz
+from lib_latent_upscale.webui.arguments import given_arguments, settings_from_arguments
+from lib_latent_upscale.webui.generation import TITLE, LatentUpscale, upscale_of
+from lib_latent_upscale.webui.options import add_options, default_settings
+from lib_latent_upscale.webui.panel import HOST_INPUTS, make_panel, watch
+
+
+class LatentUpscaleScript(scripts.Script):
+    def __init__(self) -> None:
+        super().__init__()
+        self._panel: Any = None
+        self._host_inputs: dict[str, Any] = {}
+        self._opener: Any = None
+
+    def title(self) -> str:
+        return TITLE
+
+    def show(self, is_img2img: bool) -> bool:
+        return is_img2img
+
+    def ui(self, is_img2img: bool) -> list[Any]:
+        panel = make_panel(default_settings(), lambda name: self.elem_id(f"latent_upscale_{name}"))
+        self.infotext_fields = panel.infotext_fields
+        self.paste_field_names = [label for _, label in panel.infotext_fields]
+        if self._panel is None:  # later calls only read the API's defaults
+            self._panel = panel
+            self._watch()
+        return panel.controls
+
+    def after_component(self, component: Any, **_kwargs: Any) -> None:
+        elem_id = getattr(component, "elem_id", None)
+        if elem_id == "script_list":
+            self._opener = component
+        elif elem_id in HOST_INPUTS and elem_id not in self._host_inputs:
+            self._host_inputs[elem_id] = component
+            self._watch()
+
+    def _watch(self) -> None:
+        if self._panel is not None:
+            watch(self._panel, self._host_inputs, self._opener)
+
+    def run(self, p: Any, *args: Any) -> Any:
+        given = given_arguments(self, p.scripts, p.script_args) if p.scripts is not None else list(args)
+        upscale = LatentUpscale(p, settings_from_arguments(given, default_settings()))
+        with upscale.installed():
+            return process_images(p)
+
+
+class LatentUpscaleCompanion(scripts.Script):
+    """What a script of the dropdown cannot do: it gets no hooks, and X/Y/Z plot runs in its place."""
+
+    def title(self) -> str:
+        return "Latent Upscale companion"
+
+    def show(self, is_img2img: bool) -> Any:
+        return scripts.AlwaysVisible if is_img2img else False
+
+    def ui(self, is_img2img: bool) -> list[Any]:
+        return []
+
+    def before_process(self, p: Any, *_args: Any) -> None:
+        xyz.install_axes(p)
+
+    def postprocess_image(self, p: Any, pp: Any, *_args: Any) -> None:
+        upscale = upscale_of(p)
+        if upscale is not None:
+            pp.image = upscale.fit(pp.image)
+
+    def postprocess_maskoverlay(self, p: Any, ppmo: Any, *_args: Any) -> None:
+        upscale = upscale_of(p)
+        if upscale is not None and ppmo.overlay_image is not None:
+            ppmo.overlay_image = upscale.fit(ppmo.overlay_image)
+            ppmo.mask_for_overlay = upscale.fit(ppmo.mask_for_overlay)
+
+    def postprocess(self, p: Any, processed: Any, *_args: Any) -> None:
+        upscale = upscale_of(p)
+        if upscale is not None:
+            processed.width, processed.height = upscale.size
+            upscale.put_back_random_state()
+
+
+script_callbacks.on_ui_settings(add_options)
+script_callbacks.on_before_ui(xyz.add_axes)
