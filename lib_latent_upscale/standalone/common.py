@@ -15,7 +15,7 @@ from lib_latent_upscale.standalone.settings import LARGEST_SEED, GenerationSetti
 if TYPE_CHECKING:
     from lib_latent_upscale.standalone.engine import Engine
 
-__all__ = ["generation_settings", "load_engine", "progress_bar", "target_size", "upscale_settings"]
+__all__ = ["generation_settings", "load_engine", "progress_bar", "scaled_size", "target_size", "upscale_settings"]
 
 SMALLEST_SCALE, LARGEST_SCALE, DEFAULT_SCALE = 0.25, 8.0, 2.0
 
@@ -36,15 +36,20 @@ def upscale_settings(arguments: argparse.Namespace) -> UpscaleSettings:
 
 def target_size(size: tuple[int, int], arguments: argparse.Namespace) -> tuple[int, int]:
     """(width, height) that a picture of `size` shall have."""
-    if arguments.size is not None:
-        wanted: tuple[int, int] = arguments.size
-    else:
-        scale = DEFAULT_SCALE if arguments.scale is None else arguments.scale
-        if not SMALLEST_SCALE <= scale <= LARGEST_SCALE:
-            raise InputError(f"Scale {scale} is out of range: allowed is {SMALLEST_SCALE} to {LARGEST_SCALE}.")
-        wanted = round(size[0] * scale), round(size[1] * scale)
+    if arguments.size is None:
+        return scaled_size(size, DEFAULT_SCALE if arguments.scale is None else arguments.scale)
+    wanted: tuple[int, int] = arguments.size
     check_size(*wanted, what="The result's size")
     return wanted
+
+
+def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(width, height) of a picture of `size` enlarged by `scale`."""
+    if not SMALLEST_SCALE <= scale <= LARGEST_SCALE:
+        raise InputError(f"Scale {scale} is out of range: allowed is {SMALLEST_SCALE} to {LARGEST_SCALE}.")
+    width, height = round(size[0] * scale), round(size[1] * scale)
+    check_size(width, height, what="The result's size")
+    return width, height
 
 
 def generation_settings(arguments: argparse.Namespace, size: tuple[int, int]) -> GenerationSettings:

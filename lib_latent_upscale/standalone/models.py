@@ -17,7 +17,7 @@ from torch import Tensor
 from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.standalone.prompts import TextEncoder
 
-__all__ = ["DEMO", "DTYPES", "LatentModel", "best_device", "load_model", "model_name"]
+__all__ = ["DEMO", "DTYPES", "LatentModel", "best_device", "checked_source", "load_model", "model_name"]
 
 logger = logging.getLogger(__name__)
 
@@ -110,11 +110,17 @@ def load_model(source: str, *, device: str | None = None, dtype: str | None = No
     Raises InputError for what is missing, damaged, a pickle (which could run code), or no such model.
     """
     target = checked_device(device or best_device())
-    number = DTYPES[dtype or ("float32" if target.type == "cpu" else "float16")]
+    number = _number_format(dtype or ("float32" if target.type == "cpu" else "float16"))
     pipeline = _load_pipeline(source, number)
     model = _from_pipeline(model_name(source), pipeline)
     _place(model, target)
     return model
+
+
+def _number_format(name: str) -> torch.dtype:
+    if name not in DTYPES:
+        raise InputError(f"Unknown dtype {name!r}; known are: {', '.join(DTYPES)}.")
+    return DTYPES[name]
 
 
 def _place(model: LatentModel, device: torch.device) -> None:
@@ -123,22 +129,28 @@ def _place(model: LatentModel, device: torch.device) -> None:
         part.to(device).eval().requires_grad_(False)
 
 
-def _load_pipeline(source: str, dtype: torch.dtype) -> Any:
+def checked_source(source: str) -> Path | None:
+    """The file or folder of a model, None for a hub id; InputError where there is no such thing, before any loading."""
     path = DEMO_FILE if source == DEMO else Path(source)
-    if path.is_file():
-        return _load_file(path, dtype)
-    if path.is_dir():
-        return _load_folder(path, dtype)
+    if path.exists():
+        return path
     if source == DEMO:
         raise InputError(
             f"The demo model is missing: {DEMO_FILE} does not exist. It is part of the repository; install the clone "
             "with 'pip install -e', or give --model a checkpoint of your own."
         )
     if HUB_ID.fullmatch(source) and path.suffix not in {".safetensors", *PICKLES}:
-        return _load_hub(source, dtype)
+        return None
     raise InputError(
         f"Model {source!r} does not exist: give 'demo', a .safetensors file, a diffusers folder or a hub id."
     )
+
+
+def _load_pipeline(source: str, dtype: torch.dtype) -> Any:
+    path = checked_source(source)
+    if path is None:
+        return _load_hub(source, dtype)
+    return _load_folder(path, dtype) if path.is_dir() else _load_file(path, dtype)
 
 
 def _load_file(path: Path, dtype: torch.dtype) -> Any:

@@ -113,7 +113,9 @@ def plot_rows(rows: Sequence[Row], title: str) -> Any:
 
     cuts = list(rows[0].plans)
     band = 0.9 / len(cuts)
-    figure = Figure(figsize=(11, 1.7 + len(rows) * (0.25 + 0.24 * len(cuts))), dpi=130, layout="constrained")
+    figure = Figure(
+        figsize=(11 if len(rows) > 2 else 8, 1.7 + len(rows) * (0.25 + 0.24 * len(cuts))), dpi=130, layout="constrained"
+    )
     axes = figure.add_subplot()
     for index, row in enumerate(rows):
         for place, cut in enumerate(cuts):
