@@ -14,10 +14,13 @@ HOSTS = {f"{PACKAGE}.webui", f"{PACKAGE}.standalone"}
 WEBUI_MODULES = {"modules", "modules_forge", "scripts", "backend", "ldm_patched"}
 
 AT_THE_TOP = {"torch", "numpy", "PIL", "safetensors", PACKAGE, *sys.stdlib_module_names}
-LATER = {"k_diffusion", "scipy"}
-"""What the core may import, inside functions: k_diffusion takes seconds; scipy comes with it."""
-X4_LATER = {"accelerate", "diffusers", "huggingface_hub", "psutil", "tokenizers", "transformers"}
-"""What the core's x4_upscaler may import besides, where it loads a model."""
+LATER = {"k_diffusion", "piq", "scipy", "skimage"}
+"""What the core may import, inside functions: k_diffusion takes seconds, what it brings along, and piq."""
+LATER_IN = {
+    "x4_upscaler": {"accelerate", "diffusers", "huggingface_hub", "psutil", "tokenizers", "transformers"},
+    "comparison": {"piq", "skimage"},
+}
+"""What single parts of the core may import besides: where a model is loaded, and where pictures are measured."""
 
 
 def waits(node: ast.AST) -> bool:
@@ -52,8 +55,8 @@ def is_below(name: str, parents: set[str]) -> bool:
 def core_may_import(name: str, later: bool, path: str) -> bool:
     if is_below(name, HOSTS):
         return path == f"{PACKAGE}/__main__.py"
-    x4 = path.startswith(f"{PACKAGE}/x4_upscaler")
-    return is_below(name, AT_THE_TOP) or (later and is_below(name, LATER | (X4_LATER if x4 else set())))
+    part = Path(path).parts[1].removesuffix(".py")
+    return is_below(name, AT_THE_TOP) or (later and is_below(name, LATER | LATER_IN.get(part, set())))
 
 
 def wrong_imports(path: str, source: str) -> list[str]:
