@@ -14,8 +14,8 @@ HOSTS = {f"{PACKAGE}.webui", f"{PACKAGE}.standalone"}
 WEBUI_MODULES = {"modules", "modules_forge", "scripts", "backend", "ldm_patched"}
 
 AT_THE_TOP = {"torch", "numpy", "PIL", "safetensors", PACKAGE, *sys.stdlib_module_names}
-LATER = {"k_diffusion", "piq", "scipy", "skimage"}
-"""What the core may import, inside functions: k_diffusion takes seconds, what it brings along, and piq."""
+LATER = {"k_diffusion", "scipy"}
+"""What the core may import, inside functions: k_diffusion takes seconds; scipy comes with it."""
 LATER_IN = {
     "x4_upscaler": {"accelerate", "diffusers", "huggingface_hub", "psutil", "tokenizers", "transformers"},
     "comparison": {"piq", "skimage"},
