@@ -124,10 +124,15 @@ def build_text_encoder() -> CLIPTextModel:
     """The text encoder keeps its first random weights, the same ones each time: it only has to tell prompts apart."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return CLIPTextModel(CLIPTextConfig(**TEXT_CONFIG)).requires_grad_(False).eval()
+        encoder = CLIPTextModel(CLIPTextConfig(**TEXT_CONFIG)).requires_grad_(False).eval()
+    # The WebUI (modules/sd_emphasis.py) divides by the mean of the output, which a fresh layer norm makes zero.
+    for name, parameter in encoder.named_parameters():
+        if name.endswith("final_layer_norm.bias"):
+            parameter.fill_(0.1)
+    return encoder
 
 
-# Names: the first pattern that matches renames. "{}" stands for a number, taken over or shifted by the caller's table.
+# Names: diffusers' to those of an SD 1.x checkpoint.
 
 RESNET = {
     "norm1": "in_layers.0",
