@@ -95,5 +95,6 @@ def _legend(curves: Sequence[Curve]) -> Iterable[str]:
     for row, curve in enumerate(curves):
         y = _BOTTOM + 31 + 15 * row
         dash = ' stroke-dasharray="5 4"' if curve.dashed else ""
-        yield f'<line x1="{_LEFT}" y1="{y - 4}" x2="{_LEFT + 24}" y2="{y - 4}" stroke="{curve.color}" stroke-width="2"{dash}/>'
+        ends = f'x1="{_LEFT}" y1="{y - 4}" x2="{_LEFT + 24}" y2="{y - 4}"'
+        yield f'<line {ends} stroke="{curve.color}" stroke-width="2"{dash}/>'
         yield f'<text x="{_LEFT + 32}" y="{y}">{escape(curve.label)}</text>'

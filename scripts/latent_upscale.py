@@ -27,7 +27,7 @@ class LatentUpscaleScript(scripts.Script):
     def show(self, is_img2img: bool) -> bool:
         return is_img2img
 
-    def ui(self, is_img2img: bool) -> list[Any]:
+    def ui(self, _is_img2img: bool) -> list[Any]:
         panel = make_panel(default_settings(), lambda name: self.elem_id(f"latent_upscale_{name}"))
         self.infotext_fields = panel.infotext_fields
         self.paste_field_names = [label for _, label in panel.infotext_fields]
@@ -64,7 +64,7 @@ class LatentUpscaleCompanion(scripts.Script):
     def show(self, is_img2img: bool) -> Any:
         return scripts.AlwaysVisible if is_img2img else False
 
-    def ui(self, is_img2img: bool) -> list[Any]:
+    def ui(self, _is_img2img: bool) -> list[Any]:
         return []
 
     def before_process(self, p: Any, *_args: Any) -> None:

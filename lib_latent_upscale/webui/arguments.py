@@ -24,7 +24,9 @@ class ArgumentError(ValueError):
 
 
 def settings_from_arguments(arguments: Sequence[Any], defaults: UpscaleSettings) -> UpscaleSettings:
-    """Settings from the script's arguments: values in the order of `FIELDS`, or one dictionary; absent ones are defaults.
+    """Settings from the script's arguments: values in the order of `FIELDS`, or one dictionary with these names.
+
+    Absent ones take their value from `defaults`.
 
     Raises:
         ArgumentError: too many, unknown names, or values that are not allowed.

@@ -210,14 +210,14 @@ class LatentUpscale:
         elif self.settings.scheduler != AUTOMATIC and p.sampler_name in _SAMPLER_NOTES:
             self._note(_SAMPLER_NOTES[p.sampler_name])
         if self.settings.exact_steps:
-            self._fix_steps(follows)
+            self._fix_steps(follows_sigmas=follows)
 
-    def _fix_steps(self, follows_sigmas: bool) -> None:
+    def _fix_steps(self, *, follows_sigmas: bool) -> None:
         """Have exactly the asked steps run, through the sampler's own argument; the option for it stays untouched."""
         p = self._p
         total = scheduled_steps(p.steps, p.denoising_strength)
         if total == 0:
-            p.sampler.sample_img2img = lambda p, x, *_args, **_kwargs: x
+            p.sampler.sample_img2img = lambda _p, x, *_args, **_kwargs: x
             self._note("denoising strength 0: no step ran.")
         elif not follows_sigmas and total > MAX_STEPS:
             raise ArgumentError(
@@ -244,14 +244,14 @@ class LatentUpscale:
         exact = self.settings.exact_steps or bool(host.option("img2img_fix_steps"))
         normal = plan_steps("normal", p.steps, strength, table, exact=exact)
         dropped = steps - (scheduled_steps(p.steps, strength) if exact else p.steps)
-        options.pop("sigma_max", None)
         run = plan_steps(
             self.settings.scheduler,
             normal.steps + dropped,
             strength,
             table,
+            sigma_min=options.get("sigma_min"),
+            rho=options.get("rho"),
             start_sigma=normal.run[0].item(),
-            **options,
         ).run
         return torch.cat([run[:1].expand(steps + 1 - len(run)), run])
 

@@ -17,9 +17,9 @@ __all__ = [
     "default_schedule",
     "enlarged",
     "filled",
-    "kept_random_state",
     "flattened",
     "follows_sigmas",
+    "kept_random_state",
     "loaded_model_sigmas",
     "model_sigmas",
     "option",
@@ -42,17 +42,20 @@ def option(name: str, default: Any = None) -> Any:
 
 def flattened(picture: Image.Image) -> Image.Image:
     """The picture without transparency, as the host's `init` makes it before it encodes."""
-    return images.flatten(picture, option("img2img_background_color", "#ffffff"))
+    result: Image.Image = images.flatten(picture, option("img2img_background_color", "#ffffff"))
+    return result
 
 
 def enlarged(picture: Image.Image, size: tuple[int, int], resize_mode: int) -> Image.Image:
     """The picture at `size` (width, height), with the upscaler that the person chose for img2img."""
-    return images.resize_image(resize_mode, picture, *size)
+    result: Image.Image = images.resize_image(resize_mode, picture, *size)
+    return result
 
 
 def filled(picture: Image.Image, mask: Image.Image) -> Image.Image:
     """The picture with what is white in `mask` replaced by colours around it ("Masked content: fill")."""
-    return masking.fill(picture, mask)
+    result: Image.Image = masking.fill(picture, mask)
+    return result
 
 
 def comment(p: Any, text: str) -> None:
@@ -82,7 +85,7 @@ def replaced_encode(replacement: Callable[[Encode, Tensor], Tensor]) -> Iterator
 
 def kept_random_state() -> Callable[[], None]:
     """Remember torch's global generators, from which the host's next encode draws; call the result to put them back."""
-    own_backend = getattr(torch, torch.device(shared.device).type, None)
+    own_backend: Any = getattr(torch, torch.device(shared.device).type, None)
     backends = [torch, *([own_backend] if hasattr(own_backend, "get_rng_state") else [])]
     states = [(backend, backend.get_rng_state()) for backend in backends]
 
@@ -110,7 +113,8 @@ def follows_sigmas(sampler: Any) -> bool:
 
 def model_sigmas(p: Any) -> Tensor:
     """The model's own table of sigmas, ascending. Forge's model wrapper is another class, with the same attribute."""
-    return p.sampler.model_wrap.sigmas
+    table: Tensor = p.sampler.model_wrap.sigmas
+    return table
 
 
 def loaded_model_sigmas() -> Tensor | None:
@@ -141,7 +145,7 @@ def schedule_options() -> tuple[dict[str, float], dict[str, float]]:
 
 
 def default_schedule(label: str | None, sampler: str | None) -> str:
-    """The name of the schedule that the host would run for its "Schedule type" and sampler, as it stands in infotext."""
+    """The name of the schedule that the host would run for its "Schedule type" and sampler, written as ours are."""
     from modules import sd_samplers
 
     if label in (None, "", "Automatic"):

@@ -32,13 +32,16 @@ def option_name(field: str) -> str:
 
 def default_settings() -> UpscaleSettings:
     """The person's defaults; of an option that is no longer valid, such as a renamed method, ours."""
-    settings = asdict(UpscaleSettings())
-    for field, own in list(settings.items()):
-        try:
-            settings[field] = getattr(UpscaleSettings(**{field: host.option(option_name(field), own)}), field)
-        except ValueError:
-            continue
-    return UpscaleSettings(**settings)
+    chosen = {field: host.option(option_name(field), own) for field, own in asdict(UpscaleSettings()).items()}
+    return UpscaleSettings(**{field: value for field, value in chosen.items() if _is_valid(field, value)})
+
+
+def _is_valid(field: str, value: Any) -> bool:
+    try:
+        UpscaleSettings(**{field: value})
+    except ValueError:
+        return False
+    return True
 
 
 def add_options() -> None:

@@ -56,7 +56,7 @@ def _panel_settings(p: Any) -> UpscaleSettings:
 
     Over the API a list of another length than X/Y/Z plot's own moves the values; then the defaults count.
     """
-    own = next((script for script in p.scripts.selectable_scripts if script.title() == TITLE), None)
+    own: Any = next((script for script in p.scripts.selectable_scripts if script.title() == TITLE), None)
     complete = own is not None and len(p.script_args) == max(script.args_to for script in p.scripts.scripts)
     arguments = p.script_args[own.args_from : own.args_to] if complete else []
     return settings_from_arguments(arguments, default_settings())
@@ -68,7 +68,8 @@ def with_axes(settings: UpscaleSettings, values: Mapping[str, str]) -> UpscaleSe
     Raises:
         ArgumentError: a value that is not one of the axis's choices.
     """
-    return replace(settings, **{field: _parsed(field, text) for field, text in values.items()})
+    parsed: dict[str, Any] = {field: _parsed(field, text) for field, text in values.items()}
+    return replace(settings, **parsed)
 
 
 def _parsed(field: str, text: str) -> str | bool:

@@ -1,0 +1,143 @@
+"""A running WebUI, given by the address in LATENT_UPSCALE_WEBUI_URL; without one the live tests skip.
+
+The WebUI needs `--api`, this extension, and a checkpoint that makes pictures (not black ones). For further tests it
+needs a second checkpoint (refiner) and one whose name contains "inpainting".
+"""
+
+import base64
+import io
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ADDRESS = "LATENT_UPSCALE_WEBUI_URL"
+SCRIPT = "Latent Upscale"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    skip = pytest.mark.skip(reason=f"no running WebUI: put its address into {ADDRESS}, e.g. http://127.0.0.1:7860")
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.live)
+            if not os.environ.get(ADDRESS):
+                item.add_marker(skip)
+
+
+class RefusedError(Exception):
+    """The WebUI answered with an error."""
+
+    def __init__(self, status: int, answer: dict[str, Any]) -> None:
+        super().__init__(f"{status}: {answer}")
+        self.status = status
+        self.message = str(answer.get("detail") or answer.get("errors"))
+
+
+def encoded(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def decoded(text: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(text)))
+
+
+@dataclass(frozen=True)
+class Result:
+    pictures: list[Image.Image]
+    info: dict[str, Any]
+
+    @property
+    def pixels(self) -> np.ndarray:
+        return np.asarray(self.pictures[0].convert("RGB")).astype(int)
+
+    @property
+    def infotext(self) -> str:
+        return self.info["infotexts"][0]
+
+
+class WebUI:
+    """Calls of the WebUI's API; small pictures and few steps where nothing else is asked for."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+
+    def call(self, path: str, body: Any = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=600) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise RefusedError(error.code, json.loads(error.read())) from None
+
+    def host(self, pictures: Image.Image | list[Image.Image], **changes: Any) -> Result:
+        """An img2img call without the script, with the host's own latent upscale."""
+        pictures = pictures if isinstance(pictures, list) else [pictures]
+        body = {
+            "init_images": [encoded(picture) for picture in pictures],
+            "prompt": "a lighthouse",
+            "sampler_name": "Euler",
+            "steps": 3,
+            "seed": 7,
+            "cfg_scale": 2,
+            "width": 128,
+            "height": 128,
+            "denoising_strength": 0.5,
+            "resize_mode": 3,
+        }
+        if isinstance(changes.get("mask"), Image.Image):
+            changes["mask"] = encoded(changes["mask"])
+        answer = self.call("/sdapi/v1/img2img", {**body, **changes})
+        return Result([decoded(text) for text in answer["images"]], json.loads(answer["info"]))
+
+    def ours(self, pictures: Image.Image | list[Image.Image], script_args: Any = (), **changes: Any) -> Result:
+        """The same call with the script; `script_args` may be a dictionary of names."""
+        script_args = [script_args] if isinstance(script_args, dict) else list(script_args)
+        return self.host(pictures, script_name=SCRIPT, script_args=script_args, **changes)
+
+    def warm(self, picture: Image.Image, **changes: Any) -> Result:
+        """The host's own picture, from its second call on.
+
+        The host draws the encode's noise from a generator that the generation before has left: after one with the
+        same seed, it is the draw of that seed.
+        """
+        self.host(picture, **changes)
+        return self.host(picture, **changes)
+
+
+@pytest.fixture(scope="session")
+def webui() -> Iterator[WebUI]:
+    host = WebUI(os.environ[ADDRESS])
+    before = host.call("/sdapi/v1/options")
+    # The host restores an overridden option only if it has been set before.
+    host.call("/sdapi/v1/options", {name: before[name] for name in RESTORED})
+    yield host
+    host.call("/sdapi/v1/options", {name: before[name] for name in RESTORED})
+
+
+RESTORED = ("img2img_fix_steps", "img2img_color_correction", "always_discard_next_to_last_sigma", "sd_model_checkpoint")
+
+
+@pytest.fixture(scope="session")
+def picture() -> Image.Image:
+    """64x64, smooth, with every side of its own look."""
+    rng = np.random.default_rng(3)
+    blocks = rng.integers(0, 255, (7, 5, 3), dtype=np.uint8)
+    return Image.fromarray(blocks).resize((64, 64), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="session")
+def wide_picture(picture: Image.Image) -> Image.Image:
+    """96x64."""
+    return picture.resize((96, 64), Image.Resampling.BICUBIC)
