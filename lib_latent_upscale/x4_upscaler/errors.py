@@ -7,7 +7,7 @@ class X4Error(ValueError):
     """Something a person can put right: the file, the picture or a setting."""
 
 
-class X4OutOfMemory(RuntimeError):
+class X4OutOfMemory(RuntimeError):  # noqa: N818 - torch's and Python's own words
     """The memory is not enough even for the smallest tiles."""
 
 

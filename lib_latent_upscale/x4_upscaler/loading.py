@@ -220,7 +220,7 @@ def _load_single_file(path: Path, device: torch.device, dtype: torch.dtype, conf
 
 
 def _check_size(path: Path, header: Header, part: str, config: dict[str, Any], cls: Any) -> None:
-    """diffusers would leave what a file lacks at random values: count before loading."""
+    """Count before loading: diffusers would leave what a file lacks at random values."""
     with torch.device("meta"):
         wanted = sum(tensor.numel() for tensor in cls.from_config(config).state_dict().values())
     found = header.numbers(SINGLE_FILE_PARTS[part])

@@ -25,7 +25,7 @@ def default_device() -> torch.device:
 
 
 def _backend(device: torch.device) -> Any:
-    """torch's module for this kind of device, such as torch.xpu."""
+    """The module of torch for this kind of device, such as torch.xpu."""
     return getattr(torch, device.type, None)
 
 

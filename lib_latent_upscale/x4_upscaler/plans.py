@@ -34,9 +34,9 @@ class Work:
 
 
 UNET = Work("sampling", (512, 384, 256, 192, 128, 96), 4000)
-"""Measured: 0.95 GiB for two tiles of 256x256 in float16. Training crops had 128x128; smaller than 96 is unlike them."""
+"""0.95 GiB for two tiles of 256x256 in float16. Training crops had 128x128; smaller than 96 is unlike them."""
 DECODER = Work("decoding", (128, 96, 64), 12_300)
-"""Measured: 3.0 GiB for 256x256 in float32. The decoder's attention is quadratic in a tile's area: small tiles save work."""
+"""3.0 GiB for 256x256 in float32. Attention is quadratic in a tile's area, so that small tiles save work."""
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,8 @@ def upscale_x4(
         settings = replace(settings, seed=random.randrange(2**32))
     run = _Run(model, settings, progress, interrupted)
     run.check()
-    with torch.no_grad(), _full_precision(model.device), _memory_errors(model):
+    # k-diffusion's Euler and Heun draw from torch's global generator, even where they add no noise.
+    with torch.no_grad(), torch.random.fork_rng([]), _full_precision(model.device), _memory_errors(model):
         source = prepare(picture)
         latents, tile = _sample(run, source, _encode_prompts(run))
         decoded, decoder_tile = _decode(run, latents)
@@ -118,7 +119,10 @@ def upscale_x4(
 
 def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
     """No autocast: the WebUI's (`modules.devices.autocast`) would put the VAE in half precision, where it overflows."""
-    return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled() else nullcontext()
+    try:
+        return torch.autocast(device.type, enabled=False)
+    except RuntimeError:  # a kind of device that this torch has no autocast for
+        return nullcontext()
 
 
 @contextmanager
@@ -165,7 +169,7 @@ def _sample(run: _Run, source: Source, text: Tensor) -> tuple[Tensor, int]:
 def _sample_once(run: _Run, source: Source, text: Tensor, plan: Plan) -> Tensor:
     """One whole sampling with one plan: where memory runs out it starts again, so that a picture has one tiling."""
     settings, noise = run.settings, run.model.noise
-    # The order of diffusers' pipeline, so that a seed means the same there: first the picture's noise, then the latents.
+    # The order of diffusers' pipeline, so that a seed means the same there: the picture's noise first.
     generator = torch.Generator("cpu").manual_seed(settings.seed)
     noised = _noised(run, source.pixels, generator)
     latents = torch.randn((1, run.model.unet.config.out_channels, *source.padded), generator=generator)
@@ -208,12 +212,13 @@ def _sampler(
     """k-diffusion's function and its seeded noise: its own would come from torch's global generator."""
     import k_diffusion.sampling  # takes seconds
 
-    sampler = SAMPLERS[settings.sampler]
+    # One step to zero is the same for all, but k-diffusion's DPM++ 2M SDE and 3M SDE fail with a single step.
+    sampler = SAMPLERS["Euler" if len(sigmas) == 2 and sigmas[-1] == 0 else settings.sampler]
     function: Callable[..., Tensor] = getattr(k_diffusion.sampling, sampler.function)
     if sampler.brownian:
-        # A single step has no interval between its sigmas, and draws nothing from it.
-        lowest = min(float(sigmas[sigmas > 0].min()), float(sigmas[0]) / 2)
-        tree = k_diffusion.sampling.BrownianTreeNoiseSampler(latents, lowest, float(sigmas[0]), seed=settings.seed)
+        # A little more than the schedule: torchsde warns about ends that were rounded.
+        lowest, highest = 0.9 * float(sigmas[sigmas > 0].min()), 1.1 * float(sigmas[0])
+        tree = k_diffusion.sampling.BrownianTreeNoiseSampler(latents, lowest, highest, seed=settings.seed)
         return function, {"noise_sampler": tree}
     if "noise_sampler" in inspect.signature(function).parameters:
         return function, {"noise_sampler": lambda *_: torch.randn(latents.shape, generator=generator)}
