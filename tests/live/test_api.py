@@ -36,7 +36,7 @@ class TestDescription:
         info = next(s for s in webui.call("/sdapi/v1/script-info") if s["name"] == "latent upscale")
         assert info["is_img2img"]
         assert not info["is_alwayson"]
-        method, scheduler, *switches = info["args"]
+        method, scheduler, *switches = info["args"][:5]
         assert (method["label"], method["value"], method["choices"]) == (
             "Upscale method",
             "nearest-exact",
@@ -198,7 +198,7 @@ class TestArguments:
             ({"scheduler": None}, {}, "scheduler is None"),
             ({"exact_steps": "yes"}, {}, "exact_steps is 'yes'; choose True or False"),
             ({"mehtod": "area"}, {}, "known are: method, scheduler, exact_steps, keep_statistics, matched_noise"),
-            (["area", "simple", True, False, False, 1, 2], {}, "at most 5"),
+            (["area", "simple", *[False] * 3, False, [], [], False, 1], {}, "at most 9"),
             (["area", {}], {}, "scheduler is {}"),
             ({"scheduler": "automatic", "matched_noise": True}, {}, "matched_noise needs a scheduler"),
             ({}, {"steps": 0}, "steps is 0; an integer from 1 to 1000"),
