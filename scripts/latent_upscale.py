@@ -8,7 +8,9 @@ from modules import script_callbacks, scripts
 from modules.processing import process_images
 
 from lib_latent_upscale.webui import xyz
-from lib_latent_upscale.webui.arguments import given_arguments, settings_from_arguments
+from lib_latent_upscale.webui.arguments import comparison_from_arguments, given_arguments, settings_from_arguments
+from lib_latent_upscale.webui.comparing import compare
+from lib_latent_upscale.webui.comparing_panel import make_compare_panel
 from lib_latent_upscale.webui.generation import TITLE, LatentUpscale, upscale_of
 from lib_latent_upscale.webui.options import add_options, default_settings
 from lib_latent_upscale.webui.panel import HOST_INPUTS, make_panel, watch
@@ -28,13 +30,18 @@ class LatentUpscaleScript(scripts.Script):
         return is_img2img
 
     def ui(self, _is_img2img: bool) -> list[Any]:
-        panel = make_panel(default_settings(), lambda name: self.elem_id(f"latent_upscale_{name}"))
-        self.infotext_fields = panel.infotext_fields
+        panel = make_panel(default_settings(), self._element)
+        comparison = make_compare_panel(self._element)
+        self.infotext_fields = [*panel.infotext_fields, *comparison.infotext_fields]
         self.paste_field_names = [label for _, label in panel.infotext_fields]
         if self._panel is None:  # later calls only read the API's defaults
             self._panel = panel
             self._watch()
-        return panel.controls
+        return [*panel.controls, *comparison.controls]
+
+    def _element(self, name: str) -> str:
+        elem_id: str = self.elem_id(f"latent_upscale_{name}")
+        return elem_id
 
     def after_component(self, component: Any, **_kwargs: Any) -> None:
         elem_id = getattr(component, "elem_id", None)
@@ -50,7 +57,10 @@ class LatentUpscaleScript(scripts.Script):
 
     def run(self, p: Any, *args: Any) -> Any:
         given = given_arguments(self, p.scripts, p.script_args) if p.scripts is not None else list(args)
-        upscale = LatentUpscale(p, settings_from_arguments(given, default_settings()))
+        settings, comparison = settings_from_arguments(given, default_settings()), comparison_from_arguments(given)
+        if comparison.compare:
+            return compare(p, settings, comparison)
+        upscale = LatentUpscale(p, settings)
         with upscale.installed():
             return process_images(p)
 

@@ -169,7 +169,9 @@ def _further(index: int, given: Mapping[str, Any], own: UpscaleSettings) -> Vari
 
 def _name(settings: UpscaleSettings, own: UpscaleSettings, overrides: Mapping[str, Any]) -> str:
     """Method and scheduler, and whatever else sets the variant apart."""
-    switches = [field for field in ("exact_steps", "keep_statistics", "matched_noise") if _differs(settings, own, field)]
+    switches = [
+        field for field in ("exact_steps", "keep_statistics", "matched_noise") if _differs(settings, own, field)
+    ]
     said = [f"{'' if getattr(settings, field) else 'no '}{field.replace('_', ' ')}" for field in switches]
     said += [f"{name.replace('_name', '').replace('_', ' ')} {value}" for name, value in overrides.items()]
     return ", ".join([f"{settings.method} + {settings.scheduler}", *said])
