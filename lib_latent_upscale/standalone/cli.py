@@ -206,7 +206,6 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", message=".*pkg_resources.*")
-    warnings.filterwarnings("ignore", message="Should have t[ab]")  # torchsde: rounding in the last digit of a sigma
 
 
 def _say(text: str) -> None:

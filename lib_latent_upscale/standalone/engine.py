@@ -101,7 +101,7 @@ class Engine:
         noised = latent.cpu() + noise.draw() * plan.run[0]
         denoised = run_sampler(
             sampler_named(generation.sampler),
-            self._denoiser(prepared, generation),
+            self.denoiser(prepared, generation),
             noised.to(self.model.device),
             plan,
             noise,
@@ -118,7 +118,7 @@ class Engine:
             negative = _zeroed(negative)
         return positive, negative
 
-    def _denoiser(self, prepared: Prepared, generation: GenerationSettings) -> Callable[..., Tensor]:
+    def denoiser(self, prepared: Prepared, generation: GenerationSettings) -> Callable[..., Tensor]:
         """`model(x, sigma)` with classifier-free guidance; sampling itself stays in float32."""
         wrapped = self._denoise
 

@@ -135,8 +135,6 @@ def _brownian_noise(latent: Tensor, sigmas: Tensor, seeds: list[int]) -> Callabl
     """Noise from one Brownian tree a picture over the whole schedule, on the CPU: the same on every device."""
     positive = sigmas[sigmas > 0]
     lowest, highest = positive.min(), positive.max()
-    if lowest == highest:  # a single step: torchsde wants an interval, and no noise is drawn from it
-        lowest = lowest / 2
     tree = import_k_diffusion("sampling").BrownianTreeNoiseSampler(latent.cpu(), lowest, highest, seed=seeds)
     return lambda sigma, sigma_next: tree(sigma.cpu(), sigma_next.cpu()).to(latent.device)
 
@@ -156,11 +154,17 @@ def run_sampler(
     """
     if plan.steps == 0:
         return latent
+    if plan.steps == 1:  # to zero in one step is the same for all; k-diffusion's DPM++ 2M SDE and 3M SDE fail on it
+        sampler = SAMPLERS["Euler"]
     function = getattr(import_k_diffusion("sampling"), sampler.function)
     arguments = dict(sampler.options)
     if sampler.brownian:
         arguments["noise_sampler"] = _brownian_noise(latent, plan.sigmas, noise.seeds)
     elif "noise_sampler" in inspect.signature(function).parameters:
         arguments["noise_sampler"] = lambda *_: noise.draw().to(latent)
-    result: Tensor = function(model, latent, plan.run.to(latent.device), callback=callback, disable=True, **arguments)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Should have t[ab]")  # torchsde, of a sigma's last digit
+        result: Tensor = function(
+            model, latent, plan.run.to(latent.device), callback=callback, disable=True, **arguments
+        )
     return result

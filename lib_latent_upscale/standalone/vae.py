@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,10 +17,8 @@ TILE = 96
 """Latent cells of a side (768 pixels) up to which nothing is tiled."""
 _OVERLAP = 16
 """Latent cells by which tiles overlap: the farther from its own picture, the less a value counts."""
-_SAMPLE = 32
-"""Latent cells of a side of the samples that the shared statistics come from."""
-_SAMPLES = 9
-"""Number of those samples; together they are as large as one tile."""
+_SAMPLES = 3
+"""Samples in each direction that the shared statistics come from; together they are as large as one tile."""
 
 
 class _SharedNorm:
@@ -35,16 +32,22 @@ class _SharedNorm:
         self.kept: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, values: Tensor) -> Tensor:
-        grouped = values.float().reshape(len(values), self.norm.num_groups, -1, *values.shape[2:])
         if self.kept is None:
-            dims = [dim for dim in range(grouped.dim()) if dim != 1]
-            variance, mean = torch.var_mean(grouped, dim=dims, correction=0, keepdim=True)
-            self.kept = mean.squeeze(), (variance + self.norm.eps).rsqrt().squeeze()
-        mean, scale = self.kept
-        shape = (1, -1) + (1,) * (grouped.dim() - 2)
-        normal = ((grouped - mean.view(shape)) * scale.view(shape)).flatten(1, 2).to(values.dtype)
-        scaled: Tensor = normal * self.norm.weight.view(shape[:-1]) + self.norm.bias.view(shape[:-1])
-        return scaled
+            self.kept = self._line(values.float())
+        shape = (1, -1) + (1,) * (values.dim() - 2)
+        factor, offset = (part.to(values.dtype).view(shape) for part in self.kept)
+        return torch.addcmul(offset, values, factor)
+
+    def _line(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The norm as factor and offset of each channel, from the statistics of all of `values`."""
+        groups = values.reshape(len(values), self.norm.num_groups, -1)
+        variances, means = torch.var_mean(groups, dim=-1, correction=0)
+        mean = means.mean(dim=0)
+        variance = variances.mean(dim=0) + means.var(dim=0, correction=0)
+        channels = values.shape[1] // self.norm.num_groups
+        scale = (variance + self.norm.eps).rsqrt().repeat_interleave(channels)
+        factor = scale * self.norm.weight
+        return factor, self.norm.bias - mean.repeat_interleave(channels) * factor
 
 
 @contextmanager
@@ -62,8 +65,8 @@ def _shared_statistics(network: nn.Module) -> Iterator[None]:
 
 def _samples(size: tuple[int, int]) -> list[Tile]:
     """Squares spread evenly over a latent of `size` (height, width), at its own scale."""
-    side, count = min(_SAMPLE, *size), math.isqrt(_SAMPLES)
-    rows, columns = ([round(index * (length - side) / (count - 1)) for index in range(count)] for length in size)
+    side = min(TILE // _SAMPLES, *size)
+    rows, columns = ([round(index * (length - side) / (_SAMPLES - 1)) for index in range(_SAMPLES)] for length in size)
     return [Tile(slice(row, row + side), slice(column, column + side)) for row in rows for column in columns]
 
 

@@ -49,14 +49,15 @@ def _text_config(width: int) -> transformers.CLIPTextConfig:
     )
 
 
-def make_vae(channels: int = 4) -> diffusers.AutoencoderKL:
+def make_vae(channels: int = 4, scaling_factor: float = 0.18215, **options) -> diffusers.AutoencoderKL:
     return diffusers.AutoencoderKL(
         block_out_channels=(32, 32, 32, 32),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         layers_per_block=1,
         latent_channels=channels,
-        scaling_factor=0.18215,
+        scaling_factor=scaling_factor,
+        **options,
     )
 
 

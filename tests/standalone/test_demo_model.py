@@ -1,0 +1,66 @@
+"""The demo model on photographs that it never saw."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio
+
+from lib_latent_upscale.standalone.settings import GenerationSettings
+from lib_latent_upscale.standalone.vae import decode_latent
+
+FOLDER = Path(__file__).parents[2] / "assets" / "demo-model"
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
+
+
+@pytest.fixture(params=PHOTOGRAPHS)
+def photograph(request):
+    image = Image.fromarray(getattr(skimage.data, request.param)())
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.resize((256, 256), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
+
+
+def generation(**changes):
+    return GenerationSettings(width=256, height=256, cfg_scale=1, **changes)
+
+
+def test_the_round_trip_keeps_a_photograph(demo_engine, photograph):
+    latent = demo_engine.prepare([photograph], generation()).latent
+    decoded = decode_latent(demo_engine.model.vae, latent, demo_engine.model.cell)[0]
+    pixels = ((decoded + 1) / 2).clamp(0, 1).permute(1, 2, 0).numpy()
+    assert peak_signal_noise_ratio(np.asarray(photograph) / 255.0, pixels, data_range=1) > 20
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 2.0])
+@torch.no_grad()
+def test_denoising_brings_latents_closer_to_the_truth(demo_engine, photograph, sigma):
+    prepared = demo_engine.prepare([photograph], generation())
+    noise = torch.randn(prepared.latent.shape, generator=torch.Generator().manual_seed(3))
+    cleaned = demo_engine.denoiser(prepared, generation())(prepared.latent + sigma * noise, torch.tensor([sigma]))
+    assert (cleaned - prepared.latent).square().mean() < 0.6 * sigma**2
+
+
+@torch.no_grad()
+def test_prompts_hardly_matter(demo_engine, photograph):
+    """The model was taught to ignore text, so that the guidance scale does no harm to a picture."""
+    empty, worded = (demo_engine.prepare([photograph], generation(prompt=prompt)) for prompt in ("", "a red house"))
+    first, second = (demo_engine.denoiser(p, generation())(p.latent, torch.tensor([1.0])) for p in (empty, worded))
+    assert (first - second).square().mean() < 0.01 * first.square().mean()
+
+
+def test_it_is_small_enough_for_everybody_who_installs_the_extension():
+    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 16e6
+
+
+def test_its_files_are_no_pickles():
+    assert {path.suffix for path in FOLDER.rglob("*") if path.is_file()} <= {
+        ".safetensors",
+        ".yaml",
+        ".json",
+        ".txt",
+        ".md",
+    }

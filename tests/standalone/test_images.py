@@ -1,0 +1,207 @@
+"""Whatever a person has can be read; what is written is whole."""
+
+import io
+import re
+import stat
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from lib_latent_upscale.standalone.errors import InputError
+from lib_latent_upscale.standalone.images import (
+    check_output,
+    check_output_folder,
+    find_pictures,
+    load_picture,
+    save_png,
+    upright_size,
+    written_whole,
+)
+
+GREY = np.linspace(0, 255, 48 * 32).reshape(32, 48).astype(np.uint8)
+RGB = np.stack([GREY, GREY[::-1], GREY[:, ::-1]], axis=-1)
+
+
+def written(tmp_path, image, name="picture.png", **options):
+    path = tmp_path / name
+    image.save(path, **options)
+    return path
+
+
+def test_rgb_is_read_as_it_is(tmp_path):
+    picture = load_picture(written(tmp_path, Image.fromarray(RGB)))
+    assert (np.asarray(picture.rgb) == RGB).all()
+    assert picture.alpha is None
+    assert picture.size == (48, 32)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1", "CMYK", "LAB", "LA", "RGBA", "I;16", "I", "F"])
+def test_any_mode_becomes_rgb_that_looks_the_same(tmp_path, mode):
+    grey = Image.fromarray(GREY)
+    if mode in ("I;16", "I"):
+        image = Image.fromarray(GREY.astype(np.uint16) * 257).convert(mode)
+    elif mode == "F":
+        image = Image.fromarray(GREY.astype(np.float32) / 255)
+    elif mode == "1":
+        image = grey.convert("1", dither=Image.Dither.NONE)
+    elif mode == "LAB":
+        image = _lab(grey)
+    else:
+        image = grey.convert("RGB").convert(mode) if mode == "CMYK" else grey.convert(mode)
+    suffix = "tif" if mode in ("CMYK", "I", "LAB", "F") else "png"
+    rgb = load_picture(written(tmp_path, image, f"picture.{suffix}")).rgb
+    expected = np.where(GREY > 127, 255, 0) if mode == "1" else GREY
+    assert rgb.mode == "RGB"
+    assert np.abs(np.asarray(rgb, dtype=int) - expected[..., None]).max() <= 3
+
+
+def _lab(grey):
+    return ImageCms.profileToProfile(
+        grey.convert("RGB"), ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+    )
+
+
+def test_sixteen_bit_grey_keeps_its_dark_tones(tmp_path):
+    """Pillow's own convert cuts everything above 255 off: such pictures came out white."""
+    values = np.full((32, 32), 128 * 257, dtype=np.uint16)
+    path = tmp_path / "deep.png"
+    Image.fromarray(values).save(path)
+    assert np.asarray(load_picture(path).rgb).max() == 128
+
+
+def test_exif_orientation_turns_the_picture(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show it rotated by 90 degrees clockwise
+    path = written(tmp_path, Image.fromarray(RGB), exif=exif)
+    assert load_picture(path).size == upright_size(path) == (32, 48)
+    assert (np.asarray(load_picture(path).rgb) == np.rot90(RGB, -1)).all()
+
+
+def test_transparency_survives(tmp_path):
+    rgba = Image.fromarray(RGB).convert("RGBA")
+    alpha = Image.linear_gradient("L").resize(rgba.size)
+    rgba.putalpha(alpha)
+    picture = load_picture(written(tmp_path, rgba))
+    dressed = picture.dressed(picture.rgb.resize((96, 64)))
+    assert dressed.mode == "RGBA"
+    assert dressed.size == (96, 64)
+    assert np.abs(np.asarray(dressed.getchannel("A").resize((48, 32), Image.Resampling.BOX), int) - alpha).max() <= 2
+
+
+def test_palette_and_rgb_with_a_transparent_colour(tmp_path):
+    palette = Image.fromarray(GREY // 64 * 64).convert("P")
+    assert load_picture(written(tmp_path, palette, "p.gif", transparency=0)).alpha is not None
+    keyed = Image.fromarray(RGB)
+    assert load_picture(written(tmp_path, keyed, "k.png", transparency=(0, 255, 255))).alpha is not None
+
+
+def test_invisible_colours_do_not_bleed_into_the_picture(tmp_path):
+    """A red square on transparent black: its surroundings become red, too, up to rounding."""
+    values = np.zeros((64, 64, 4), np.uint8)
+    values[24:40, 24:40] = (200, 30, 20, 255)
+    rgb = np.asarray(load_picture(written(tmp_path, Image.fromarray(values))).rgb, dtype=int)
+    assert np.abs(rgb - (200, 30, 20)).max() <= 8
+
+
+def test_the_colour_profile_of_rgb_goes_along_and_cmyk_is_converted(tmp_path):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    rgb = written(tmp_path, Image.fromarray(RGB), "rgb.png", icc_profile=profile)
+    assert load_picture(rgb).icc_profile == profile
+    assert load_picture(written(tmp_path, Image.fromarray(GREY), "g.png", icc_profile=profile)).icc_profile is None
+    cmyk = written(tmp_path, Image.fromarray(RGB).convert("CMYK"), "c.jpg", icc_profile=profile)  # a wrong profile
+    assert load_picture(cmyk).rgb.mode == "RGB"
+
+
+def _png_bytes(size=(64, 64)):
+    buffer = io.BytesIO()
+    Image.effect_noise(size, 50).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty"),
+        (b"This is not a picture", "not a picture"),
+        (_png_bytes()[:200], "damaged|truncated|cannot be read"),
+        (_png_bytes()[:-1000], "damaged or truncated"),
+        (_png_bytes((1, 1)), "1x1 is out of range"),
+        (_png_bytes((15, 400)), "15x400 is out of range"),
+    ],
+)
+def test_files_that_cannot_be_used_are_refused(tmp_path, content, message):
+    path = tmp_path / "bad.png"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"{re.escape(str(path))}.*({message})"):
+        load_picture(path)
+
+
+def test_a_huge_picture_is_refused_from_its_header(tmp_path):
+    """20,000 x 20,000 in one bit: 50 kB on disk, more than a gigabyte as RGB."""
+    path = tmp_path / "huge.png"
+    Image.new("1", (20_000, 20_000)).save(path)
+    for read in (load_picture, upright_size):
+        with pytest.raises(InputError, match="8192"):
+            read(path)
+
+
+def test_a_missing_file_and_a_large_side_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        load_picture(tmp_path / "none.png")
+    with pytest.raises(InputError, match="9000x20"):
+        load_picture(written(tmp_path, Image.new("L", (9000, 20))))
+
+
+def test_pictures_of_a_folder_by_name(tmp_path):
+    for name in ("b.PNG", "a.jpeg", "notes.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "c.png").mkdir()
+    assert [path.name for path in find_pictures(tmp_path)] == ["a.jpeg", "b.PNG"]
+    with pytest.raises(InputError, match="no pictures"):
+        find_pictures(tmp_path / "c.png")
+
+
+def test_a_png_is_written_the_same_each_time_and_readable_by_others(tmp_path):
+    for name in ("a.png", "b.png"):
+        save_png(Image.fromarray(RGB), tmp_path / name, "Steps: 1, ünïcode ☃")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.info["parameters"] == "Steps: 1, ünïcode ☃"
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert stat.S_IMODE((tmp_path / "a.png").stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "out.png"
+    path.write_bytes(b"old")
+
+    def fail():
+        with written_whole(path) as part:
+            part.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_outputs_that_cannot_be_written_are_refused(tmp_path, monkeypatch):
+    source = tmp_path / "in.png"
+    source.touch()
+    for path, message in [
+        (tmp_path / "none" / "out.png", "does not exist"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "out.jpg", r"end in \.png"),
+        (source, "replace the original"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            check_output(path, source)
+    for folder, message in [(source, "this is a file"), (tmp_path, "among the originals")]:
+        with pytest.raises(InputError, match=message):
+            check_output_folder(folder, tmp_path)
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(InputError, match="not writable"):
+        check_output(tmp_path / "out.png")

@@ -1,0 +1,112 @@
+"""Tiles leave no seam: not in brightness, not in contrast, not in place."""
+
+import math
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+from torch import nn
+
+from lib_latent_upscale.standalone import vae as vae_module
+from lib_latent_upscale.standalone.vae import decode_latent, encode_picture
+from tests.standalone.tiny_model import make_vae
+
+
+@pytest.fixture(scope="module")
+def vae():
+    torch.manual_seed(0)
+    return make_vae().eval()
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Tiles as they are, only smaller, so that a small latent needs several."""
+    monkeypatch.setattr(vae_module, "TILE", 16)
+    monkeypatch.setattr(vae_module, "_OVERLAP", 8)
+
+
+def smooth_latent(height, width, kind):
+    """Flat, or rising along both axes, in every channel."""
+    down = torch.linspace(-1, 1, height)[:, None].expand(height, width)
+    across = torch.linspace(-1, 1, width)[None].expand(height, width)
+    values = {"flat": torch.full((height, width), 0.6), "gradient": down + across}[kind]
+    return torch.stack([values, -values, values / 2, values * 0 + 0.3])[None] * 0.18215
+
+
+def steps(picture):
+    """Mean absolute step from each column of the picture to the next."""
+    return picture.diff(dim=-1).abs().mean(dim=(0, 1, 2))
+
+
+@pytest.mark.parametrize("kind", ["flat", "gradient"])
+def test_no_step_at_a_tile_border_of_a_decoded_picture(vae, small_tiles, kind):
+    """Columns repeat with the decoder's period of 8; borders must not step out of what other columns do."""
+    latent = smooth_latent(16, 40, kind)
+    grid = vae_module.tile_grid((16, 40), 16, 8)
+    assert len(grid) > 2
+    decoded = decode_latent(vae, latent, 8)
+    change = steps(decoded)[32:-32]
+    borders = [edge * 8 - 32 for tile in grid for edge in (tile.columns.start, tile.columns.stop) if 4 < edge < 36]
+    others = torch.ones(len(change), dtype=torch.bool)
+    for border in borders:
+        others[border - 4 : border + 4] = False
+    for border in borders:
+        assert change[border - 4 : border + 4].max() <= change[others].max() * 1.05
+
+
+@torch.no_grad()
+def test_tiles_of_a_photograph_agree_with_the_whole(demo_engine, monkeypatch):
+    """With statistics of their own, tiles differ from the whole about as much as a strong JPEG does."""
+    monkeypatch.setattr(vae_module, "TILE", 32)
+    vae, photo = demo_engine.model.vae, Image.fromarray(skimage.data.astronaut()).resize((320, 320))
+    picture = torch.from_numpy(np.array(photo, dtype=np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+    whole = vae.encode(picture).latent_dist.mode() * vae.config.scaling_factor
+    expected = vae.decode(whole / vae.config.scaling_factor).sample
+
+    def decibel():
+        return -10 * math.log10(((decode_latent(vae, whole, 8) - expected) / 2).pow(2).mean())
+
+    assert (encode_picture(vae, picture, 8) - whole).abs().mean() < 0.1 * whole.std()
+    shared = decibel()
+    monkeypatch.setattr(vae_module, "_shared_statistics", lambda _: nullcontext())
+    assert shared > 34
+    assert shared > decibel() + 3
+
+
+def test_small_latents_are_not_tiled_and_batches_are_their_pictures(vae):
+    latent = torch.randn(2, 4, 8, 12)
+    decoded = decode_latent(vae, latent, 8)
+    assert torch.allclose(decoded[:1], decode_latent(vae, latent[:1], 8), atol=1e-5)
+    assert torch.equal(decoded, vae.decode(latent / 0.18215).sample)
+
+
+def test_tiled_batches_are_their_pictures(vae, small_tiles):
+    latent = torch.randn(2, 4, 20, 20)
+    both = decode_latent(vae, latent, 8)
+    assert both.shape == (2, 3, 160, 160)
+    assert torch.allclose(both[1], decode_latent(vae, latent[1:], 8)[0], atol=1e-5)
+
+
+def test_the_encode_is_the_same_each_time(vae):
+    picture = torch.rand(1, 3, 64, 64) * 2 - 1
+    assert torch.equal(encode_picture(vae, picture, 8), encode_picture(vae, picture, 8))
+
+
+def test_group_norms_are_as_before(vae, small_tiles):
+    decode_latent(vae, torch.randn(1, 4, 20, 20), 8)
+    assert not [module for module in vae.modules() if isinstance(module, nn.GroupNorm) and "forward" in vars(module)]
+
+
+def test_a_shift_and_scale_of_the_latents_is_undone():
+    """SD 3-like autoencoders shift; what decode undoes, encode did."""
+    torch.manual_seed(0)
+    plain = make_vae(16).eval()
+    shifted = make_vae(16, scaling_factor=0.5, shift_factor=0.1).eval()
+    shifted.load_state_dict(plain.state_dict())
+    picture = torch.rand(1, 3, 32, 32) * 2 - 1
+    latent, moved = encode_picture(plain, picture, 8), encode_picture(shifted, picture, 8)
+    assert torch.allclose(moved, (latent / 0.18215 - 0.1) * 0.5, atol=1e-5)
+    assert torch.allclose(decode_latent(plain, latent, 8), decode_latent(shifted, moved, 8), atol=1e-4)
