@@ -274,14 +274,19 @@ def _text_encoder(cls: Any, path: Path, configuration: Path, dtype: torch.dtype)
 
     config = CLIPTextConfig(**read_config(configuration / "text_encoder" / "config.json"))
     tensors = convert_open_clip(_tensors(path, SINGLE_FILE_PARTS["text_encoder"], dtype), config.num_hidden_layers)
-    model = cls(config).to(dtype)
+    with torch.device("meta"):  # without drawing 354 million random numbers that are thrown away
+        model = cls(config)
     # transformers 5 dropped "text_model." from the names.
     prefix = "text_model." if any(name.startswith("text_model.") for name in model.state_dict()) else ""
+    named = {prefix + name: tensor for name, tensor in tensors.items()}
     try:
-        missing = model.load_state_dict({prefix + name: tensor for name, tensor in tensors.items()}, strict=False)
+        missing = model.load_state_dict(named, strict=False, assign=True)
     except RuntimeError as error:
         raise X4Error(f"the text encoder in {path.name} does not fit the x4 upscaler: {error}") from error
     wanting = [name for name in missing.missing_keys if not name.endswith("position_ids")]
     if wanting:
         raise X4Error(f"the text encoder in {path.name} lacks {len(wanting)} tensors, such as {wanting[0]}.")
+    for module in model.modules():  # no file holds these
+        if hasattr(module, "position_ids"):
+            module.position_ids = torch.arange(config.max_position_embeddings)[None]
     return model.eval()

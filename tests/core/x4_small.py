@@ -54,9 +54,9 @@ def build(configuration: Path, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def write_folder(folder: Path) -> Path:
+def write_folder(folder: Path, **changes: dict[str, Any]) -> Path:
     """A small x4 upscaler as diffusers saves it, tokenizer included."""
-    write_configuration(folder)
+    write_configuration(folder, **changes)
     for part, model in build(folder).items():
         model.save_pretrained(folder / part, safe_serialization=True)
     write_tokenizer(folder / "tokenizer")

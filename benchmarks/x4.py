@@ -1,0 +1,181 @@
+"""Time and peak memory of the x4 upscaler beside diffusers' StableDiffusionUpscalePipeline, with the same weights.
+
+    python -m benchmarks.x4 --width 16 --sizes 64 128 256 512 --output benchmarks/x4.md
+
+Builds a randomly initialised model of the published architecture, `--width` channels wide (published: 256), and runs
+each picture in processes of their own, ours and theirs in turn, `--repeats` times; the fastest run counts. Both take the
+same DDIM steps with guidance. Time is the clock's on an accelerator, and otherwise the processor's own seconds,
+which other programs do not disturb. Memory is what the call adds to the loaded model: on an accelerator, what torch
+allocated there at most; otherwise, how far the process grew. `--width 256` is the true size, for a machine that can.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from lib_latent_upscale.x4_upscaler import X4Settings, load_x4, upscale_x4
+from lib_latent_upscale.x4_upscaler.memory import default_device
+
+ROOT = Path(__file__).resolve().parents[1]
+MIB = 2**20
+WORKER = "--worker"
+
+
+def ours(folder: Path, steps: int) -> Callable[[Image.Image], Any]:
+    model = load_x4(folder)
+    settings = X4Settings(steps=steps, sampler="DDIM", scheduler="ddim_uniform", seed=0)
+    return lambda picture: upscale_x4(picture, model, settings).image
+
+
+def theirs(folder: Path, steps: int) -> Callable[[Image.Image], Any]:
+    from diffusers import StableDiffusionUpscalePipeline
+
+    device = default_device()
+    kind = torch.float32 if device.type == "cpu" else torch.float16
+    pipeline = StableDiffusionUpscalePipeline.from_pretrained(str(folder), torch_dtype=kind).to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    return lambda picture: pipeline(
+        prompt="", image=picture, num_inference_steps=steps, generator=torch.Generator().manual_seed(0)
+    ).images[0]
+
+
+RUNNERS = {"ours": ours, "theirs": theirs}
+
+
+def peak_memory() -> int:
+    """Bytes: the most that torch held on the accelerator, or that this process held."""
+    device = default_device()
+    if device.type != "cpu":
+        return int(getattr(torch, device.type).max_memory_allocated(device))
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def work(name: str, folder: Path, size: int, steps: int) -> dict[str, float]:
+    """Measure one call, after one with a small picture that imports what is imported late."""
+    run = RUNNERS[name](folder, steps)
+    run(Image.new("RGB", (64, 64), "teal"))
+    before = peak_memory()
+    clock = time.process_time if default_device().type == "cpu" else time.perf_counter
+    started = clock()
+    result = run(Image.effect_noise((size, size), 60).convert("RGB"))
+    seconds = clock() - started
+    if result.size != (4 * size, 4 * size):
+        raise RuntimeError(f"{name} made {result.size} of {size}")
+    return {"seconds": seconds, "mebibytes": (peak_memory() - before) / MIB}
+
+
+def measure(name: str, folder: Path, size: int, options: argparse.Namespace) -> dict[str, float] | str:
+    """The figures of one process, or why there are none."""
+    command = [sys.executable, "-m", "benchmarks.x4", WORKER, name, str(folder), str(size), str(options.steps)]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=options.timeout, check=False)
+    except subprocess.TimeoutExpired:
+        return f"stopped after {options.timeout} s"
+    if done.returncode == 0:
+        figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        return figures
+    last = done.stderr.strip().splitlines()[-1:] or [f"ended with {done.returncode}"]
+    return "out of memory" if done.returncode < 0 or "memory" in last[0] else last[0][:80]
+
+
+def best(runs: list[dict[str, float] | str]) -> dict[str, float] | str:
+    figures = [run for run in runs if isinstance(run, dict)]
+    if not figures:
+        return str(runs[0])
+    return {key: min(run[key] for run in figures) for key in figures[0]}
+
+
+def cells(result: dict[str, float] | str) -> list[str]:
+    return [result, ""] if isinstance(result, str) else [f"{result['seconds']:.1f}", f"{result['mebibytes']:.0f}"]
+
+
+def ratios(first: dict[str, float] | str, second: dict[str, float] | str) -> list[str]:
+    if isinstance(first, str) or isinstance(second, str):
+        return ["", ""]
+    memory = f"{first['mebibytes'] / second['mebibytes']:.2f}" if second["mebibytes"] > 1 else ""
+    return [f"{first['seconds'] / second['seconds']:.2f}", memory]
+
+
+def table(results: dict[int, dict[str, dict[str, float] | str]], options: argparse.Namespace) -> str:
+    import diffusers
+
+    rows = [
+        ["input", "ours, s", "ours, MiB", "diffusers, s", "diffusers, MiB", "time ours/theirs", "memory ours/theirs"],
+        ["---"] * 7,
+        *(
+            [f"{size}x{size}", *cells(found["ours"]), *cells(found["theirs"]), *ratios(found["ours"], found["theirs"])]
+            for size, found in results.items()
+        ),
+    ]
+    lines = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    threads = os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())
+    return (
+        f"# x4 upscaler: time and memory beside diffusers\n\n{lines}\n\n"
+        f"Random weights, width {options.width} (published: 256), {options.steps} DDIM steps with guidance, fastest of "
+        f"{options.repeats}; seconds are the processor's where the device is one. Memory is what the call adds to the loaded model and a 64x64 picture. "
+        f"Device {default_device().type}, {threads} threads, {platform.system()} {platform.machine()}, "
+        f"torch {torch.__version__}, diffusers {diffusers.__version__}.\n"
+    )
+
+
+def build(folder: Path, width: int) -> None:
+    sys.path.insert(0, str(ROOT))
+    from tests.core.x4_small import write_folder
+
+    write_folder(
+        folder,
+        unet={"block_out_channels": [width, 2 * width, 2 * width, 4 * width], "norm_num_groups": min(32, width // 2)},
+        vae={"block_out_channels": [width // 2, width, 2 * width], "norm_num_groups": min(32, width // 4)},
+    )
+
+
+def main() -> None:
+    if WORKER in sys.argv:
+        name, folder, size, steps = sys.argv[sys.argv.index(WORKER) + 1 :]
+        sys.stdout.write(json.dumps(work(name, Path(folder), int(size), int(steps))) + "\n")
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--width", type=int, default=16, help="channels of the UNet's first block, a multiple of 8")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256, 512], help="sides of the pictures")
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--timeout", type=int, default=600, help="seconds after which a process is stopped")
+    parser.add_argument("--output", type=Path, help="write the table here too")
+    options = parser.parse_args()
+    results: dict[int, dict[str, dict[str, float] | str]] = {}
+    with tempfile.TemporaryDirectory() as place:
+        build(Path(place) / "model", options.width)
+        for size in options.sizes:
+            runs: dict[str, list[dict[str, float] | str]] = {name: [] for name in RUNNERS}
+            for _ in range(options.repeats):
+                for name, found in runs.items():
+                    found.append(measure(name, Path(place) / "model", size, options))
+            results[size] = {name: best(found) for name, found in runs.items()}
+            sys.stderr.write(f"{size}: {results[size]}\n")
+    text = table(results, options)
+    sys.stdout.write(text)
+    if options.output:
+        options.output.write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    main()
