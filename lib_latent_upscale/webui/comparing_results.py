@@ -60,11 +60,12 @@ class Finished:
 
     @property
     def detail(self) -> str:
-        """What it is, in a few words."""
+        """What it is, in a few words, as far as its name does not say so."""
         settings = self.variant.settings
         cut = "matched noise" if settings.matched_noise else "exact steps" if settings.exact_steps else "default cut"
         statistics = ", statistics kept" if settings.keep_statistics else ""
-        return f"{settings.method} + {self.scheduler}, {cut}{statistics}"
+        pair = f"{settings.method} + {self.scheduler}"
+        return f"{cut}{statistics}" if self.variant.name.startswith(pair) else f"{pair}, {cut}{statistics}"
 
     @property
     def start(self) -> str:
