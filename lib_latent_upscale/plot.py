@@ -65,7 +65,7 @@ class _Scale:
 def _axes(scale: _Scale) -> Iterable[str]:
     line = '<line x1="{}" y1="{:.1f}" x2="{}" y2="{:.1f}" stroke="currentColor" stroke-opacity="{}"/>'
     text = '<text x="{}" y="{:.1f}" text-anchor="{}" opacity="0.8">{}</text>'
-    marks = [tick for tick in _TICKS if scale.bottom < math.log(tick) <= scale.top]
+    marks = [tick for tick in _TICKS if scale.bottom + 0.6 < math.log(tick) <= scale.top]
     for tick, mark in [(0.0, "0"), *((tick, f"{tick:g}") for tick in marks)]:
         height = scale.height(tick)
         yield line.format(_LEFT, height, _RIGHT, height, 0.12 if tick else 0.5)

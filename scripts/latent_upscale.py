@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from modules import script_callbacks, scripts
@@ -98,5 +99,12 @@ class LatentUpscaleCompanion(scripts.Script):
             upscale.put_back_random_state()
 
 
+def _forget_modules() -> None:
+    """Let "Reload UI" load our modules again, too: after an update the new script would meet the old ones."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "lib_latent_upscale"]:
+        del sys.modules[name]
+
+
+script_callbacks.on_script_unloaded(_forget_modules)
 script_callbacks.on_ui_settings(add_options)
 script_callbacks.on_before_ui(xyz.add_axes)

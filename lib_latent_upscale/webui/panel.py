@@ -21,6 +21,13 @@ __all__ = ["HOST_INPUTS", "Panel", "draw_schedule", "make_panel", "watch"]
 HOST_INPUTS = ("img2img_steps", "img2img_denoising_strength", "img2img_scheduler", "img2img_sampling")
 """Ids of the host's controls that the drawing depends on, in the order of `draw_schedule`'s first arguments."""
 
+_SWITCHES = {
+    "exact_steps": ("Exact steps", "run all of the sampling steps, whatever the denoising strength"),
+    "keep_statistics": ("Keep statistics", "give enlarged latents back the contrast that interpolation takes"),
+    "matched_noise": ("Matched noise", "start every scheduler from the same noise, to compare them"),
+}
+"""Label and tip of each setting that is on or off."""
+
 _OURS, _HOSTS = "#0d7fb8", "#d9632a"
 
 
@@ -60,21 +67,15 @@ def make_panel(defaults: UpscaleSettings, elem_id: Callable[[str], str]) -> Pane
         )
     with gr.Row():
         switches = {
-            field: gr.Checkbox(label=label, info=info, value=getattr(defaults, field), elem_id=elem_id(field))
-            for field, (label, info) in _SWITCHES.items()
+            field: gr.Checkbox(label=label, value=getattr(defaults, field), elem_id=elem_id(field))
+            for field, (label, _) in _SWITCHES.items()
         }
+    gr.HTML("<br>".join(f"<small><b>{label}</b>: {tip}</small>" for label, tip in _SWITCHES.values()))
     drawing = gr.HTML(elem_id=elem_id("drawing"))
     panel = Panel(method=method, scheduler=scheduler, drawing=drawing, **switches)
     for control in panel.controls:
         control.do_not_save_to_config = True  # ui-config.json would win over the settings page
     return panel
-
-
-_SWITCHES = {
-    "exact_steps": ("Exact steps", "run all of the sampling steps, whatever the denoising strength"),
-    "keep_statistics": ("Keep statistics", "give enlarged latents back the contrast that interpolation takes"),
-    "matched_noise": ("Matched noise", "start every scheduler from the same noise, to compare them"),
-}
 
 
 def watch(panel: Panel, inputs: Mapping[str, Any], opener: Any) -> None:
