@@ -3,8 +3,8 @@
     python -m benchmarks.x4 --width 16 --sizes 64 128 256 512 --output benchmarks/x4.md
 
 Builds a randomly initialised model of the published architecture, `--width` channels wide (published: 256), and runs
-each picture in processes of their own, ours and theirs in turn, `--repeats` times; the fastest run counts. Both take the
-same DDIM steps with guidance. Time is the clock's on an accelerator, and otherwise the processor's own seconds,
+each picture in processes of their own, ours and theirs in turn, `--repeats` times; the fastest run counts. Both take
+the same DDIM steps with guidance. Time is the clock's on an accelerator, and otherwise the processor's own seconds,
 which other programs do not disturb. Memory is what the call adds to the loaded model: on an accelerator, what torch
 allocated there at most; otherwise, how far the process grew. `--width 256` is the true size, for a machine that can.
 """
@@ -131,7 +131,8 @@ def table(results: dict[int, dict[str, dict[str, float] | str]], options: argpar
     return (
         f"# x4 upscaler: time and memory beside diffusers\n\n{lines}\n\n"
         f"Random weights, width {options.width} (published: 256), {options.steps} DDIM steps with guidance, fastest of "
-        f"{options.repeats}; seconds are the processor's where the device is one. Memory is what the call adds to the loaded model and a 64x64 picture. "
+        f"{options.repeats}; seconds are the processor's where the device is one. "
+        "Memory is what the call adds to the loaded model and a 64x64 picture. "
         f"Device {default_device().type}, {threads} threads, {platform.system()} {platform.machine()}, "
         f"torch {torch.__version__}, diffusers {diffusers.__version__}.\n"
     )
