@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.standalone.settings import LARGEST_SIDE, SMALLEST_SIDE, check_size
@@ -24,7 +24,6 @@ __all__ = [
     "find_pictures",
     "load_picture",
     "save_png",
-    "upright_size",
     "written_whole",
 ]
 
@@ -152,14 +151,6 @@ def find_pictures(folder: Path) -> list[Path]:
     if not pictures:
         raise InputError(f"{folder}: no pictures in this folder (looked for {', '.join(sorted(PICTURE_SUFFIXES))}).")
     return pictures
-
-
-def upright_size(path: Path) -> tuple[int, int]:
-    """(width, height) of a picture as its EXIF orientation turns it, from the file's header alone."""
-    with _open(path) as image:
-        check_size(*image.size, what=f"{path}: a picture of")
-        sideways = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-        return (image.height, image.width) if sideways else image.size
 
 
 def check_output_folder(folder: Path, source: Path) -> None:

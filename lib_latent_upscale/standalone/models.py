@@ -157,12 +157,14 @@ def _load_file(path: Path, dtype: torch.dtype) -> Any:
     if path.suffix.lower() in PICKLES:
         raise InputError(f"{path}: a pickle, which can run code when it is opened; give a .safetensors file instead.")
     is_sdxl = _check_checkpoint(path)
+    from diffusers.loaders.single_file_utils import SingleFileComponentError
+
     configurations = path.parent / CONFIGURATIONS
     local = (configurations / "model_index.json").is_file()
     options = {"config": str(configurations), "local_files_only": True} if local else {}
     try:
         return _pipeline_class(is_sdxl).from_single_file(str(path), **_dtype(dtype), **options, **_unused(is_sdxl))
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SingleFileComponentError) as error:
         raise InputError(f"{path}: the checkpoint cannot be loaded ({_first_line(error)}).") from error
 
 

@@ -169,6 +169,8 @@ def _legend(axes: Any, cuts: Sequence[str]) -> None:
 
 
 def _save(figure: Any, path: Path) -> None:
+    import matplotlib as mpl
+
     dateless = {"Date": None} if path.suffix.lower() == ".svg" else {"Software": None}
-    with written_whole(path) as part:
+    with written_whole(path) as part, mpl.rc_context({"svg.hashsalt": "latent-upscale"}):  # else random names in it
         figure.savefig(part, metadata=dateless)

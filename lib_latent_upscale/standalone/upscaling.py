@@ -21,7 +21,6 @@ from lib_latent_upscale.standalone.images import (
     find_pictures,
     load_picture,
     save_png,
-    upright_size,
 )
 from lib_latent_upscale.standalone.models import model_name
 from lib_latent_upscale.standalone.settings import GenerationSettings, write_parameters
@@ -94,11 +93,12 @@ def _outputs(sources: list[Path], folder: Path) -> dict[Path, Path]:
 
 
 def _by_size(sources: list[Path], failures: dict[Path, str]) -> dict[tuple[int, int], list[Path]]:
+    """Pictures by their size; each is read in full, since a damaged one may have a good header, and not kept."""
     groups: dict[tuple[int, int], list[Path]] = {}
     for source in sources:
-        size = _tried(upright_size, source, failures)
-        if size is not None:
-            groups.setdefault(size, []).append(source)
+        picture = _tried(load_picture, source, failures)
+        if picture is not None:
+            groups.setdefault(picture.size, []).append(source)
     return groups
 
 

@@ -1,0 +1,263 @@
+"""Comparisons: figures that mean what they say, crops where the difference is, a sheet and a page that hold it all."""
+
+import base64
+import io
+import json
+import math
+import re
+import sys
+from dataclasses import replace
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+import skimage.data
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageEnhance, ImageFilter, ImageFont
+
+from lib_latent_upscale.comparison import (
+    HOST_DEFAULT,
+    Variant,
+    choose_crops,
+    difference_map,
+    measure,
+    merge_same,
+    plain_resize,
+)
+from lib_latent_upscale.comparison_page import make_page
+from lib_latent_upscale.comparison_sheet import Panel, make_sheet
+from lib_latent_upscale.settings import UpscaleSettings
+
+
+@pytest.fixture(scope="module")
+def original():
+    return Image.fromarray(skimage.data.astronaut()).resize((256, 192))
+
+
+@pytest.fixture(scope="module")
+def source(original):
+    return original.resize((128, 96), Image.Resampling.BOX)
+
+
+def variants(*methods, **changes):
+    return [Variant(method, UpscaleSettings(method=method, **changes)) for method in methods]
+
+
+def test_the_hosts_default_is_the_webuis():
+    """modules/processing.py, StableDiffusionProcessingImg2Img.init, resize mode 3: bilinear, nothing else changed."""
+    assert replace(HOST_DEFAULT, method="nearest") == UpscaleSettings("nearest", "automatic", exact_steps=False)
+    assert HOST_DEFAULT.method == "bilinear"
+
+
+def test_variants_that_are_the_same_upscale_run_once():
+    groups = merge_same(variants("nearest", "bilinear", "area", "nearest-exact"), (8, 8), (16, 16))
+    assert [[variant.name for variant in group] for group in groups] == [
+        ["nearest", "area", "nearest-exact"],
+        ["bilinear"],
+    ]
+    assert len(merge_same(variants("nearest", "area"), (8, 8), (12, 12))) == 2
+
+
+@pytest.mark.parametrize("change", [{"scheduler": "karras"}, {"exact_steps": False}, {"keep_statistics": True}])
+def test_variants_that_differ_in_anything_else_both_run(change):
+    both = variants("nearest") + variants("area", **change)
+    assert len(merge_same(both, (8, 8), (16, 16))) == 2
+
+
+def test_variants_with_other_overrides_both_run():
+    first, second = variants("nearest", "area")
+    assert len(merge_same([first, replace(second, overrides=MappingProxyType({"steps": 3}))], (8, 8), (16, 16))) == 2
+
+
+def test_a_perfect_result_is_faithful_exact_and_uncoloured(original, source):
+    figures = measure(original, source, seconds=1.5, reference=original)
+    assert figures.faithful_psnr > 50
+    assert figures.faithful_ssim > 0.999
+    assert figures.colour_shift < 0.4
+    assert figures.reference.psnr == math.inf
+    assert figures.reference.ssim == pytest.approx(1)
+    assert figures.seconds == 1.5
+    assert figures.sharpness > 1.2, "the original holds more detail than the enlarged small picture"
+
+
+def test_sharpness_falls_with_blur_and_is_one_for_the_plain_resize(original, source):
+    plain = plain_resize(source, original.size)
+    sharpness = [measure(plain.filter(ImageFilter.GaussianBlur(radius)), source).sharpness for radius in (0, 1, 2, 4)]
+    assert sharpness[0] == pytest.approx(1)
+    assert sorted(sharpness, reverse=True) == sharpness
+
+
+def test_psnr_is_the_formula(source):
+    """A constant offset of 10 of 255 has a mean squared error of (10 / 255)^2: 28.13 dB."""
+    grey = Image.new("RGB", source.size, (100, 100, 100))
+    figures = measure(Image.new("RGB", (256, 192), (110, 110, 110)), grey)
+    assert figures.faithful_psnr == pytest.approx(20 * math.log10(255 / 10), abs=0.01)
+
+
+def test_colour_shift_is_ciede2000():
+    """Two greys: only lightness counts, dL / (1 + 0.015 dL50^2 / sqrt(20 + dL50^2)), dL50 from 50 to their mean."""
+    first, second = (Image.new("RGB", (32, 32), (value,) * 3) for value in (119, 145))
+    lightness = [116 * (((value / 255 + 0.055) / 1.055) ** 2.4) ** (1 / 3) - 16 for value in (119, 145)]
+    middle = (sum(lightness) / 2 - 50) ** 2
+    expected = (lightness[1] - lightness[0]) / (1 + 0.015 * middle / math.sqrt(20 + middle))
+    assert measure(second, first).colour_shift == pytest.approx(expected, abs=0.01)
+
+
+def test_colours_that_shift_are_seen_though_nothing_else_changes(original, source):
+    shifted = ImageEnhance.Color(original).enhance(0.5)
+    assert measure(shifted, source).colour_shift > 3 * measure(original, source).colour_shift
+
+
+def test_the_nearer_result_has_the_better_figures_against_the_original(original, source):
+    near, far = (original.filter(ImageFilter.GaussianBlur(radius)) for radius in (1, 3))
+    near, far = (measure(picture, source, reference=original).reference for picture in (near, far))
+    assert near.psnr > far.psnr
+    assert near.ssim > far.ssim
+    assert near.gmsd is None or near.gmsd < far.gmsd
+
+
+def test_without_piq_the_rest_is_still_measured(original, source, monkeypatch):
+    monkeypatch.setitem(sys.modules, "piq", None)
+    figures = measure(original, source, reference=original)
+    assert figures.reference.gmsd is None
+    assert "GMSD" not in " ".join(figures.lines())
+
+
+def test_a_reference_of_another_size_is_refused(original, source):
+    with pytest.raises(ValueError, match="128x96 and the result 256x192"):
+        measure(original, source, reference=source)
+
+
+def test_figures_are_plain_values_and_lines_for_people(original, source):
+    figures = measure(original, source, reference=original)
+    values = json.loads(json.dumps(figures.to_dict(), allow_nan=False))
+    assert values["reference"]["psnr"] is None, "infinite is no JSON"
+    assert values["faithful_ssim"] == figures.faithful_ssim
+    assert any(line.startswith("original exact") for line in figures.lines())
+    assert any(re.fullmatch(r"sharpness \d\.\d\d x plain", line) for line in figures.lines())
+
+
+def test_pictures_as_small_as_they_may_be_can_be_measured():
+    assert math.isfinite(measure(Image.effect_noise((16, 16), 9), Image.effect_noise((8, 8), 9)).faithful_ssim)
+
+
+@given(
+    spots=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 7)), min_size=1, max_size=3, unique=True),
+)
+def test_crops_lie_where_the_pictures_differ_and_do_not_overlap(spots):
+    """Cells of 32 pixels that differ, in a picture of 10 x 8 such cells."""
+    first = np.zeros((256, 320, 3), np.uint8)
+    second = first.copy()
+    for column, row in spots:
+        second[row * 32 + 8 : row * 32 + 24, column * 32 + 8 : column * 32 + 24] = 200
+    boxes = choose_crops([Image.fromarray(first), Image.fromarray(second)], count=3, share=1 / 8)
+    assert len(boxes) == 3
+    for index, (left, top, right, bottom) in enumerate(boxes):
+        assert (right - left, bottom - top) == (32, 32)
+        for other in boxes[:index]:
+            assert right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
+    differs = (first != second).any(axis=-1)
+    assert differs[boxes[0][1] : boxes[0][3], boxes[0][0] : boxes[0][2]].sum() >= 256, "one whole spot or more"
+
+
+def test_crops_of_small_and_equal_pictures():
+    same = Image.new("RGB", (20, 16))
+    assert choose_crops([same, same]) == [(0, 0, 16, 16)]
+
+
+def test_the_difference_map_is_black_where_pictures_agree(original):
+    changed = original.copy()
+    changed.paste("white", (10, 20, 50, 60))
+    shown = np.asarray(difference_map(original, changed))
+    assert shown.shape == (192, 256)
+    assert not shown[100:].any()
+    assert shown[20:60, 10:50].mean() > 60
+    assert not np.asarray(difference_map(original, original)).any()
+
+
+def panels(original, count=4):
+    names = ["Input", "Picture resized", "WebUI default", "Latent Upscale", "bislerp + karras", "lanczos + beta"]
+    return [
+        Panel(name, original, ["20 steps from sigma 1.61", "sharpness 1.20 x plain"], highlight=name[0] == "L")
+        for name in names[:count]
+    ]
+
+
+def test_the_sheet_shows_every_picture_and_every_crop(original):
+    colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0), (0, 200, 200)]
+    plain = [Panel(str(colour), Image.new("RGB", (64, 48), colour)) for colour in colours]
+    values = np.asarray(make_sheet(plain, [(0, 0, 16, 16), (32, 16, 48, 32)], column_width=100))
+    for colour in colours:
+        shown = (values == colour).all(axis=-1).sum()
+        assert shown > 100 * 75 * 0.8 + 2 * 90 * 90, "the picture and two enlarged crops"
+
+
+@pytest.mark.parametrize(("count", "columns", "rows"), [(4, 4, 1), (5, 5, 1), (6, 3, 2)])
+def test_many_panels_go_on_in_rows_of_about_equal_length(original, count, columns, rows):
+    one = make_sheet(panels(original, 1), [], column_width=200)
+    sheet = make_sheet(panels(original, count), [], column_width=200)
+    assert sheet.width == columns * 210 + 10
+    assert rows * (one.height - 20) <= sheet.height <= rows * one.height + 100
+
+
+def _ink(image):
+    return (np.asarray(image.convert("L")) < 140).sum()
+
+
+@pytest.mark.parametrize("width", [120, 300, 700])
+def test_labels_grow_with_the_sheet_and_stay_inside_their_column(width):
+    """Text covers about the same share of the label at any size; a long name is broken, not cut off."""
+    blank = Image.new("RGB", (50, 10), "white")
+    short = make_sheet([Panel("A name", blank)], [], column_width=width)
+    long = make_sheet([Panel("A name that is much too long for one line of its column", blank)], [], column_width=width)
+    assert long.height > short.height
+    assert long.width == short.width
+    assert _ink(long) > 4 * _ink(short)
+    margin = np.asarray(long.convert("L"))[:, -(width // 20) :]
+    assert (margin == 255).all()
+
+
+def test_an_old_pillow_draws_labels_with_its_bitmap_font(original, monkeypatch):
+    """Pillow 9.5, which the WebUI pins, has no font of a chosen size."""
+    modern = ImageFont.load_default
+
+    def old(*args, **options):
+        if args or options:
+            raise TypeError("load_default() takes 0 positional arguments")
+        return modern(10)
+
+    monkeypatch.setattr(ImageFont, "load_default", old)
+    small, large = (make_sheet([Panel("Naïve → name", original)], [], column_width=width) for width in (200, 800))
+    assert _ink(large.crop((0, large.height - 70, large.width, large.height))) > 400
+    assert small.width == 220
+
+
+def test_a_font_file_can_be_given(original, tmp_path, monkeypatch):
+    asked, font = [], ImageFont.load_default(12)
+    monkeypatch.setattr(ImageFont, "truetype", lambda path, size: asked.append(path) or font)
+    make_sheet(panels(original, 1), [], font=tmp_path / "some.ttf")
+    assert set(asked) == {str(tmp_path / "some.ttf")}
+
+
+def test_transparent_pictures_are_shown_on_paper(tmp_path):
+    glass = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
+    values = np.asarray(make_sheet([Panel("", glass)], [(0, 0, 20, 20)], column_width=100))
+    assert not ((values[..., 0] > 200) & (values[..., 1] < 50)).any()
+
+
+def test_the_page_holds_everything_itself(original):
+    page = make_page([Panel("a <b> & c", original), Panel("</script>", original, ["note <i>"])], title="<title>")
+    assert not re.search(r"(src|href)\s*=\s*[\"']|url\(|https?://", page), "nothing is loaded from elsewhere"
+    data = json.loads(re.search(r'<script type="application/json" id="pictures">(.*?)</script>', page, re.DOTALL)[1])
+    assert [entry["name"] for entry in data] == ["a <b> & c", "</script>"]
+    shown = Image.open(io.BytesIO(base64.b64decode(data[0]["data"].partition(",")[2])))
+    assert np.abs(np.asarray(shown, int) - np.asarray(original)).mean() < 2
+    assert "note &lt;i&gt;" in page
+    assert "<h1>&lt;title&gt;</h1>" in page
+
+
+def test_the_page_starts_with_the_chosen_pair(original):
+    page = make_page(panels(original), chosen=(1, 3))
+    assert re.findall(r'value="(\d)" selected', page) == ["1", "3"]
+    assert re.findall(r'value="(\d)" selected', make_page(panels(original))) == ["2", "3"]

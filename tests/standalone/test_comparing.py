@@ -1,0 +1,155 @@
+"""`compare`: fair, shared work done once, and every picture can be made again alone."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lib_latent_upscale.settings import UpscaleSettings
+from lib_latent_upscale.standalone import comparing
+from lib_latent_upscale.standalone import engine as engine_module
+from lib_latent_upscale.standalone.cli import main
+from lib_latent_upscale.standalone.comparing import compare, default_variants, generation_of, parse_variant
+from lib_latent_upscale.standalone.errors import InputError
+from lib_latent_upscale.standalone.images import Picture
+from lib_latent_upscale.standalone.settings import GenerationSettings, parse_parameters, write_parameters
+
+BASE = GenerationSettings(256, 192, steps=4, denoising_strength=0.6, seed=3)
+
+
+def command(picture_file, sd1_folder, output, *more):
+    return main(
+        ["compare", str(picture_file), "-o", str(output), "--model", str(sd1_folder), "--steps", "2", "--quiet", *more]
+    )
+
+
+def test_the_two_that_are_always_there():
+    default, ours = default_variants(BASE)
+    assert default.settings == UpscaleSettings("bilinear", "automatic", exact_steps=False)
+    assert ours.settings == BASE.upscale
+
+
+def test_with_matched_noise_the_default_also_starts_from_that_noise(engine):
+    base = replace(BASE, upscale=UpscaleSettings(scheduler="karras", matched_noise=True))
+    variants = [*default_variants(base), parse_variant("bislerp:exponential", base)]
+    starts = [engine.plan(generation_of(variant, base)).run[0].item() for variant in variants]
+    assert starts[1] == pytest.approx(starts[2])
+    assert starts[3] == pytest.approx(starts[2])
+    assert starts[0] != pytest.approx(starts[2])
+
+
+def test_variants_take_what_they_do_not_name_from_ours():
+    base = replace(BASE, upscale=UpscaleSettings(keep_statistics=True))
+    variant = parse_variant("bislerp:karras:denoise=0.3,exact_steps=no,sampler=DPM++ 2M", base)
+    generation = generation_of(variant, base)
+    assert generation.upscale == UpscaleSettings("bislerp", "karras", exact_steps=False, keep_statistics=True)
+    assert (generation.denoising_strength, generation.sampler) == (0.3, "DPM++ 2M")
+    assert (generation.steps, generation.seed) == (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("bislerp", "METHOD:SCHEDULER"),
+        ("cubic:karras", "bicubic"),
+        ("bislerp:carras", "karras"),
+        ("bislerp:karras:speed=3", "unknown key 'speed'; known are: steps"),
+        ("bislerp:karras:steps=0", "out of range"),
+        ("bislerp:karras:steps=x", "invalid literal"),
+        ("bislerp:karras:exact_steps=perhaps", "neither true nor false"),
+        ("bislerp:karras:sampler=Oiler", "Euler a"),
+    ],
+)
+def test_variants_that_make_no_sense_are_refused(text, message):
+    with pytest.raises(InputError, match=message):
+        parse_variant(text, BASE)
+
+
+def test_shared_work_is_done_once_and_twins_are_not_run(engine, photo, monkeypatch):
+    calls = {"encode": 0, "prompt": 0, "decode": 0}
+
+    def counted(name, function):
+        def call(*arguments):
+            calls[name] += 1
+            return function(*arguments)
+
+        return call
+
+    for name, attribute in [("encode", "encode_picture"), ("prompt", "encode_prompt"), ("decode", "decode_latent")]:
+        monkeypatch.setattr(engine_module, attribute, counted(name, getattr(engine_module, attribute)))
+    variants = [*default_variants(BASE), parse_variant("area:simple", BASE), parse_variant("bicubic:simple", BASE)]
+    entries = compare(engine, Picture(photo), variants, BASE)
+    assert [entry.variant.name for entry in entries] == ["WebUI default", "Latent Upscale", "bicubic + simple"]
+    assert [twin.name for twin in entries[1].same] == ["area + simple"]
+    assert calls == {"encode": 1, "prompt": 2, "decode": 3}
+
+
+def test_every_variant_can_be_made_again_alone_from_its_parameters(engine, photo):
+    variants = [*default_variants(BASE), parse_variant("bislerp:karras:denoise=0.8,steps=2", BASE)]
+    for entry in compare(engine, Picture(photo), variants, BASE):
+        generation = parse_parameters(write_parameters(entry.generation))
+        alone = engine.upscale([photo], generation).pictures[0]
+        assert (np.asarray(alone) == np.asarray(entry.picture)).all()
+
+
+def test_everything_is_written(picture_file, sd1_folder, tmp_path, capsys):
+    reference = tmp_path / "original.png"
+    Image.effect_noise((256, 192), 40).save(reference)
+    assert command(picture_file, sd1_folder, tmp_path / "sheet.png", "--reference", str(reference), "--difference") == 0
+    names = ["sheet.png", "sheet.json", "sheet.html", "sheet-difference.png"]
+    assert capsys.readouterr().out.split() == [str(tmp_path / name) for name in names]
+    figures = json.loads((tmp_path / "sheet.json").read_text())
+    assert [variant["steps_run"] for variant in figures["variants"]] == [2, 2]
+    assert parse_parameters(figures["variants"][1]["parameters"]).model == "tiny-sd1"
+    assert figures["plain_resize"]["sharpness"] == pytest.approx(1)
+    for variant in figures["variants"]:
+        assert variant["figures"]["seconds"] > 0
+        assert variant["figures"]["reference"]["psnr"] > 0
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 5 * 400, "input, plain, default, ours, original"
+    assert "WebUI default" in (tmp_path / "sheet.html").read_text()
+
+
+def test_names_beside_the_picture_and_a_page_elsewhere(picture_file, sd1_folder, tmp_path):
+    page = tmp_path / "page.html"
+    options = ["--model", str(sd1_folder), "--steps", "1", "--denoise", "0", "--html", str(page), "--quiet"]
+    assert main(["compare", str(picture_file), *options]) == 0
+    assert (picture_file.parent / "photo-comparison.png").exists()
+    assert page.exists()
+
+
+def test_the_label_says_what_ran(engine, photo):
+    base = replace(BASE, sampler="DPM++ 2M")
+    variants = [*default_variants(base), parse_variant("nearest:simple", base)]
+    picture = Picture(photo)
+    panels, _ = comparing.make_panels(picture, compare(engine, picture, variants, base))
+    names = [panel.name for panel in panels]
+    assert names == ["Input", "Picture resized", "WebUI default", "Latent Upscale"]
+    assert [panel.highlight for panel in panels] == [False, False, False, True]
+    notes = ["\n".join(panel.notes) for panel in panels]
+    assert "bilinear + automatic (karras), default cut\n3 steps from sigma" in notes[2]
+    assert "nearest-exact + simple, exact steps\n4 steps from sigma" in notes[3]
+    assert "the same as nearest + simple (nearest): not run twice" in notes[3]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--variant", "cubic:simple"], "cubic"),
+        (["--reference", "none.png"], "no such file"),
+        (["--html", "page.txt"], ".html or .htm"),
+        (["--scale", "100"], "out of range"),
+    ],
+)
+def test_bad_input_ends_before_any_work(picture_file, sd1_folder, tmp_path, capsys, monkeypatch, more, message):
+    monkeypatch.setattr(comparing, "load_engine", None)
+    assert command(picture_file, sd1_folder, tmp_path / "sheet.png", *more) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "sheet.png").exists()
+
+
+def test_a_reference_of_another_size_is_refused_with_the_size_to_give(picture_file, sd1_folder, tmp_path, capsys):
+    assert command(picture_file, sd1_folder, tmp_path / "sheet.png", "--reference", str(picture_file)) == 2
+    assert "give --size 128x96" in capsys.readouterr().err

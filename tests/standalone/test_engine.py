@@ -1,0 +1,144 @@
+"""The engine: exactly the asked size, the asked steps, the same picture each time; checked against plain formulas."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from lib_latent_upscale.interpolation import interpolate_latent
+from lib_latent_upscale.settings import UpscaleSettings
+from lib_latent_upscale.standalone import engine as engine_module
+from lib_latent_upscale.standalone.engine import Engine
+from lib_latent_upscale.standalone.models import load_model
+from lib_latent_upscale.standalone.settings import GenerationSettings
+from tests.standalone import tiny_model
+
+SMALL = GenerationSettings(96, 64, steps=2, prompt="a cat", sampler="Euler")
+
+
+def values(picture):
+    return np.asarray(picture, dtype=int)
+
+
+@settings(max_examples=8)
+@given(
+    width=st.integers(16, 90), height=st.integers(16, 90), wanted=st.tuples(st.integers(16, 130), st.integers(16, 130))
+)
+def test_exactly_the_asked_size_comes_out(engine, width, height, wanted):
+    picture = Image.effect_noise((width, height), 60).convert("RGB")
+    generation = replace(SMALL, width=wanted[0], height=wanted[1], steps=1)
+    assert engine.upscale([picture], generation).pictures[0].size == wanted
+
+
+def test_the_same_again_gives_the_same(engine, photo):
+    torch.manual_seed(1)
+    first = engine.upscale([photo], SMALL).pictures[0]
+    torch.manual_seed(2)
+    torch.randn(7)
+    second = engine.upscale([photo], SMALL).pictures[0]
+    assert (values(first) == values(second)).all()
+
+
+@pytest.mark.parametrize("sampler", ["Euler a", "DPM++ 2M SDE"])
+def test_pictures_in_a_batch_are_as_alone(engine, photo, noise_picture, sampler):
+    generation = replace(SMALL, sampler=sampler)
+    other = noise_picture.resize(photo.size)
+    together = engine.upscale([other, photo], generation).pictures[1]
+    assert np.abs(values(together) - values(engine.upscale([photo], generation).pictures[0])).max() <= 1
+
+
+def test_seeds_and_settings_change_the_picture(engine, photo):
+    base = values(engine.upscale([photo], SMALL).pictures[0])
+    for change in (
+        {"seed": 2},
+        {"prompt": "a dog"},
+        {"negative_prompt": "a cat"},
+        {"cfg_scale": 3},
+        {"denoising_strength": 0.6},
+        {"steps": 3},
+        {"upscale": UpscaleSettings(method="bicubic")},
+        {"upscale": UpscaleSettings(keep_statistics=True, method="bilinear")},
+    ):
+        assert (values(engine.upscale([photo], replace(SMALL, **change)).pictures[0]) != base).any(), change
+
+
+@torch.no_grad()
+def test_no_denoising_is_the_enlarged_latent_decoded(engine, photo):
+    """By hand with diffusers' autoencoder: 128x96 pixels, 16x12 cells, to 24x16 cells."""
+    vae = engine.model.vae
+    pixels = torch.from_numpy(np.array(photo, dtype=np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+    generation = GenerationSettings(192, 144, denoising_strength=0, upscale=UpscaleSettings("bicubic"))
+    latent = interpolate_latent(vae.encode(pixels).latent_dist.mean, (18, 24), "bicubic")
+    expected = ((vae.decode(latent).sample[0] + 1) * 127.5).clamp(0, 255).permute(1, 2, 0)
+    result = engine.upscale([photo], generation)
+    assert result.plan.steps == 0
+    assert np.abs(values(result.pictures[0]) - expected.numpy()).max() < 0.52
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("cfg_scale", [1.0, 7.0])
+@torch.no_grad()
+def test_the_denoised_latent_follows_the_formula(tmp_path, photo, prediction, cfg_scale):
+    """k-diffusion's preconditioning (Karras et al. 2022, table 1 and appendix C) and guidance, written out."""
+    model = load_model(str(tiny_model.save_sd1(tmp_path / "model", prediction=prediction)), device="cpu")
+    engine = Engine(model)
+    generation = replace(SMALL, cfg_scale=cfg_scale, negative_prompt="a dog")
+    prepared = engine.prepare([photo], generation)
+    index = 500
+    sigma = model.sigmas[index]
+    x = torch.randn(1, 4, 8, 12) * sigma
+
+    def denoised(tokens):
+        output = model.unet(x / (sigma**2 + 1) ** 0.5, index, tokens).sample
+        if prediction == "epsilon":
+            return x - sigma * output
+        return x / (sigma**2 + 1) - output * sigma / (sigma**2 + 1) ** 0.5
+
+    positive, negative = denoised(prepared.positive.tokens), denoised(prepared.negative.tokens)
+    expected = negative + cfg_scale * (positive - negative)
+    result = engine.denoiser(prepared, generation)(x, sigma[None])
+    assert torch.allclose(result, expected, atol=2e-4 * expected.abs().max())
+
+
+def test_guidance_in_turns_is_guidance_at_once(engine, photo, monkeypatch):
+    """Large latents go through the UNet one prompt after the other, to save memory."""
+    at_once = engine.upscale([photo], SMALL).pictures[0]
+    monkeypatch.setattr(engine_module, "_CELLS_AT_ONCE", 0)
+    assert np.abs(values(at_once) - values(engine.upscale([photo], SMALL).pictures[0])).max() <= 1
+
+
+def test_what_variants_share_is_made_once(engine, photo, monkeypatch):
+    prepared = engine.prepare([photo], SMALL)
+    monkeypatch.setattr(engine_module, "encode_picture", None)
+    monkeypatch.setattr(engine_module, "encode_prompt", None)
+    for method in ("nearest", "bislerp"):
+        generation = replace(SMALL, upscale=UpscaleSettings(method))
+        assert engine.run(prepared, generation).pictures[0].size == SMALL.size
+
+
+def test_progress_counts_the_steps_that_run(engine, photo):
+    seen = []
+    generation = replace(SMALL, steps=3, denoising_strength=0.4)
+    engine.upscale([photo], generation, lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_values_that_are_no_numbers_are_an_error_not_a_black_picture(engine, photo, monkeypatch):
+    monkeypatch.setattr(engine_module, "decode_latent", lambda *_: torch.full((1, 3, 64, 96), torch.nan))
+    with pytest.raises(ArithmeticError, match="float32"):
+        engine.upscale([photo], SMALL)
+
+
+def test_the_demo_model_denoises_towards_the_picture(demo_engine, photo):
+    """Noise of sigma 1 on the latents of a photograph: denoised, they are nearer to the truth than they were."""
+    picture = photo.resize((256, 192))
+    generation = GenerationSettings(256, 192, cfg_scale=1)
+    prepared = demo_engine.prepare([picture], generation)
+    noise = torch.randn_like(prepared.latent)
+    with torch.no_grad():
+        denoised = demo_engine.denoiser(prepared, generation)(prepared.latent + noise, torch.ones(1))
+    assert (denoised - prepared.latent).pow(2).mean() < 0.5 * noise.pow(2).mean()

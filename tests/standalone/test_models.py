@@ -1,0 +1,220 @@
+"""Models: what can be loaded, what is refused and why, and that the parts are used as their makers do."""
+
+import json
+
+import diffusers
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lib_latent_upscale.standalone import models
+from lib_latent_upscale.standalone.engine import Engine
+from lib_latent_upscale.standalone.errors import InputError
+from lib_latent_upscale.standalone.models import best_device, checked_source, load_model, model_name
+from lib_latent_upscale.standalone.prompts import encode_prompt
+from lib_latent_upscale.standalone.schedule_view import sd1_sigmas
+from lib_latent_upscale.standalone.settings import GenerationSettings
+from tests.standalone import tiny_model
+
+PROMPTS = ["", "a cat", "ein Käse"]
+"""Short enough for one chunk of the tiny tokenizer, which has a token for every byte."""
+
+
+def test_a_folder_gives_sd1s_noise_table(engine):
+    model = engine.model
+    assert (model.channels, model.cell, model.is_sdxl, model.predicts_v) == (4, 8, False, False)
+    assert torch.allclose(model.sigmas, sd1_sigmas(), rtol=1e-3)
+    assert model.device.type == "cpu"
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_prompts_are_encoded_as_diffusers_encodes_them(sd1_folder, engine, prompt):
+    pipeline = diffusers.StableDiffusionImg2ImgPipeline.from_pretrained(sd1_folder, safety_checker=None)
+    expected, _ = pipeline.encode_prompt(prompt, "cpu", 1, do_classifier_free_guidance=False)
+    assert torch.allclose(encode_prompt(engine.model.encoders, prompt).tokens, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_sdxl_prompts_are_encoded_as_diffusers_encodes_them(sdxl_folder, prompt):
+    pipeline = diffusers.StableDiffusionXLImg2ImgPipeline.from_pretrained(sdxl_folder)
+    expected, _, pooled, _ = pipeline.encode_prompt(prompt, device="cpu", do_classifier_free_guidance=False)
+    model = load_model(str(sdxl_folder), device="cpu")
+    cond = encode_prompt(model.encoders, prompt)
+    assert model.is_sdxl
+    assert torch.allclose(cond.tokens, expected, atol=1e-5)
+    assert torch.allclose(cond.pooled, pooled, atol=1e-5)
+
+
+def test_nothing_of_a_long_prompt_is_cut_off(engine, caplog):
+    """A word of 14 bytes fills a chunk of 16 tokens; three chunks are encoded one by one and joined."""
+    words = ["abcdefghijklmn", "opqrstuvwxyzab", "cde"]
+    with caplog.at_level("INFO"):
+        joined = encode_prompt(engine.model.encoders, " ".join(words)).tokens
+    assert joined.shape[1] == 3 * tiny_model.CHUNK
+    alone = [encode_prompt(engine.model.encoders, word).tokens for word in words]
+    assert torch.allclose(joined, torch.cat(alone, dim=1), atol=1e-5)
+    assert "3 chunks" in caplog.text
+
+
+def test_weights_in_a_prompt_are_warned_of(engine, caplog):
+    encode_prompt(engine.model.encoders, "a (red:1.3) cat")
+    assert "plain text" in caplog.text
+
+
+def small(**changes) -> GenerationSettings:
+    return GenerationSettings(**{"width": 96, "height": 64, "steps": 2, "prompt": "a cat", **changes})
+
+
+@pytest.mark.parametrize("options", [{"prediction": "v_prediction"}, {"channels": 16}], ids=["v", "16 channels"])
+def test_other_families_run(tmp_path, photo, options):
+    model = load_model(str(tiny_model.save_sd1(tmp_path / "model", **options)), device="cpu")
+    assert model.predicts_v == ("prediction" in options)
+    assert model.channels == options.get("channels", 4)
+    assert Engine(model).upscale([photo], small()).pictures[0].size == (96, 64)
+
+
+def test_sdxl_runs_with_prompts_of_different_lengths(sdxl_folder, photo):
+    engine = Engine(load_model(str(sdxl_folder), device="cpu"))
+    long = small(prompt="a cat on a mat, and a dog", negative_prompt="bad")
+    assert engine.upscale([photo], long).pictures[0].size == (96, 64)
+    assert engine.upscale([photo, photo], small(cfg_scale=1)).pictures[1].size == (96, 64)
+
+
+def test_sdxls_empty_negative_prompt_is_zeros(sdxl_folder, photo):
+    engine = Engine(load_model(str(sdxl_folder), device="cpu"))
+    assert engine.model.zeroes_empty_negative
+    assert not engine.prepare([photo], small()).negative.tokens.any()
+    assert engine.prepare([photo], small(negative_prompt="bad")).negative.tokens.any()
+
+
+def test_half_precision_keeps_the_autoencoder_whole(sd1_folder, photo):
+    model = load_model(str(sd1_folder), device="cpu", dtype="bfloat16")
+    assert model.unet.dtype == torch.bfloat16
+    assert model.vae.dtype == torch.float32
+    assert Engine(model).upscale([photo], small()).pictures[0].size == (96, 64)
+
+
+def test_zero_terminal_snr_has_a_finite_table(tmp_path, photo):
+    folder = tiny_model.save_sd1(tmp_path / "model", prediction="v_prediction")
+    config = folder / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "rescale_betas_zero_snr": True}))
+    sigmas = load_model(str(folder), device="cpu").sigmas
+    assert torch.isfinite(sigmas).all()
+    assert sigmas[-1] > 1000
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("no/such/model.safetensors", "does not exist"),
+        ("/nowhere", "does not exist"),
+        ("nothing", "does not exist"),
+    ],
+)
+def test_missing_models_are_refused(source, message):
+    with pytest.raises(InputError, match=message):
+        checked_source(source)
+
+
+def test_a_missing_demo_model_is_said(monkeypatch, tmp_path):
+    monkeypatch.setattr(models, "DEMO_FILE", tmp_path / "demo.safetensors")
+    with pytest.raises(InputError, match="demo model is missing"):
+        checked_source("demo")
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".pt", ".pth", ".bin", ".CKPT"])
+def test_pickles_are_not_even_opened(tmp_path, suffix):
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(b"cos\nsystem\n(S'echo harm'\ntR.")
+    with pytest.raises(InputError, match="pickle"):
+        load_model(str(path), device="cpu")
+
+
+INPUT, OUTPUT = "model.diffusion_model.input_blocks.0.0.weight", "model.diffusion_model.out.2.weight"
+VAE = "first_stage_model.decoder.conv_in.weight"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"lora_unet_down.weight": torch.zeros(1)}, "LoRA"),
+        ({INPUT: torch.zeros(8, 4, 3, 3), OUTPUT: torch.zeros(4, 8, 3, 3)}, "a UNet and a VAE"),
+        ({INPUT: torch.zeros(8, 9, 3, 3), OUTPUT: torch.zeros(4, 8, 3, 3), VAE: torch.zeros(1)}, "inpainting"),
+        ({INPUT: torch.zeros(8, 4, 3, 3), OUTPUT: torch.zeros(4, 8, 3, 3), VAE: torch.zeros(1)}, "cannot be loaded"),
+    ],
+)
+def test_files_that_are_no_whole_model_are_refused(tmp_path, sd1_folder, tensors, message):
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "diffusers").symlink_to(sd1_folder)  # configurations beside the file: nothing is fetched
+    with pytest.raises(InputError, match=message):
+        load_model(str(tmp_path / "model.safetensors"), device="cpu")
+
+
+def test_damaged_files_and_folders_are_refused(tmp_path, sd1_folder):
+    (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
+    (tmp_path / "model_index.json").write_text("[]")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for source, message in [("cut.safetensors", "damaged"), ("", "cannot be read"), ("empty", "model_index.json")]:
+        with pytest.raises(InputError, match=message):
+            load_model(str(tmp_path / source), device="cpu")
+
+
+def test_a_folder_with_a_part_missing_is_refused(tmp_path, sd1_folder):
+    (tmp_path / "model_index.json").write_text((sd1_folder / "model_index.json").read_text())
+    with pytest.raises(InputError, match="cannot be loaded"):
+        load_model(str(tmp_path), device="cpu")
+
+
+def test_an_inpainting_folder_is_refused(tmp_path):
+    with pytest.raises(InputError, match="takes 9 channels and returns 4"):
+        load_model(str(tiny_model.save_sd1(tmp_path / "model", inputs=9)), device="cpu")
+
+
+def test_a_hub_id_that_cannot_be_had_is_refused(monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError("cannot reach the hub\nlong explanation")
+
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "load_config", unreachable)
+    with pytest.raises(InputError, match=r"no file or folder here.*\(cannot reach the hub\)"):
+        load_model("someone/some-model", device="cpu")
+
+
+@pytest.mark.parametrize("device", ["nonsense", "meta:x", "xpu"])
+def test_unusable_devices_are_refused(sd1_folder, device):
+    with pytest.raises(InputError, match=f"'{device}' cannot be used"):
+        load_model(str(sd1_folder), device=device)
+
+
+def test_unknown_number_formats_are_refused_with_the_known_ones(sd1_folder):
+    with pytest.raises(InputError, match=r"'float8'.*float32, float16, bfloat16"):
+        load_model(str(sd1_folder), device="cpu", dtype="float8")
+
+
+def test_the_best_device_is_torchs_accelerator(monkeypatch):
+    class Accelerator:
+        @staticmethod
+        def is_available():
+            return True
+
+        @staticmethod
+        def current_accelerator():
+            return torch.device("xpu")
+
+    monkeypatch.setattr(torch, "accelerator", Accelerator)
+    assert best_device() == "xpu"
+    monkeypatch.delattr(torch, "accelerator")
+    assert best_device() == "cpu"
+
+
+def test_names_as_the_webui_writes_them():
+    assert model_name("demo") == "demo"
+    assert model_name("models/v1-5-pruned.safetensors") == "v1-5-pruned"
+    assert model_name("some/folder-v1.5") == "folder-v1.5"
+    assert model_name("folder-v1.5/") == "folder-v1.5"
+
+
+def test_the_demo_model_is_one_file_with_its_configurations(demo_engine):
+    model = demo_engine.model
+    assert (model.name, model.channels, model.cell, model.predicts_v) == ("demo", 4, 8, False)
+    assert torch.allclose(model.sigmas, sd1_sigmas(), rtol=1e-3)
