@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 from tqdm import tqdm
 
 from lib_latent_upscale.standalone.common import generation_settings, load_engine, progress_bar
 from lib_latent_upscale.standalone.engine import Engine
 from lib_latent_upscale.standalone.errors import InputError
+from lib_latent_upscale.standalone.folders import report_failures, result_paths, tried
 from lib_latent_upscale.standalone.images import (
     Picture,
     check_output,
@@ -26,8 +26,6 @@ from lib_latent_upscale.standalone.models import model_name
 from lib_latent_upscale.standalone.settings import GenerationSettings, write_parameters
 
 __all__ = ["run"]
-
-Result = TypeVar("Result")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -69,7 +67,7 @@ def _folder(arguments: argparse.Namespace) -> int:
     sources = find_pictures(arguments.input)
     folder = arguments.output or arguments.input.with_name(f"{arguments.input.resolve().name}-upscaled")
     check_output_folder(folder, arguments.input)
-    outputs = _outputs(sources, folder)
+    outputs = result_paths(sources, folder)
     failures: dict[Path, str] = {}
     groups = _by_size(sources, failures)
     plans = {size: _generation(arguments, size) for size in groups}  # bad settings end here, before any work
@@ -81,22 +79,14 @@ def _folder(arguments: argparse.Namespace) -> int:
             if pictures:
                 _upscale(engine, pictures, plans[size], quiet=arguments.quiet)
             bar.update(len(batch))
-    return _report(failures, len(sources))
-
-
-def _outputs(sources: list[Path], folder: Path) -> dict[Path, Path]:
-    """Where each picture goes; those that differ only in their suffix keep it."""
-    stems = [source.stem for source in sources]
-    return {
-        source: folder / f"{source.stem if stems.count(source.stem) == 1 else source.name}.png" for source in sources
-    }
+    return report_failures(failures, len(sources))
 
 
 def _by_size(sources: list[Path], failures: dict[Path, str]) -> dict[tuple[int, int], list[Path]]:
     """Pictures by their size; each is read in full, since a damaged one may have a good header, and not kept."""
     groups: dict[tuple[int, int], list[Path]] = {}
     for source in sources:
-        picture = _tried(load_picture, source, failures)
+        picture = tried(load_picture, source, failures)
         if picture is not None:
             groups.setdefault(picture.size, []).append(source)
     return groups
@@ -111,23 +101,5 @@ def _batches(
 
 
 def _loaded(batch: list[Path], outputs: dict[Path, Path], failures: dict[Path, str]) -> dict[Path, Picture]:
-    loaded = {outputs[source]: _tried(load_picture, source, failures) for source in batch}
+    loaded = {outputs[source]: tried(load_picture, source, failures) for source in batch}
     return {path: picture for path, picture in loaded.items() if picture is not None}
-
-
-def _tried(function: Callable[[Path], Result], source: Path, failures: dict[Path, str]) -> Result | None:
-    """What `function` makes of one picture; None where it cannot be used, which is noted in `failures`."""
-    try:
-        return function(source)
-    except InputError as error:
-        failures[source] = str(error)
-        return None
-
-
-def _report(failures: dict[Path, str], total: int) -> int:
-    if not failures:
-        return 0
-    sys.stderr.write(f"{len(failures)} of {total} pictures could not be used:\n")
-    for message in failures.values():
-        sys.stderr.write(f"  {message}\n")
-    return 1

@@ -14,9 +14,10 @@ from PIL import Image
 
 from lib_latent_upscale.interpolation import INTERPOLATIONS
 from lib_latent_upscale.schedules import SCHEDULES
-from lib_latent_upscale.standalone import cli, upscaling
+from lib_latent_upscale.standalone import cli
 from lib_latent_upscale.standalone.cli import build_parser, main
 from lib_latent_upscale.standalone.engine import Engine
+from lib_latent_upscale.standalone.folders import result_paths
 from lib_latent_upscale.standalone.settings import parse_parameters
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -301,7 +302,7 @@ def test_the_version(capsys):
 
 def test_a_name_for_each_result():
     sources = [Path("a.png"), Path("a.jpg"), Path("b.png")]
-    assert [path.name for path in upscaling._outputs(sources, Path("o")).values()] == [
+    assert [path.name for path in result_paths(sources, Path("o")).values()] == [
         "a.png.png",
         "a.jpg.png",
         "b.png",
