@@ -225,7 +225,7 @@ def test_an_old_pillow_draws_labels_with_its_bitmap_font(original, monkeypatch):
     def old(*args, **options):
         if args or options:
             raise TypeError("load_default() takes 0 positional arguments")
-        return modern(10)
+        return modern()
 
     monkeypatch.setattr(ImageFont, "load_default", old)
     small, large = (make_sheet([Panel("Naïve → name", original)], [], column_width=width) for width in (200, 800))
@@ -234,7 +234,7 @@ def test_an_old_pillow_draws_labels_with_its_bitmap_font(original, monkeypatch):
 
 
 def test_a_font_file_can_be_given(original, tmp_path, monkeypatch):
-    asked, font = [], ImageFont.load_default(12)
+    asked, font = [], ImageFont.load_default()
     monkeypatch.setattr(ImageFont, "truetype", lambda path, size: asked.append(path) or font)
     make_sheet(panels(original, 1), [], font=tmp_path / "some.ttf")
     assert set(asked) == {str(tmp_path / "some.ttf")}

@@ -256,7 +256,7 @@ def test_ctrl_c_stops_a_running_command(picture_file, sd1_folder):
     assert list(picture_file.parent.iterdir()) == [picture_file]
 
 
-@pytest.mark.parametrize("command", [[], ["upscale"], ["compare"], ["schedules"], ["app"]])
+@pytest.mark.parametrize("command", [[], ["upscale"], ["x4"], ["compare"], ["schedules"], ["app"]])
 def test_help_is_quick_and_imports_nothing_heavy(command):
     code = (
         "import sys, contextlib\nfrom lib_latent_upscale.standalone.cli import main\n"
@@ -290,7 +290,7 @@ def test_the_names_are_read_from_the_tables():
 def test_every_subcommand_has_a_module_that_runs():
     actions = build_parser()._actions
     commands = next(action for action in actions if isinstance(action, argparse._SubParsersAction)).choices
-    assert list(commands) == ["upscale", "compare", "schedules", "app"]
+    assert list(commands) == ["upscale", "x4", "compare", "schedules", "app"]
 
 
 def test_the_version(capsys):

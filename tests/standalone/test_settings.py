@@ -57,8 +57,9 @@ def test_the_text_has_the_webuis_form():
         "Negative prompt: blurry",
         (
             'Steps: 25, Sampler: DPM++ 2M, CFG scale: 7.5, Seed: 42, Size: 640x512, Model: "my, model", '
-            "Denoising strength: 0.45, RNG: CPU, Script: Latent Upscale, Latent upscale method: bislerp, Latent upscale "
-            "scheduler: simple, Latent upscale exact steps: True, Latent upscale keep statistics: False, "
+            "Denoising strength: 0.45, RNG: CPU, Script: Latent Upscale, Latent upscale method: bislerp, "
+            "Latent upscale scheduler: simple, Latent upscale exact steps: True, "
+            "Latent upscale keep statistics: False, "
             "Latent upscale matched noise: False"
         ),
     ]
