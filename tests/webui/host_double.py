@@ -1,0 +1,296 @@
+"""A small double of the WebUI, as far as the extension talks to it: its contract, not its code.
+
+Latents have one eighth of the picture's sides, like the real ones. The autoencoder averages blocks and adds noise from
+torch's global generator; the sampler records what it was given.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter, ImageOps
+
+CELL = 8
+
+
+def encode(pictures: torch.Tensor, approximation: Any = None, model: Any = None) -> torch.Tensor:
+    """(batch, 3, height, width) to (batch, 4, height // 8, width // 8), with a draw from the global generator."""
+    means = torch.nn.functional.avg_pool2d(pictures, CELL)
+    latent = torch.cat([means, means.mean(1, keepdim=True)], 1)
+    return latent + 0.01 * torch.randn(latent.shape)
+
+
+def resize_image(resize_mode: int, picture: Image.Image, width: int, height: int) -> Image.Image:
+    """The three resize modes for pictures, for shapes where no rounding is involved."""
+    if resize_mode == 0:
+        return picture.resize((width, height), Image.Resampling.LANCZOS)
+    method = ImageOps.fit if resize_mode == 1 else ImageOps.pad
+    return method(picture, (width, height), Image.Resampling.LANCZOS).convert("RGB")
+
+
+class Sampler:
+    """Asks for sigmas and remembers everything it was called with."""
+
+    def __init__(self, *, discards: bool = False) -> None:
+        self.model_wrap = SimpleNamespace(sigmas=torch.linspace(0.03, 14.6, 1000))
+        self.discards = discards
+        self.ran: torch.Tensor | None = None
+        self.latent: torch.Tensor | None = None
+
+    def get_sigmas(self, p: Any, steps: int) -> torch.Tensor:
+        steps += self.discards
+        if p.sampler_noise_scheduler_override is not None:
+            sigmas = p.sampler_noise_scheduler_override(steps)
+        else:
+            sigmas = torch.cat([torch.linspace(14.6, 0.03, steps), torch.zeros(1)])
+        assert len(sigmas) == steps + 1
+        return torch.cat([sigmas[:-2], sigmas[-1:]]) if self.discards else sigmas
+
+    def sample_img2img(self, p: Any, latent: torch.Tensor, steps: int | None = None) -> torch.Tensor:
+        total, runs = p.steps, int(min(p.denoising_strength, 0.999) * p.steps) + 1
+        if steps is not None:
+            total, runs = int(steps / min(p.denoising_strength, 0.999)), steps
+        self.latent = latent
+        self.ran = self.get_sigmas(p, total)[total - runs :]
+        return latent
+
+
+class TimestepSampler:
+    """DDIM and its like: no sigmas at all."""
+
+    def __init__(self) -> None:
+        self.model_wrap = SimpleNamespace()
+        self.steps: int | None = None
+
+    def sample_img2img(self, p: Any, latent: torch.Tensor, steps: int | None = None) -> torch.Tensor:
+        self.steps = steps
+        return latent
+
+
+@dataclass
+class Img2Img:
+    """The processing object: `init` enlarges the picture, encodes it once and prepares masks."""
+
+    init_images: list[Image.Image]
+    width: int = 128
+    height: int = 128
+    resize_mode: int = 3
+    steps: int = 4
+    denoising_strength: float = 0.5
+    sampler_name: str = "Euler"
+    batch_size: int = 1
+    n_iter: int = 1
+    seed: int = 7
+    image_mask: Image.Image | None = None
+    inpaint_full_res: bool = False
+    inpainting_fill: int = 1
+    next_sampler: Any = None
+    fails_in: str = ""
+    sampler_noise_scheduler_override: Any = None
+    paste_to: Any = None
+    latent_mask: Any = None
+    mask_for_overlay: Any = None
+    overlay_images: Any = None
+    iteration: int = 0
+    scripts: Any = None
+    script_args: Any = ()
+    extra_generation_params: dict[str, Any] = field(default_factory=dict)
+    override_settings: dict[str, Any] = field(default_factory=dict)
+    comments: list[str] = field(default_factory=list)
+
+    def comment(self, text: str) -> None:
+        self.comments.append(text)
+
+    def init(self, all_prompts: Any, all_seeds: Any, all_subseeds: Any) -> None:
+        self.sampler = self.next_sampler or Sampler()
+        pictures = [self._prepared(picture.convert("RGB")) for picture in self.init_images]
+        if self.fails_in == "init":
+            raise MemoryError("out of memory")
+        batch = np.stack([np.asarray(picture, dtype=np.float32).transpose(2, 0, 1) / 255 for picture in pictures])
+        if len(batch) == 1:
+            batch = batch.repeat(self.batch_size, axis=0)
+        self.encoded = torch.from_numpy(batch)
+        self.init_latent = sys.modules["modules.processing"].images_tensor_to_samples(self.encoded, 0, None)
+        if self.resize_mode == 3:
+            size = (self.height // CELL, self.width // CELL)
+            self.init_latent = torch.nn.functional.interpolate(self.init_latent, size=size, mode="bilinear")
+
+    def _prepared(self, picture: Image.Image) -> Image.Image:
+        if self.image_mask is None:
+            return (
+                picture if self.resize_mode == 3 else resize_image(self.resize_mode, picture, self.width, self.height)
+            )
+        if self.inpaint_full_res:
+            self.mask_for_overlay = self.image_mask
+            left, top, right, bottom = self.image_mask.getbbox()
+            self.paste_to = (left, top, right - left, bottom - top)
+            return picture.crop((left, top, right, bottom)).resize((self.width, self.height))
+        self.mask_for_overlay = resize_image(0, self.image_mask, self.width, self.height)
+        return resize_image(self.resize_mode, picture, self.width, self.height)
+
+    def sample(self, **_: Any) -> torch.Tensor:
+        if self.fails_in == "sample":
+            raise MemoryError("out of memory")
+        return self.sampler.sample_img2img(self, self.init_latent)
+
+
+def process_images(p: Img2Img) -> Any:
+    """One generation: hooks, `init`, and `sample` for each of "Batch count"."""
+    run_hooks(p, "before_process")
+    count = p.batch_size * p.n_iter
+    seeds = [p.seed + index for index in range(count)]
+    p.init([""] * count, seeds, seeds)
+    latents, infotexts = [], []
+    for iteration in range(p.n_iter):
+        p.iteration = iteration
+        p.seeds = seeds[p.iteration * p.batch_size : (p.iteration + 1) * p.batch_size]
+        latents.append(p.sample())
+        torch.manual_seed(p.seeds[-1])  # the host leaves its global generator like this
+        size = {"Size": f"{p.width}x{p.height}", "Schedule type": "Automatic"}
+        infotexts.append({k: v for k, v in {**size, **p.extra_generation_params}.items() if v is not None})
+    images = [Image.new("RGB", (p.width, p.height)) for _ in range(count)]
+    for index, image in enumerate(images):
+        shown = SimpleNamespace(image=image)
+        run_hooks(p, "postprocess_image", shown)
+        images[index] = shown.image
+    processed = SimpleNamespace(
+        images=images, latents=latents, infotexts=infotexts, comments=list(p.comments), width=p.width, height=p.height
+    )
+    run_hooks(p, "postprocess", processed)
+    return processed
+
+
+def run_hooks(p: Img2Img, name: str, *args: Any) -> None:
+    for script in p.scripts.alwayson_scripts if p.scripts is not None else []:
+        try:
+            getattr(script, name)(p, *args)
+        except Exception as error:  # noqa: BLE001, PERF203  # the host swallows what hooks raise
+            p.comments.append(f"swallowed {error!r}")
+
+
+class Options:
+    """Keeps options by name; registering one twice is noticed."""
+
+    def __init__(self) -> None:
+        self.registered: list[str] = []
+
+    def add_option(self, name: str, info: Any) -> None:
+        self.registered.append(name)
+        if not hasattr(self, name):
+            setattr(self, name, info.default)
+
+
+class OptionInfo:
+    def __init__(self, default: Any, label: str, *_: Any, **__: Any) -> None:
+        self.default, self.label = default, label
+
+    def needs_reload_ui(self) -> OptionInfo:
+        return self
+
+
+class Script:
+    """What the host's base class of scripts gives."""
+
+    args_from = 0
+    args_to = 0
+
+    def elem_id(self, name: str) -> str:
+        return f"script_{name}"
+
+
+class Component:
+    """Any control or container of Gradio: what it was made with, and what listens to it."""
+
+    def __init__(self, value: Any = None, **values: Any) -> None:
+        self.value = value
+        self.label: str | None = None
+        self.elem_id: str | None = None
+        self.listeners: list[dict[str, Any]] = []
+        vars(self).update(values)
+
+    def __enter__(self) -> Component:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def change(self, **listener: Any) -> None:
+        self.listeners.append(listener)
+
+    click = input = select = release = change
+
+
+class Gradio(ModuleType):
+    """Gradio, whose every component is a `Component`."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return type(name, (Component,), {})
+
+
+class AxisOption(SimpleNamespace):
+    def __init__(self, label: str, type: Any, apply: Any, **others: Any) -> None:  # noqa: A002
+        super().__init__(label=label, type=type, apply=apply, **others)
+
+
+def modules() -> dict[str, ModuleType]:
+    """Modules of the host, by their names in `sys.modules`."""
+    grid = SimpleNamespace(axis_options=[], AxisOptionImg2Img=AxisOption)
+    grid_script = SimpleNamespace(script_class=type("Script", (), {"__module__": "xyz_grid.py"}), module=grid)
+    callbacks: dict[str, list[Any]] = {"settings": [], "before_ui": [], "unloaded": []}
+    contents: dict[str, dict[str, Any]] = {
+        "processing": {"opt_f": CELL, "images_tensor_to_samples": encode, "process_images": process_images},
+        "images": {
+            "flatten": lambda picture, _color: picture.convert("RGB"),
+            "resize_image": resize_image,
+        },
+        "masking": {"fill": lambda picture, mask: Image.composite(picture.filter(ImageFilter.BLUR), picture, mask)},
+        "shared": {"opts": Options(), "device": "cpu", "OptionInfo": OptionInfo},
+        "scripts": {"Script": Script, "AlwaysVisible": object(), "scripts_data": [grid_script]},
+        "devices": {},
+        "ui_components": {"InputAccordion": Component},
+        "sd_models": {"model_data": SimpleNamespace(sd_model=None)},
+        "sd_samplers": {
+            "find_sampler_config": lambda name: SimpleNamespace(
+                options={"scheduler": "karras"} if str(name).startswith("DPM++ 2M") else {}
+            )
+        },
+        "script_callbacks": {
+            "callbacks": callbacks,
+            "on_ui_settings": callbacks["settings"].append,
+            "on_before_ui": callbacks["before_ui"].append,
+            "on_script_unloaded": callbacks["unloaded"].append,
+        },
+    }
+    package = ModuleType("modules")
+    package.__path__ = []
+    made = {"modules": package, "gradio": Gradio("gradio")}
+    for name, values in contents.items():
+        module = ModuleType(f"modules.{name}")
+        vars(module).update(values)
+        setattr(package, name, module)
+        made[f"modules.{name}"] = module
+    return made
+
+
+@contextmanager
+def installed() -> Iterator[dict[str, ModuleType]]:
+    """The host in `sys.modules`, and nothing of the adapter left there afterwards."""
+    made = modules()
+    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in ("gradio", "modules")}
+    sys.modules.update(made)
+    try:
+        yield made
+    finally:
+        adapter = [name for name in sys.modules if name.startswith("lib_latent_upscale.webui")]
+        for name in [*made, *adapter]:
+            del sys.modules[name]
+        sys.modules.update(hidden)

@@ -1,0 +1,233 @@
+"""What the adapter does to one generation, on a double of the host."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from lib_latent_upscale.interpolation import INTERPOLATIONS
+from lib_latent_upscale.schedules import SCHEDULES, get_sigmas
+
+LIKE_HOST = {"method": "bilinear", "scheduler": "automatic", "exact_steps": False}
+TABLE = torch.linspace(0.03, 14.6, 1000)
+
+
+def test_with_the_hosts_settings_latents_are_the_hosts(webui, picture):
+    host = webui.process(picture)
+    torch.manual_seed(host.seed)  # the state in which a generation with this seed leaves the generator
+    expected = webui.host_alone(host).latents[0]
+    made = webui.run(webui.process(picture), LIKE_HOST).latents[0]
+    assert torch.equal(made, expected)
+
+
+@pytest.mark.parametrize("method", INTERPOLATIONS)
+def test_the_encoded_picture_is_enlarged_with_the_method(webui, picture, method):
+    p = webui.process(picture)
+    made = webui.run(p, {"method": method}).latents[0]
+    torch.manual_seed(p.seed)
+    small = webui.modules["modules.processing"].images_tensor_to_samples(
+        torch.from_numpy(np.array(picture, dtype=np.float32).transpose(2, 0, 1) / 255)[None]
+    )
+    assert made.shape == (1, 4, 16, 16)
+    assert torch.equal(made, INTERPOLATIONS[method](small, (16, 16)))
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULES)
+@pytest.mark.parametrize("strength", [0.2, 0.5, 1.0])
+def test_exactly_the_asked_steps_run_along_the_scheduler(webui, picture, scheduler, strength):
+    p = webui.process(picture, steps=6, denoising_strength=strength)
+    webui.run(p, "area", scheduler)
+    whole = get_sigmas(scheduler, int(6 / min(strength, 0.999)), TABLE)
+    assert torch.equal(p.sampler.ran, whole[-7:])
+
+
+def test_without_exact_steps_the_host_cuts(webui, picture):
+    p = webui.process(picture, steps=10, denoising_strength=0.45)
+    webui.run(p, "area", "karras", False)
+    assert torch.equal(p.sampler.ran, get_sigmas("karras", 10, TABLE)[-6:])
+
+
+def test_a_penultimate_sigma_that_the_sampler_drops_is_given(webui, picture, discarding_sampler):
+    p = webui.process(picture, steps=6, next_sampler=discarding_sampler)
+    webui.run(p, "area", "karras")
+    whole = get_sigmas("karras", 13, TABLE)
+    assert torch.equal(p.sampler.ran, torch.cat([whole[-8:-2], whole[-1:]]))
+
+
+@pytest.mark.parametrize("scheduler", ["karras", "simple", "exponential"])
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("discards", [True, False])
+def test_matched_noise_starts_where_normal_does(webui, picture, scheduler, exact, discards, discarding_sampler):
+    sampler = discarding_sampler if discards else None
+    p = webui.process(picture, steps=8, denoising_strength=0.6, next_sampler=sampler)
+    webui.run(p, {"scheduler": scheduler, "exact_steps": exact, "matched_noise": True})
+    normal = get_sigmas("normal", 13 if exact else 8, TABLE)[-9 if exact else -6 :]
+    assert len(p.sampler.ran) == len(normal)
+    assert p.sampler.ran[0] == normal[0]
+    assert (p.sampler.ran.diff() < 0).all()
+
+
+def test_the_persons_own_ends_of_schedules_count(webui, picture):
+    webui.options.sigma_max, webui.options.sigma_min, webui.options.rho = 5.0, 0.1, 0
+    p = webui.process(picture, denoising_strength=1.0)
+    written = webui.run(p, "area", "karras").infotexts[0]
+    assert p.sampler.ran[0].item() == pytest.approx(5.0)
+    assert p.sampler.ran[-2].item() == pytest.approx(0.1)
+    assert (written["Schedule max sigma"], written["Schedule min sigma"]) == (5.0, 0.1)
+
+
+def test_a_sampler_without_sigmas_is_said_and_runs_its_own(webui, picture, timestep_sampler):
+    p = webui.process(picture, next_sampler=timestep_sampler, sampler_name="DDIM")
+    processed = webui.run(p, "area", "karras")
+    assert p.sampler.steps == 4
+    assert "DDIM ignores sigmas" in processed.comments[0]
+    written = processed.infotexts[0]
+    assert written["Latent upscale scheduler"] == "automatic"
+    assert written["Schedule type"] == "Automatic"
+    assert "DDIM ignores sigmas" in written["Latent upscale note"]
+
+
+def test_denoising_strength_zero_runs_nothing(webui, picture):
+    p = webui.process(picture, denoising_strength=0.0)
+    processed = webui.run(p)
+    assert p.sampler.ran is None
+    assert processed.latents[0].shape == (1, 4, 16, 16)
+    assert "no step ran" in processed.comments[0]
+
+
+def test_every_picture_of_a_batch_is_the_one_made_alone(webui, picture):
+    together = webui.run(webui.process(picture, batch_size=2, n_iter=2)).latents
+    alone = [webui.run(webui.process(picture, seed=7 + index)).latents[0] for index in range(4)]
+    assert torch.equal(torch.cat(together), torch.cat(alone))
+    assert not torch.equal(alone[0], alone[1])
+
+
+def test_several_pictures_of_other_sizes(webui, picture):
+    wide = picture.resize((96, 40))
+    latents = webui.run(webui.process(picture, wide, batch_size=2)).latents[0]
+    assert torch.equal(latents[1:], webui.run(webui.process(wide, seed=8)).latents[0])
+
+
+def test_sides_that_are_no_multiples_of_eight_come_out_exactly(webui, picture):
+    processed = webui.run(webui.process(picture, width=100, height=93))
+    assert processed.images[0].size == (100, 93)
+    assert processed.infotexts[0]["Size"] == "100x93"
+    assert (processed.width, processed.height) == (100, 93)
+    assert processed.latents[0].shape[-2:] == (12, 13)
+
+
+@pytest.mark.parametrize(("mode", "box"), [(0, (0, 0, 96, 64)), (1, (16, 0, 80, 64)), (3, (0, 0, 96, 64))])
+def test_resize_modes_are_honoured(webui, picture, mode, box):
+    wide = picture.resize((96, 64))
+    made = webui.run(webui.process(wide, resize_mode=mode)).latents[0]
+    assert torch.equal(made, webui.run(webui.process(wide.crop(box), resize_mode=0)).latents[0])
+
+
+class TestMasks:
+    def mask(self, box=(16, 16, 48, 48)):
+        mask = Image.new("L", (64, 64))
+        mask.paste(255, box)
+        return mask
+
+    def test_the_host_sees_pictures_of_the_target_size(self, webui, picture):
+        p = webui.process(picture, image_mask=self.mask())
+        assert webui.run(p).latents[0].shape[-2:] == (16, 16)
+        assert p.encoded.shape[-2:] == (128, 128)
+
+    def test_a_region_is_encoded_small_and_pasted_into_the_enlarged_picture(self, webui, picture):
+        seen = {}
+
+        def look(p):
+            seen.update(paste_to=p.paste_to, overlay=p.overlay_images[0], pictures=p.init_images)
+
+        p = webui.process(picture, image_mask=self.mask(), inpaint_full_res=True, width=256, height=128)
+        own_sample = p.sample
+        p.sample = lambda **values: (look(p), own_sample(**values))[1]
+        latents = webui.run(p).latents[0]
+        region = webui.run(webui.process(picture.crop((16, 16, 48, 48)), width=256, height=128)).latents[0]
+        assert torch.equal(latents, region)
+        assert seen["paste_to"] == (64, 32, 128, 64)
+        assert seen["overlay"].size == (256, 128)
+        assert seen["pictures"][0].size == (256, 128)
+        enlarged = np.asarray(picture.resize((256, 128), Image.Resampling.LANCZOS))
+        overlay = np.asarray(seen["overlay"])
+        assert (overlay[:16, :32, 3] == 255).all()
+        assert (overlay[..., :3] == enlarged).all()
+        assert overlay[64, 128, 3] == 0
+
+    def test_filled_content_reaches_the_latents(self, webui, picture):
+        plain = webui.run(webui.process(picture, image_mask=self.mask())).latents[0]
+        filled = webui.run(webui.process(picture, image_mask=self.mask(), inpainting_fill=0)).latents[0]
+        inside, outside = (slice(6, 10), slice(6, 10)), (slice(0, 2), slice(0, 2))
+        assert not torch.equal(plain[(..., *inside)], filled[(..., *inside)])
+        assert torch.equal(plain[(..., *outside)], filled[(..., *outside)])
+
+
+class TestNothingIsLeftBehind:
+    @pytest.mark.parametrize("failing", ["", "init", "sample"])
+    def test_the_object_and_the_host_are_as_before(self, webui, picture, failing):
+        p = webui.process(picture, fails_in=failing)
+        own_encode = webui.modules["modules.processing"].images_tensor_to_samples
+        host_options = dict(vars(webui.options))
+        watched = ("width", "height", "resize_mode", "init_images", "extra_generation_params", "init", "sample")
+        before = {name: getattr(p, name) for name in (*watched, "sampler_noise_scheduler_override", "paste_to")}
+        generator = torch.get_rng_state()
+        if failing:
+            with pytest.raises(MemoryError):
+                webui.run(p)
+        else:
+            webui.run(p)
+        assert {name: getattr(p, name) for name in before} == before
+        assert "latent_upscale" not in vars(p)
+        assert webui.modules["modules.processing"].images_tensor_to_samples is own_encode
+        assert vars(webui.options) == host_options
+        assert torch.equal(torch.get_rng_state(), generator)
+        assert p.override_settings == {}
+
+    def test_shared_dictionaries_are_not_written_to(self, webui, picture):
+        shared = {"ControlNet": "x"}
+        written = webui.run(webui.process(picture, extra_generation_params=shared)).infotexts[0]
+        assert written["ControlNet"] == "x"
+        assert shared == {"ControlNet": "x"}
+
+    def test_a_second_encode_within_init_is_the_hosts(self, webui, picture):
+        """Depth models encode once more."""
+        p = webui.process(picture)
+        own_init = p.init
+        later = []
+
+        def init(*args):
+            own_init(*args)
+            later.append(webui.modules["modules.processing"].images_tensor_to_samples(torch.zeros(1, 3, 64, 64)))
+
+        p.init = init
+        webui.run(p)
+        assert later[0].shape == (1, 4, 8, 8)
+
+    def test_a_host_that_encodes_elsewhere_is_an_error(self, webui, picture):
+        p = webui.process(picture)
+        p.init = lambda *_: None
+        with pytest.raises(RuntimeError, match="does not encode where it is expected"):
+            webui.run(p)
+
+
+def test_infotext_settings_and_defaults(webui, picture):
+    written = webui.run(webui.process(picture), "lanczos", "karras", False, True).infotexts[0]
+    assert written == {
+        "Size": "128x128",
+        "Script": "Latent Upscale",
+        "Latent upscale method": "lanczos",
+        "Latent upscale scheduler": "karras",
+        "Latent upscale exact steps": "False",
+        "Latent upscale keep statistics": "True",
+        "Latent upscale matched noise": "False",
+    }
+
+
+def test_bilinear_is_not_resized_twice(webui, picture):
+    """The host's own resize of the latents would blur them again."""
+    p = webui.process(picture)
+    latent = webui.run(p, LIKE_HOST).latents[0]
+    assert not torch.equal(latent, F.interpolate(latent, scale_factor=0.5, mode="nearest"))
+    assert p.resize_mode == 3

@@ -1,0 +1,138 @@
+"""The panel, the settings page, the axes and the drawing, on a double of the host."""
+
+import copy
+import xml.etree.ElementTree as ET
+
+import pytest
+import torch
+
+from lib_latent_upscale.settings import INFOTEXT_LABELS
+
+NAMES = ["Method", "Scheduler", "Exact steps", "Keep statistics", "Matched noise"]
+
+
+def test_the_first_controls_are_method_and_scheduler(webui):
+    controls = webui.script.ui(True)
+    assert [(control.label, control.value) for control in controls[:5]] == [
+        ("Upscale method", "nearest-exact"),
+        ("Scheduler", "simple"),
+        ("Exact steps", True),
+        ("Keep statistics", False),
+        ("Matched noise", False),
+    ]
+    assert (
+        len({control.elem_id for control in controls}) == len({control.label for control in controls}) == len(controls)
+    )
+
+
+def test_every_label_of_the_infotext_sets_a_control(webui):
+    controls = webui.script.ui(True)
+    pasted = {label: control for control, label in webui.script.infotext_fields}
+    for position, (_, label) in enumerate(INFOTEXT_LABELS):
+        assert pasted[label] is controls[position]
+        assert label in webui.script.paste_field_names
+
+
+def test_it_shows_in_img2img_only(webui):
+    assert webui.script.show(True)
+    assert not webui.script.show(False)
+    assert webui.companion.show(True) is webui.modules["modules.scripts"].AlwaysVisible
+    assert not webui.companion.show(False)
+
+
+def test_reloading_registers_once(webui):
+    for _ in range(20):
+        webui.reload()
+    assert [axis.label for axis in webui.axes] == [f"[Latent Upscale] {name}" for name in NAMES]
+    callbacks = webui.modules["modules.script_callbacks"].callbacks
+    assert [len(registered) for registered in callbacks.values()] == [1, 1, 1]
+
+
+def test_the_settings_page_holds_the_defaults(webui, picture):
+    webui.options.latent_upscale_method = "lanczos"
+    webui.options.latent_upscale_exact_steps = False
+    webui.options.latent_upscale_scheduler = "a name from before"
+    values = [control.value for control in webui.script.ui(True)][:3]
+    assert values == ["lanczos", "simple", False]
+    assert webui.run(webui.process(picture), {}).infotexts[0]["Latent upscale method"] == "lanczos"
+
+
+class TestAxes:
+    def axis(self, webui, name):
+        return next(axis for axis in webui.axes if axis.label == f"[Latent Upscale] {name}")
+
+    def cell(self, webui, p, **values):
+        """What X/Y/Z plot does for one cell: a shallow copy, the axes, one generation."""
+        cell = copy.copy(p)
+        for name, value in values.items():
+            self.axis(webui, name).apply(cell, value, [value])
+        return webui.host_alone(cell)
+
+    def test_an_axis_is_enough(self, webui, picture):
+        p = webui.process(picture)
+        for method in ("area", "lanczos"):
+            made = self.cell(webui, p, Method=method).latents[0]
+            assert torch.equal(made, webui.run(webui.process(picture), method).latents[0])
+
+    def test_axes_add_up_and_the_panel_counts_for_the_rest(self, webui, picture):
+        p = webui.process(picture)
+        p.script_args[webui.script.args_from + 3] = True  # keep statistics
+        written = self.cell(webui, p, Method="AREA", Scheduler="karras").infotexts[0]
+        assert written["Latent upscale method"] == "area"
+        assert written["Latent upscale scheduler"] == "karras"
+        assert written["Latent upscale keep statistics"] == "True"
+
+    def test_cells_do_not_touch_each_other(self, webui, picture):
+        p = webui.process(picture)
+        generator = torch.get_rng_state()
+        self.cell(webui, p, Method="area")
+        assert not [name for name in vars(p) if name.startswith("latent_upscale")]
+        assert p.extra_generation_params == {}
+        assert torch.equal(torch.get_rng_state(), generator)
+        assert "Latent upscale method" not in webui.host_alone(p).infotexts[0]
+
+    @pytest.mark.parametrize(("name", "value"), [("Method", "no such"), ("Exact steps", "maybe")])
+    def test_wrong_values_are_refused_before_the_run(self, webui, picture, name, value):
+        with pytest.raises(ValueError, match="choose from"):
+            self.axis(webui, name).confirm(webui.process(picture), [value])
+
+    def test_what_a_cell_cannot_do_is_not_swallowed(self, webui, picture):
+        """The host swallows what hooks raise and would make a picture without the script."""
+        with pytest.raises(ValueError, match="steps is 0"):
+            self.cell(webui, webui.process(picture, steps=0), Method="area")
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_choices_are_valid(self, webui, picture, name):
+        axis = self.axis(webui, name)
+        axis.confirm(webui.process(picture), list(axis.choices()))
+
+
+class TestDrawing:
+    def draw(self, webui, **changes):
+        values = {"steps": 10, "strength": 0.5, "host": "Automatic", "sampler": "Euler", "scheduler": "simple"}
+        return webui.adapter("panel").draw_schedule(*{**values, "exact": True, "matched": False, **changes}.values())
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({}, "Latent Upscale: simple, 10 of 20 steps run"),
+            ({}, "default: normal, 6 of 10 steps run"),
+            ({"sampler": "DPM++ 2M"}, "default: karras, 6 of 10 steps run"),
+            ({"host": "Exponential"}, "default: exponential, 6 of 10 steps run"),
+            ({"exact": False}, "Latent Upscale: simple, 6 of 10 steps run"),
+            ({"scheduler": "automatic", "host": "Karras"}, "Latent Upscale: karras, 10 of 20 steps run"),
+            ({"scheduler": "karras", "matched": True}, "Latent Upscale: karras, 10 of 10 steps run"),
+            ({"strength": 0}, "nothing runs"),
+        ],
+    )
+    def test_it_says_what_runs(self, webui, changes, said):
+        drawing = self.draw(webui, **changes)
+        texts = [text.text for text in ET.fromstring(drawing).iter("text")]
+        assert any(said in text for text in texts)
+
+    def test_there_is_a_dot_for_every_step_that_runs(self, webui):
+        assert self.draw(webui).count("<circle") == 10 + 6
+
+    @pytest.mark.parametrize("changes", [{"steps": 0}, {"strength": 0.0000001}])
+    def test_what_cannot_be_drawn_is_said(self, webui, changes):
+        assert self.draw(webui, **changes).startswith("<p>")
