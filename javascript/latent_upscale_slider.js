@@ -51,6 +51,7 @@
         constructor(title, changed) {
             this.image = element("img", {draggable: false, alt: ""});
             this.select = element("select", {onchange: changed});
+            this.select.setAttribute("aria-label", `${title} picture`);
             this.tag = element("span", {className: "latent-upscale-tag"});
             this.notes = element("ul");
             this.pick = element("button", {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from modules.ui_components import InputAccordion
 
 from lib_latent_upscale.interpolation import INTERPOLATIONS
 from lib_latent_upscale.settings import INFOTEXT_LABELS
@@ -42,11 +43,8 @@ class ComparePanel:
 
 
 def make_compare_panel(elem_id: Callable[[str], str]) -> ComparePanel:
-    """Build the accordion."""
-    with gr.Accordion("Compare", open=False, elem_id=elem_id("compare_panel")):
-        with gr.Row():
-            compare = gr.Checkbox(label="Compare", value=False, elem_id=elem_id("compare"))
-            difference = gr.Checkbox(label="Difference map", value=False, elem_id=elem_id("compare_difference"))
+    """Build the accordion; like the host's "Refiner" it has a checkbox in its head."""
+    with InputAccordion(False, label="Compare", elem_id=elem_id("compare")) as compare:
         gr.HTML(
             "<small>Runs the WebUI's own latent upscale, the settings above, and every combination of what is chosen "
             "here, with the same seed and noise. You get each picture, a labelled sheet with figures, and a slider "
@@ -55,6 +53,7 @@ def make_compare_panel(elem_id: Callable[[str], str]) -> ComparePanel:
         with gr.Row():
             methods = _choice("Methods to compare", list(INTERPOLATIONS), elem_id("compare_methods"))
             schedulers = _choice("Schedulers to compare", list(SCHEDULERS), elem_id("compare_schedulers"))
+        difference = gr.Checkbox(label="Difference map", value=False, elem_id=elem_id("compare_difference"))
     return ComparePanel(compare, methods, schedulers, difference)
 
 
