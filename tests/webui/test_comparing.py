@@ -1,0 +1,258 @@
+"""The comparison on a double of the host: what runs, how often, and what is kept when something goes wrong."""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lib_latent_upscale.settings import UpscaleSettings
+
+RECORD = "Latent upscale comparison"
+
+
+@pytest.fixture
+def host(webui):
+    """The double with what a comparison needs besides: a state, seeds, samplers that launch, and infotexts."""
+    return ComparingHost(webui)
+
+
+class ComparingHost:
+    def __init__(self, webui: Any) -> None:
+        self.webui = webui
+        self.double = sys.modules["host_double"]
+        self.encoded = 0
+        self.fails: dict[int, Exception] = {}
+        self.during: dict[int, Any] = {}
+        self.runs: list[Any] = []
+        self.state = SimpleNamespace(
+            interrupted=False, stopping_generation=False, skipped=False, job_no=0, job_count=-1, textinfo=None
+        )
+        modules = webui.modules
+        encode = modules["modules.processing"].images_tensor_to_samples
+
+        def counted(*args: Any) -> torch.Tensor:
+            self.encoded += 1
+            return encode(*args)
+
+        vars(modules["modules.processing"]).update(
+            images_tensor_to_samples=counted,
+            process_images=self.process,
+            fix_seed=lambda p: setattr(p, "seed", 11 if p.seed == -1 else p.seed),
+            create_infotext=lambda p, *_, **__: json.dumps(p.extra_generation_params),
+        )
+        modules["modules.shared"].state = self.state
+        modules["modules.devices"].NansException = type("NansException", (Exception,), {})
+        modules["modules.sd_samplers"].all_samplers_map = {"Euler": None, "Heun": None}
+        modules["modules.images"].get_font = lambda _size: SimpleNamespace()
+
+    def compare(self, picture: Image.Image, asked: dict[str, Any], **values: Any) -> Any:
+        return self.webui.run(self.processing(picture, **values), {"compare": True, **asked})
+
+    def processing(self, picture: Image.Image, **values: Any) -> Any:
+        sampler_class, img2img_class = self.double.Sampler, self.double.Img2Img
+
+        class Sampler(sampler_class):
+            def sample_img2img(self, p, latent, steps=None):
+                super().sample_img2img(p, latent, steps)
+                return self.launch_sampling(len(self.ran) - 1, lambda: latent)
+
+            def launch_sampling(self, _steps, sample):
+                return sample()
+
+        @dataclass
+        class Img2Img(img2img_class):
+            scheduler: str = "Automatic"
+            cfg_scale: float = 7.0
+            do_not_save_grid: bool = True
+            styles: list[str] = field(default_factory=list)
+            comments: dict[str, int] = field(default_factory=dict)
+
+            def comment(self, text):
+                self.comments[text] = 1
+
+            def init(self, *args):
+                self.next_sampler = Sampler()
+                super().init(*args)
+
+        return Img2Img([picture], scripts=self.webui.runner, script_args=list(self.webui.arguments), **values)
+
+    def process(self, p: Any) -> Any:
+        index = len(self.runs)
+        self.runs.append(p)
+        if index in self.fails:
+            raise self.fails[index]
+        done = self.double.process_images(p)
+        p.all_prompts, p.all_seeds, p.all_subseeds = [""], [p.seed], [0]
+        self.during.get(index, lambda: None)()
+        shade = Image.fromarray(np.random.default_rng(index).integers(0, 255, (128, 128, 3), dtype=np.uint8))
+        return SimpleNamespace(
+            images=[shade],
+            infotexts=[json.dumps(done.infotexts[0])],
+            index_of_first_image=0,
+            all_prompts=[""],
+            all_negative_prompts=[""],
+            all_seeds=[p.seed],
+            all_subseeds=[0],
+            sd_model_name="double",
+        )
+
+
+def names(result: Any) -> list[str]:
+    return [one["name"] for one in result.extra_generation_params[RECORD]["comparisons"][0]["variants"]]
+
+
+FOUR = {"compare_methods": ["nearest-exact", "bicubic"], "compare_schedulers": ["simple", "karras"]}
+
+
+class TestRuns:
+    def test_the_picture_is_encoded_once_for_all(self, host, picture):
+        result = host.compare(picture, FOUR)
+        assert len(names(result)) == len(host.runs) == 5
+        assert host.encoded == 1
+
+    def test_each_latent_is_that_of_the_variant_alone(self, host, picture):
+        host.compare(picture, FOUR)
+        together = [run.sampler.latent for run in host.runs]
+        chosen = [run.extra_generation_params for run in host.runs]
+        assert chosen == [{}] * 5  # the processing objects are given back as they were
+        variants = [
+            ("bilinear", "automatic", False),
+            ("nearest-exact", "simple", True),
+            ("nearest-exact", "karras", True),
+        ]
+        for (method, scheduler, exact), latent in zip(variants, together, strict=False):
+            p = host.processing(picture)
+            host.webui.run(p, {"method": method, "scheduler": scheduler, "exact_steps": exact})
+            torch.testing.assert_close(p.sampler.latent, latent, rtol=0, atol=0)
+
+    def test_equal_variants_run_once(self, host, picture):
+        """At twice the size nearest, nearest-exact and area are one; at 1.5 times they are not."""
+        three = {"compare_methods": ["nearest", "area"]}
+        result = host.compare(picture, three)
+        assert len(host.runs) == 2
+        record = result.extra_generation_params[RECORD]["comparisons"][0]["variants"][1]
+        assert record["same_result"] == ["nearest + simple", "area + simple"]
+        host.runs.clear()
+        host.compare(picture, three, width=96, height=96)
+        assert len(host.runs) == 4
+
+    def test_all_have_one_seed(self, host, picture):
+        host.compare(picture, FOUR, seed=-1)
+        assert {run.seed for run in host.runs} == {11}
+
+    def test_the_persons_processing_object_stays_as_it_was(self, host, picture):
+        p = host.processing(picture, seed=-1)
+        before = {name: value for name, value in vars(p).items() if name != "script_args"}
+        host.webui.run(p, {"compare": True, **FOUR})
+        assert {name: value for name, value in vars(p).items() if name != "script_args"} == before
+
+    def test_torchs_generator_stays_as_it_was(self, host, picture):
+        torch.manual_seed(123)
+        expected = torch.randn(4)
+        torch.manual_seed(123)
+        host.compare(picture, FOUR)
+        torch.testing.assert_close(torch.randn(4), expected, rtol=0, atol=0)
+
+
+class TestWhatIsKept:
+    def test_one_that_fails_does_not_take_the_others_along(self, host, picture):
+        host.fails[2] = RuntimeError("out of memory")
+        result = host.compare(picture, FOUR)
+        assert len(names(result)) == 4
+        assert "nearest-exact + karras failed: out of memory" in result.comments
+        assert "1 of 5 variants were not finished" in result.comments
+
+    def test_if_the_first_fails_the_error_is_said(self, host, picture):
+        host.fails[0] = RuntimeError("out of memory")
+        with pytest.raises(RuntimeError, match="out of memory"):
+            host.compare(picture, FOUR)
+
+    def test_a_skipped_one_is_left_out(self, host, picture):
+        host.during[1] = lambda: setattr(host.state, "skipped", True)
+        host.during[2] = lambda: setattr(host.state, "skipped", False)
+        result = host.compare(picture, FOUR)
+        assert names(result) == ["WebUI default", "nearest-exact + karras", "bicubic + simple", "bicubic + karras"]
+
+    def test_after_an_interrupt_only_finished_ones_are_shown(self, host, picture):
+        host.during[2] = lambda: setattr(host.state, "interrupted", True)
+        result = host.compare(picture, FOUR)
+        assert names(result) == ["WebUI default", "Latent Upscale"]
+        assert len(host.runs) == 3
+
+    def test_stopping_after_this_one_keeps_this_one(self, host, picture):
+        host.during[1] = lambda: setattr(host.state, "stopping_generation", True)
+        assert names(host.compare(picture, FOUR)) == ["WebUI default", "Latent Upscale"]
+
+    def test_without_scikit_image_the_figures_are_left_out_and_it_is_said(self, host, picture, monkeypatch):
+        for name in [name for name in sys.modules if name.split(".")[0] == "skimage"] or ["skimage"]:
+            monkeypatch.setitem(sys.modules, name, None)
+        monkeypatch.setitem(sys.modules, "skimage", None)
+        footers = []
+        results = host.webui.adapter("comparing_results")
+        make_sheet = results.make_sheet
+        monkeypatch.setattr(results, "make_sheet", lambda *a, **k: footers.append(k["footer"]) or make_sheet(*a, **k))
+        record = host.compare(picture, {}).extra_generation_params[RECORD]["comparisons"][0]
+        assert [variant["figures"] for variant in record["variants"]] == [None, None]
+        assert record["plain_resize"] is None
+        assert "the package scikit-image is missing" in footers[0]
+
+
+class TestVariants:
+    @pytest.fixture
+    def variants(self, webui):
+        return webui.adapter("variants")
+
+    def make(self, variants, asked=None, schedule="karras", **own):
+        settings = variants.CompareSettings(compare=True, **(asked or {}))
+        return variants.make_variants(UpscaleSettings(**own), settings, schedule)
+
+    def test_none_is_there_twice(self, variants):
+        made = self.make(variants, {**FOUR, "compare_variants": [{"method": "bicubic"}, {"steps": 9}]})
+        found = [variant.name for variant in made]
+        assert found == [
+            "WebUI default",
+            "Latent Upscale",
+            "nearest-exact + karras",
+            "bicubic + simple",
+            "bicubic + karras",
+            "nearest-exact + simple, steps 9",
+        ]
+
+    def test_a_list_alone_goes_with_the_other_setting(self, variants):
+        made = self.make(variants, {"compare_schedulers": ["beta"]}, method="lanczos", keep_statistics=True)
+        assert made[2].settings == UpscaleSettings("lanczos", "beta", keep_statistics=True)
+
+    def test_matched_noise_adds_the_hosts_schedule_from_that_noise(self, variants):
+        made = self.make(variants, matched_noise=True)
+        assert made[1].settings == UpscaleSettings("bilinear", "karras", matched_noise=True)
+        assert len(self.make(variants, schedule="turbo", matched_noise=True)) == 2
+
+    def test_a_callers_list_can_change_afterwards(self, variants):
+        given = ["area"]
+        settings = variants.CompareSettings(compare_methods=given)
+        given.append("no such")
+        assert settings.compare_methods == ("area",)
+
+
+class TestPasting:
+    def paste(self, webui, infotext):
+        fields = {control.label: read for control, read in webui.script.infotext_fields if callable(read)}
+        labels = ("Compare", "Methods to compare", "Schedulers to compare", "Difference map")
+        return [fields[label](infotext) for label in labels]
+
+    def test_a_sheets_infotext_sets_all_controls(self, webui):
+        settings = webui.adapter("variants").CompareSettings(True, ["area", "bislerp"], (), True)
+        infotext = {**UpscaleSettings().to_infotext(), **settings.to_infotext()}
+        assert self.paste(webui, infotext) == [True, ["area", "bislerp"], [], True]
+
+    def test_a_pictures_infotext_switches_the_comparison_off(self, webui):
+        assert self.paste(webui, UpscaleSettings().to_infotext()) == [False, None, None, False]
+
+    def test_anothers_infotext_leaves_the_controls_alone(self, webui):
+        assert self.paste(webui, {"Steps": "20"}) == [None] * 4
