@@ -32,6 +32,12 @@ from torch import Tensor, nn
 
 logger = logging.getLogger("train_demo_model")
 PICTURE_SIZE = 256
+SETTLED = 0.75
+"""Share of the training after which the decoder is taught to forgive."""
+LATENT_DEVIATION = 4.0
+"""Standard deviation of the latents that the UNet sees. Stable Diffusion's is 1. This model knows so much less about
+pictures that the same noise would leave nothing of them; larger latents make a denoising strength mean about the
+same."""
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -188,11 +194,20 @@ def optimise(
 # Stages
 
 
-def autoencoder_pass(vae: AutoencoderKL, x: Tensor, noise: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Reconstruction, and the posterior's mean and log variance; ``noise`` 0 passes the mean on, 1 a sample."""
+def autoencoder_pass(
+    vae: AutoencoderKL, x: Tensor, noise: float, enlarge: str | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Reconstruction, and the posterior's mean and log variance.
+
+    ``noise`` is what the decoder must forgive, relative to the latents' deviation; ``enlarge`` names the interpolation
+    that doubles the latents before they are decoded.
+    """
     mean, logvar = vae.quant_conv(vae.encoder(x)).float().chunk(2, dim=1)
     logvar = logvar.clamp(-30, 20)
-    latent = mean + noise * (0.5 * logvar).exp() * torch.randn_like(mean)
+    spread = (0.5 * logvar).exp() + noise * mean.detach().std()
+    latent = mean + spread * torch.randn_like(mean)
+    if enlarge is not None:
+        latent = F.interpolate(latent, scale_factor=2, mode=enlarge)
     return vae.decoder(vae.post_quant_conv(latent)), mean, logvar
 
 
@@ -205,11 +220,16 @@ def train_vae(args: argparse.Namespace) -> None:
 
     def loss(rng: np.random.Generator, progress: float) -> Tensor:
         size, batch = sizes[rng.integers(len(sizes))]
-        x = crops(pictures, rng, batch, size).contiguous(memory_format=torch.channels_last)
+        # Late, the decoder learns what an upscale shows it: enlarged latents, and remains of noise.
+        enlarge = rng.choice(["nearest-exact", "bilinear"]) if progress > SETTLED and rng.random() < 0.5 else None
+        x = crops(pictures, rng, batch, size)
+        small = x if enlarge is None else F.interpolate(x, scale_factor=0.5, mode="area")
+        noise = rng.uniform(0, 0.2) if progress > SETTLED else 0
         with torch.autocast("cpu", torch.bfloat16):
-            y, mean, logvar = autoencoder_pass(vae, x, noise=float(progress > 0.3))
+            y, mean, logvar = autoencoder_pass(vae, small.contiguous(memory_format=torch.channels_last), noise, enlarge)
         divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-        return reconstruction_loss(y.float(), x) + 3e-5 * divergence
+        target = x if enlarge is None else F.interpolate(small, scale_factor=2, mode="bicubic").clamp(-1, 1)
+        return reconstruction_loss(y.float(), target) + 3e-5 * divergence
 
     optimise(args, "vae", {"vae": vae}, {"vae": Averaged(vae)}, 1e-3, loss)
 
@@ -243,7 +263,7 @@ def train_unet(args: argparse.Namespace) -> None:
     cache = args.work / "latents.safetensors"
     if not cache.exists():
         pool = encode_pool(args, prepare(vae))
-        save_file({"latents": pool, "scale": 1 / pool.std()}, cache)
+        save_file({"latents": pool, "scale": LATENT_DEVIATION / pool.std()}, cache)
     pool = load_file(cache)
     latents = pool["latents"] * pool["scale"]
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2

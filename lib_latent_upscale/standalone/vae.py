@@ -98,18 +98,22 @@ def _coded(network: nn.Module, code: Callable[[Tensor], Tensor], values: Tensor,
 
 
 @torch.no_grad()
-def encode_picture(vae: Any, picture: Tensor, cell: int) -> Tensor:
+def encode_picture(vae: Any, picture: Tensor, cell: int, seed: int | None = None) -> Tensor:
     """Latent (batch, channels, h, w) of pictures (batch, 3, height, width) in -1 to 1, sides multiples of `cell`.
 
-    Takes the mean of the autoencoder's distribution and no sample of it, so that the same picture gives the same
-    latent. In the units that the UNet works in.
+    An autoencoder gives a distribution. With a seed, each picture's latent is drawn from it with a generator of its
+    own, as the WebUI does with its global one and as this project's extension does in the WebUI: the same seed gives
+    the same latent in both. Without, the mean is taken. In the units that the UNet works in.
     """
 
     def code(part: Tensor) -> Tensor:
-        mean: Tensor = vae.encode(part.to(vae.device, vae.dtype)).latent_dist.mode()
-        return mean.float()
+        distribution = vae.encode(part.to(vae.device, vae.dtype)).latent_dist
+        return torch.cat([distribution.mean, distribution.std], dim=1).float()
 
-    latent = _coded(vae.encoder, code, picture, (cell, 1))
+    latent, deviation = _coded(vae.encoder, code, picture, (cell, 1)).chunk(2, dim=1)
+    if seed is not None:
+        draw = torch.randn(latent.shape[1:], generator=torch.Generator().manual_seed(seed))
+        latent = latent + deviation * draw.to(latent)
     scaling: float = vae.config.scaling_factor
     return (latent - (getattr(vae.config, "shift_factor", None) or 0.0)) * scaling
 

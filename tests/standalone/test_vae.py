@@ -110,3 +110,13 @@ def test_a_shift_and_scale_of_the_latents_is_undone():
     latent, moved = encode_picture(plain, picture, 8), encode_picture(shifted, picture, 8)
     assert torch.allclose(moved, (latent / 0.18215 - 0.1) * 0.5, atol=1e-5)
     assert torch.allclose(decode_latent(plain, latent, 8), decode_latent(shifted, moved, 8), atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_seed_draws_from_the_distribution_as_a_host_does_with_its_global_generator(vae):
+    picture = torch.rand(1, 3, 64, 40) * 2 - 1
+    distribution = vae.encode(picture).latent_dist
+    torch.manual_seed(5)
+    drawn = (distribution.mean + distribution.std * torch.randn(distribution.mean.shape)) * vae.config.scaling_factor
+    torch.testing.assert_close(encode_picture(vae, picture, 8, seed=5), drawn)
+    assert not torch.equal(encode_picture(vae, picture, 8, seed=6), encode_picture(vae, picture, 8, seed=5))
