@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lib_latent_upscale.interpolation import interpolate_latent
 from lib_latent_upscale.schedules import StepPlan
+from lib_latent_upscale.standalone.errors import GenerationError
 from lib_latent_upscale.standalone.geometry import Fit, fit_picture, padded_picture
 from lib_latent_upscale.standalone.models import LatentModel
 from lib_latent_upscale.standalone.prompts import Conditioning, encode_prompt
@@ -76,7 +77,7 @@ class Engine:
         """Encode pictures and prompts."""
         fit = fit_picture(pictures[0].size, generation.size, self.model.cell)
         pixels = torch.stack([_to_tensor(padded_picture(picture, fit.source, self.model.cell)) for picture in pictures])
-        latent = encode_picture(self.model.vae, pixels, self.model.cell)
+        latent = encode_picture(self.model.vae, pixels, self.model.cell, generation.seed)
         positive, negative = self._conditioning(generation)
         return Prepared(fit, latent, positive, negative, generation)
 
@@ -211,5 +212,5 @@ def _to_picture(pixels: Tensor, size: tuple[int, int]) -> Image.Image:
     """The top left `size` (width, height) of (3, height, width) in -1 to 1."""
     values = pixels[:, : size[1], : size[0]].permute(1, 2, 0).cpu()
     if not torch.isfinite(values).all():
-        raise ArithmeticError("The model returned values that are not numbers; try --dtype float32.")
+        raise GenerationError("The model returned values that are not numbers; try --dtype float32.")
     return Image.fromarray(((values + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy())
