@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
+import functools
 import importlib
 import logging
 import re
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from lib_latent_upscale import __version__
-from lib_latent_upscale.standalone.errors import InputError
+from lib_latent_upscale.standalone.errors import GenerationError, InputError
 from lib_latent_upscale.standalone.samplers import SAMPLERS
 
 __all__ = ["build_parser", "main"]
@@ -51,11 +53,24 @@ def _schedules() -> str:
     return ", ".join(_names("schedules.py", "SCHEDULES"))
 
 
+def _number(text: str) -> float | str:
+    """A number, or the text itself where it is none: the settings say what is allowed."""
+    for read in (int, float):
+        with contextlib.suppress(ValueError):
+            return read(text)
+    return text
+
+
 def _size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)x(\d+)", text.lower())
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no size: give width x height in pixels, such as 1024x1280")
     return int(match[1]), int(match[2])
+
+
+def _add_device(group: argparse._ActionsContainer) -> None:
+    group.add_argument("--device", help="as torch names it; default: the best that torch finds")
+    group.add_argument("--dtype", help="float32, float16 or bfloat16; default: float16, on the CPU float32")
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -65,8 +80,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         default="demo",
         help="demo (the default), a .safetensors checkpoint of SD 1.x, 2.x or SDXL, a diffusers folder or a hub id",
     )
-    group.add_argument("--device", help="as torch names it; default: the best that torch finds")
-    group.add_argument("--dtype", help="float32, float16 or bfloat16; default: float16, on the CPU float32")
+    _add_device(group)
 
 
 def _add_upscale(parser: argparse.ArgumentParser) -> None:
@@ -107,6 +121,22 @@ def _add_generation(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, default=1, help="seed of the noise (default 1); -1 draws one")
 
 
+_X4_MODEL = "x4-upscaler-ema.safetensors, a folder or a hub id, such as stabilityai/stable-diffusion-x4-upscaler"
+
+
+def _add_last_pass(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "x4 upscaler", "as the last pass: the result becomes 4 times larger than --size or --scale say"
+    )
+    group.add_argument("--x4", metavar="MODEL", help=f"the x4 upscaler: {_X4_MODEL}")
+    group.add_argument("--x4-prompt", metavar="TEXT", help="what the picture shows (default: empty)")
+    group.add_argument(
+        "--x4-noise-level", type=_number, metavar="N", help="0 to 349 (default 20; about 100 for generated pictures)"
+    )
+    group.add_argument("--x4-guidance-scale", type=_number, metavar="X", help="1 to 50 (default 9)")
+    group.add_argument("--x4-steps", type=_number, metavar="N", help="sampling steps (default 20)")
+
+
 def _add_quiet(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
@@ -123,10 +153,49 @@ def _upscale(commands: argparse._SubParsersAction[_Parser]) -> None:
     _add_generation(parser)
     _add_upscale(parser)
     _add_model(parser)
+    _add_last_pass(parser)
     parser.add_argument(
         "--batch-size", type=int, default=1, help="pictures of equal size to work on at once (default 1)"
     )
     _add_quiet(parser)
+
+
+def _x4(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = commands.add_parser(
+        "x4",
+        help="make a picture or a folder of pictures 4 times larger with the Stable Diffusion x4 upscaler",
+        description="Make a picture or a folder of pictures exactly 4 times larger with the Stable Diffusion x4 "
+        "upscaler, in tiles that fit the memory.",
+    )
+    parser.set_defaults(module="x4")
+    parser.add_argument("input", type=Path, metavar="IN", help="a picture, or a folder of pictures")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="OUT", help="the PNG to write, for a folder a folder; default: beside IN"
+    )
+    parser.add_argument("--model", required=True, help=_X4_MODEL)
+    _add_device(parser)
+    _add_x4_settings(parser.add_argument_group("settings"))
+    _add_quiet(parser)
+
+
+def _add_x4_settings(group: argparse._ArgumentGroup) -> None:
+    samplers = ", ".join(_names("x4_upscaler/settings.py", "SAMPLERS"))
+    add = functools.partial(group.add_argument, type=_number)
+    group.add_argument("--prompt", default="", help="what the picture shows; empty (the default) works well")
+    group.add_argument("--negative-prompt", default="", help="what it does not show")
+    add("--noise-level", default=20, metavar="N", help="0 to 349 (default 20; about 100 for generated pictures)")
+    add("--guidance-scale", default=9.0, metavar="X", help="1 to 50 (default 9); 1 halves the time")
+    add("--steps", default=20, metavar="N", help="sampling steps (default 20)")
+    group.add_argument("--sampler", default="DPM++ 2M", metavar="NAME", help=f"{samplers} (default DPM++ 2M)")
+    group.add_argument("--scheduler", default="simple", metavar="NAME", help=f"sigma schedule: {_schedules()}")
+    add("--seed", default=1, metavar="N", help="seed of the noise (default 1); -1 draws one")
+    add("--tile", default=0, metavar="N", help="side of a tile in pixels of IN, 32 to 2048 in steps of 8; 0: automatic")
+    group.add_argument(
+        "--colour-guard",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="the result keeps the colours of the picture (default)",
+    )
 
 
 def _compare(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -182,7 +251,7 @@ def _schedules_command(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 def _app(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = commands.add_parser("app", help="a page in the browser", description="The same in a page (Gradio).")
-    parser.set_defaults(module="app")
+    parser.set_defaults(module="app", quiet=False)
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: only this machine)"
     )
@@ -196,7 +265,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="latent-upscale", description="Enlarge pictures in the latent space of Stable Diffusion.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    for add in (_upscale, _compare, _schedules_command, _app):
+    for add in (_upscale, _x4, _compare, _schedules_command, _app):
         add(commands)
     return parser
 
@@ -228,6 +297,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say("stopped; nothing half-finished was written.")
         return EXIT_INTERRUPTED
+    except (GenerationError, OSError) as error:  # OSError: the disk is full, a network folder is gone
+        _say(str(error))
+        return EXIT_FAILED
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not _MEMORY.search(str(error)):
             raise

@@ -75,15 +75,27 @@ def load_engine(arguments: argparse.Namespace) -> Engine:
     from lib_latent_upscale.standalone.engine import Engine
     from lib_latent_upscale.standalone.models import load_model
 
-    return Engine(load_model(arguments.model, device=arguments.device, dtype=arguments.dtype))
+    with _notice("Loading the model ...", quiet=arguments.quiet):
+        return Engine(load_model(arguments.model, device=arguments.device, dtype=arguments.dtype))
 
 
 @contextmanager
-def progress_bar(description: str, *, quiet: bool, leave: bool = False) -> Iterator[Callable[[int, int], None]]:
+def _notice(text: str, *, quiet: bool) -> Iterator[None]:
+    """A line on stderr that is gone when the work is done."""
+    from tqdm import tqdm
+
+    with tqdm(desc=text, bar_format="{desc}", disable=quiet, leave=False):
+        yield
+
+
+@contextmanager
+def progress_bar(
+    description: str, *, quiet: bool, leave: bool = False, unit: str = "step"
+) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr for one run; yields `progress(done, total)`."""
     from tqdm import tqdm
 
-    with tqdm(desc=description, disable=quiet, leave=leave, unit="step") as bar:
+    with tqdm(desc=description, disable=quiet, leave=leave, unit=unit) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total

@@ -55,13 +55,14 @@ class Picture:
         return dressed
 
 
-def load_picture(path: Path) -> Picture:
+def load_picture(path: Path, smallest: int = SMALLEST_SIDE) -> Picture:
     """Read a picture in any mode that Pillow knows; of several frames, the first.
 
-    Raises InputError for what is not a picture, empty, truncated, or too small or large to work on.
+    Raises InputError for what is not a picture, empty, truncated, with a side below `smallest` pixels, or too large to
+    work on.
     """
     image = _open(path)
-    check_size(*image.size, what=f"{path}: a picture of")
+    check_size(*image.size, what=f"{path}: a picture of", smallest=smallest)
     try:
         image.load()
         image = ImageOps.exif_transpose(image)

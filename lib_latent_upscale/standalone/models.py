@@ -17,7 +17,17 @@ from torch import Tensor
 from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.standalone.prompts import TextEncoder
 
-__all__ = ["DEMO", "DTYPES", "LatentModel", "best_device", "checked_source", "load_model", "model_name"]
+__all__ = [
+    "DEMO",
+    "DTYPES",
+    "LatentModel",
+    "best_device",
+    "checked_device",
+    "checked_source",
+    "load_model",
+    "model_name",
+    "number_format",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -110,14 +120,15 @@ def load_model(source: str, *, device: str | None = None, dtype: str | None = No
     Raises InputError for what is missing, damaged, a pickle (which could run code), or no such model.
     """
     target = checked_device(device or best_device())
-    number = _number_format(dtype or ("float32" if target.type == "cpu" else "float16"))
+    number = number_format(dtype or ("float32" if target.type == "cpu" else "float16"))
     pipeline = _load_pipeline(source, number)
     model = _from_pipeline(model_name(source), pipeline)
     _place(model, target)
     return model
 
 
-def _number_format(name: str) -> torch.dtype:
+def number_format(name: str) -> torch.dtype:
+    """The number format of this name; InputError with the known names where there is none."""
     if name not in DTYPES:
         raise InputError(f"Unknown dtype {name!r}; known are: {', '.join(DTYPES)}.")
     return DTYPES[name]

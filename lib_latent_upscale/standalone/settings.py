@@ -13,14 +13,18 @@ from lib_latent_upscale.schedules import MAX_STEPS
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.standalone.samplers import sampler_named
+from lib_latent_upscale.x4_upscaler import X4_MODEL_LABEL, X4Settings
 
 __all__ = [
     "LARGEST_SIDE",
     "SMALLEST_SIDE",
     "GenerationSettings",
+    "add_labels",
     "check_size",
     "parse_parameters",
+    "read_x4",
     "write_parameters",
+    "x4_labels",
 ]
 
 SMALLEST_SIDE = 16
@@ -42,11 +46,11 @@ def _check_range(name: str, value: float, lowest: float, highest: float) -> None
         raise InputError(f"{name} {value} is out of range: allowed is {lowest} to {highest}.")
 
 
-def check_size(width: int, height: int, what: str = "Size") -> None:
+def check_size(width: int, height: int, what: str = "Size", smallest: int = SMALLEST_SIDE) -> None:
     """Raise InputError for a size that is too small or too large to work on."""
-    if not (SMALLEST_SIDE <= width <= LARGEST_SIDE and SMALLEST_SIDE <= height <= LARGEST_SIDE):
+    if not (smallest <= width <= LARGEST_SIDE and smallest <= height <= LARGEST_SIDE):
         raise InputError(
-            f"{what} {width}x{height} is out of range: each side may be {SMALLEST_SIDE} to {LARGEST_SIDE} pixels."
+            f"{what} {width}x{height} is out of range: each side may be {smallest} to {LARGEST_SIDE} pixels."
         )
 
 
@@ -67,6 +71,9 @@ class GenerationSettings:
     denoising_strength: float = 0.5
     model: str = "demo"
     upscale: UpscaleSettings = field(default_factory=UpscaleSettings)
+    x4: X4Settings | None = None
+    """Of the x4 upscaler as the last pass, where there was one; the picture is then four times `size`."""
+    x4_model: str = ""
 
     def __post_init__(self) -> None:
         check_size(self.width, self.height)
@@ -106,10 +113,49 @@ def write_parameters(generation: GenerationSettings) -> str:
         "RNG": "CPU",
         "Script": SCRIPT,
         **generation.upscale.to_infotext(),
+        **({} if generation.x4 is None else x4_labels(generation.x4, generation.x4_model)),
     }
     negative = f"Negative prompt: {generation.negative_prompt}" if generation.negative_prompt else ""
-    last = ", ".join(f"{label}: {_quoted(value)}" for label, value in values.items())
-    return "\n".join(part for part in (generation.prompt, negative, last) if part)
+    return "\n".join(part for part in (generation.prompt, negative, _joined(values)) if part)
+
+
+def _joined(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{label}: {_quoted(value)}" for label, value in values.items())
+
+
+def x4_labels(settings: X4Settings, model: str) -> dict[str, str]:
+    """Labels and values of a pass of the x4 upscaler."""
+    return {X4_MODEL_LABEL: model, **settings.to_infotext()}
+
+
+def add_labels(text: str, labels: Mapping[str, object]) -> str:
+    """A `parameters` text with `labels` at the end of its last line, in place of those that it has.
+
+    As in the WebUI, a last line of less than three labels is a prompt.
+    """
+    *lines, last = text.strip("\n").split("\n")
+    if len(PARAMETER.findall(last)) < 3:
+        lines, last = [*lines, last], ""
+    kept = PARAMETER.sub(lambda match: "" if match[1] in labels else match[0], last).strip(", ")
+    return "\n".join(filter(None, [*lines, ", ".join(filter(None, [kept, _joined(labels)]))]))
+
+
+def read_x4(text: str) -> tuple[str, X4Settings] | None:
+    """Model and settings of the x4 upscaler in a `parameters` text, None without; InputError for a bad value."""
+    return _x4(_labels(text.strip("\n").rpartition("\n")[2]))
+
+
+def _x4(values: Mapping[str, str]) -> tuple[str, X4Settings] | None:
+    if X4_MODEL_LABEL not in values:
+        return None
+    try:
+        return values[X4_MODEL_LABEL], X4Settings.from_infotext(values)
+    except ValueError as error:
+        raise InputError(f"The settings of the x4 upscaler cannot be read: {error}") from error
+
+
+def _labels(line: str) -> dict[str, str]:
+    return {label: _unquoted(value) for label, value in PARAMETER.findall(line)}
 
 
 def _unquoted(text: str) -> str:
@@ -135,7 +181,7 @@ def parse_parameters(text: str) -> GenerationSettings:
     neither. Raises InputError where the text names no size or a value is not valid.
     """
     *lines, last = text.strip("\n").split("\n")
-    values = {label: _unquoted(value) for label, value in PARAMETER.findall(last)}
+    values = _labels(last)
     prompt, negative = _split_prompts(lines)
     size = re.fullmatch(r"(\d+)x(\d+)", values.get("Size", ""))
     if size is None:
@@ -145,8 +191,16 @@ def parse_parameters(text: str) -> GenerationSettings:
         upscale = UpscaleSettings.from_infotext(values)
     except ValueError as error:
         raise InputError(f"The generation parameters cannot be read: {error}") from error
+    x4_model, x4 = _x4(values) or ("", None)
     return GenerationSettings(
-        width=int(size[1]), height=int(size[2]), prompt=prompt, negative_prompt=negative, upscale=upscale, **numbers
+        width=int(size[1]),
+        height=int(size[2]),
+        prompt=prompt,
+        negative_prompt=negative,
+        upscale=upscale,
+        x4=x4,
+        x4_model=x4_model,
+        **numbers,
     )
 
 

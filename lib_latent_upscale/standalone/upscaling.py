@@ -22,8 +22,9 @@ from lib_latent_upscale.standalone.images import (
     load_picture,
     save_png,
 )
-from lib_latent_upscale.standalone.models import model_name
+from lib_latent_upscale.standalone.models import checked_source, model_name
 from lib_latent_upscale.standalone.settings import GenerationSettings, write_parameters
+from lib_latent_upscale.standalone.x4 import FACTOR, LastPass, load_last_pass, x4_settings
 
 __all__ = ["run"]
 
@@ -32,6 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the subcommand; 1 where some of a folder's pictures could not be used."""
     if arguments.batch_size < 1:
         raise InputError(f"Batch size {arguments.batch_size} is out of range: allowed is 1 or more.")
+    x4_settings(arguments)
     arguments.model_name = model_name(arguments.model)
     return _folder(arguments) if arguments.input.is_dir() else _single(arguments)
 
@@ -39,28 +41,46 @@ def run(arguments: argparse.Namespace) -> int:
 def _single(arguments: argparse.Namespace) -> int:
     picture = load_picture(arguments.input)
     generation = _generation(arguments, picture.size)
-    output = arguments.output or _beside(arguments.input, generation)
+    output = arguments.output or _beside(arguments.input, generation, enlarged=arguments.x4 is not None)
     check_output(output, arguments.input)
-    engine = load_engine(arguments)
-    _upscale(engine, {output: picture}, generation, quiet=arguments.quiet)
-    return 0
+    engine, last = _load(arguments)
+    _upscale(engine, {output: picture}, generation, last, quiet=arguments.quiet)
+    return int(last is not None and last.failed)
+
+
+def _load(arguments: argparse.Namespace) -> tuple[Engine, LastPass | None]:
+    """The engine and the pass after it; a model that does not exist ends here, before the other one is read."""
+    checked_source(arguments.model)
+    last = load_last_pass(arguments)
+    return load_engine(arguments), last
 
 
 def _generation(arguments: argparse.Namespace, size: tuple[int, int]) -> GenerationSettings:
     return replace(generation_settings(arguments, size), model=arguments.model_name)
 
 
-def _beside(source: Path, generation: GenerationSettings) -> Path:
-    return source.with_name(f"{source.stem}-{generation.width}x{generation.height}.png")
+def _beside(source: Path, generation: GenerationSettings, *, enlarged: bool) -> Path:
+    width, height = (side * FACTOR if enlarged else side for side in generation.size)
+    return source.with_name(f"{source.stem}-{width}x{height}.png")
 
 
-def _upscale(engine: Engine, pictures: dict[Path, Picture], generation: GenerationSettings, *, quiet: bool) -> None:
+def _upscale(
+    engine: Engine,
+    pictures: dict[Path, Picture],
+    generation: GenerationSettings,
+    last: LastPass | None,
+    *,
+    quiet: bool,
+) -> None:
     """Upscale pictures of one size and write them to their paths."""
     with progress_bar(", ".join(path.name for path in pictures), quiet=quiet, leave=len(pictures) == 1) as progress:
         done = engine.upscale([picture.rgb for picture in pictures.values()], generation, progress)
     for (path, picture), result in zip(pictures.items(), done.pictures, strict=True):
-        save_png(picture.dressed(result), path, write_parameters(generation), picture.icc_profile)
+        final, made_with = last(result, generation, path, engine.model) if last else (result, generation)
+        save_png(picture.dressed(final), path, write_parameters(made_with), picture.icc_profile)
         sys.stdout.write(f"{path}\n")
+    if last and last.interrupted:
+        raise KeyboardInterrupt
 
 
 def _folder(arguments: argparse.Namespace) -> int:
@@ -71,15 +91,15 @@ def _folder(arguments: argparse.Namespace) -> int:
     failures: dict[Path, str] = {}
     groups = _by_size(sources, failures)
     plans = {size: _generation(arguments, size) for size in groups}  # bad settings end here, before any work
-    engine = load_engine(arguments)
+    engine, last = _load(arguments)
     folder.mkdir(exist_ok=True)
     with tqdm(total=len(sources), initial=len(failures), desc=folder.name, disable=arguments.quiet, unit="pic") as bar:
         for size, batch in _batches(groups, arguments.batch_size):
             pictures = _loaded(batch, outputs, failures)
             if pictures:
-                _upscale(engine, pictures, plans[size], quiet=arguments.quiet)
+                _upscale(engine, pictures, plans[size], last, quiet=arguments.quiet)
             bar.update(len(batch))
-    return report_failures(failures, len(sources))
+    return report_failures(failures, len(sources)) or int(last is not None and last.failed)
 
 
 def _by_size(sources: list[Path], failures: dict[Path, str]) -> dict[tuple[int, int], list[Path]]:

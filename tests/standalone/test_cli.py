@@ -213,6 +213,17 @@ def test_out_of_memory_is_a_sentence(picture_file, sd1_folder, capsys, monkeypat
     assert "out of memory; try a smaller --size" in capsys.readouterr().err
 
 
+def test_a_full_disk_is_a_sentence(picture_file, sd1_folder, capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    before = tree(picture_file.parent)
+    assert upscale(picture_file, sd1_folder) == 1
+    assert "No space left" in capsys.readouterr().err
+    assert tree(picture_file.parent) == before
+
+
 def test_other_errors_are_not_hidden(picture_file, sd1_folder, monkeypatch):
     def fault(*_):
         raise RuntimeError("a fault of ours")
