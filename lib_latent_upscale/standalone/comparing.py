@@ -32,7 +32,7 @@ from lib_latent_upscale.standalone.common import generation_settings, load_engin
 from lib_latent_upscale.standalone.engine import Engine, Prepared
 from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.standalone.images import Picture, check_output, load_picture, save_png, written_whole
-from lib_latent_upscale.standalone.models import model_name
+from lib_latent_upscale.standalone.models import checked_source, model_name
 from lib_latent_upscale.standalone.samplers import sampler_named
 from lib_latent_upscale.standalone.settings import GenerationSettings, write_parameters
 
@@ -210,6 +210,7 @@ class _Files:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
+    checked_source(arguments.model)
     picture = load_picture(arguments.input)
     base = replace(generation_settings(arguments, picture.size), model=model_name(arguments.model))
     variants = [*default_variants(base), *(parse_variant(text, base) for text in arguments.variant)]

@@ -17,7 +17,7 @@ INPUTS = Inputs(2, "bislerp", "karras", True, False, False, "DPM++ 2M", 2, 0.5, 
 
 @pytest.fixture
 def page(tmp_path, sd1_folder):
-    return Page(argparse.Namespace(model=str(sd1_folder), device="cpu", dtype=None), tmp_path)
+    return Page(argparse.Namespace(model=str(sd1_folder), device="cpu", dtype=None, quiet=True), tmp_path)
 
 
 def test_the_page_upscales_and_plots(page, picture_file):

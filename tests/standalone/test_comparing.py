@@ -153,3 +153,12 @@ def test_bad_input_ends_before_any_work(picture_file, sd1_folder, tmp_path, caps
 def test_a_reference_of_another_size_is_refused_with_the_size_to_give(picture_file, sd1_folder, tmp_path, capsys):
     assert command(picture_file, sd1_folder, tmp_path / "sheet.png", "--reference", str(picture_file)) == 2
     assert "give --size 128x96" in capsys.readouterr().err
+
+
+def test_settings_that_are_the_webuis_default_compare_nothing_and_say_so(engine, photo):
+    base = replace(BASE, upscale=UpscaleSettings("bilinear", "automatic", exact_steps=False))
+    picture = Picture(photo)
+    entries = compare(engine, picture, default_variants(base), base)
+    panels, _ = comparing.make_panels(picture, entries)
+    assert [panel.name for panel in panels] == ["Input", "Picture resized", "WebUI default"]
+    assert "the same as Latent Upscale" in "\n".join(panels[-1].notes)

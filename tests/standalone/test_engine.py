@@ -13,6 +13,7 @@ from lib_latent_upscale.interpolation import interpolate_latent
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone import engine as engine_module
 from lib_latent_upscale.standalone.engine import Engine
+from lib_latent_upscale.standalone.errors import GenerationError
 from lib_latent_upscale.standalone.models import load_model
 from lib_latent_upscale.standalone.settings import GenerationSettings
 from tests.standalone import tiny_model
@@ -129,7 +130,7 @@ def test_progress_counts_the_steps_that_run(engine, photo):
 
 def test_values_that_are_no_numbers_are_an_error_not_a_black_picture(engine, photo, monkeypatch):
     monkeypatch.setattr(engine_module, "decode_latent", lambda *_: torch.full((1, 3, 64, 96), torch.nan))
-    with pytest.raises(ArithmeticError, match="float32"):
+    with pytest.raises(GenerationError, match="float32"):
         engine.upscale([photo], SMALL)
 
 
