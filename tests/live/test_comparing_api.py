@@ -102,6 +102,13 @@ class TestWhatComesBack:
 
 
 class TestWhatIsCompared:
+    def test_every_control_is_described(self, webui):
+        info = next(s for s in webui.call("/sdapi/v1/script-info") if s["name"] == "latent upscale")
+        described = [(one["label"], one["value"]) for one in info["args"][5:]]
+        names = ("Compare", "Methods to compare", "Schedulers to compare", "Difference map")
+        assert described == list(zip(names, (False, [], [], False), strict=True))
+        assert [one["choices"] for one in info["args"][6:8]] == [one["choices"] for one in info["args"][:2]]
+
     def test_without_a_choice_the_default_and_ours(self, webui, picture):
         assert list(variants(webui.ours(picture, {"compare": True}))) == ["WebUI default", "Latent Upscale"]
 
