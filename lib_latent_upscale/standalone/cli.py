@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from lib_latent_upscale import __version__
-from lib_latent_upscale.standalone.errors import GenerationError, InputError
+from lib_latent_upscale.standalone.errors import GenerationError, InputError, is_out_of_memory
 from lib_latent_upscale.standalone.samplers import SAMPLERS
 
 __all__ = ["build_parser", "main"]
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
-_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|failed to allocate", re.IGNORECASE)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -301,7 +300,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(str(error))
         return EXIT_FAILED
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not _MEMORY.search(str(error)):
+        if not is_out_of_memory(error):
             raise
         _say("out of memory; try a smaller --size or --scale, --batch-size 1, --dtype float16, or --device cpu.")
         return EXIT_FAILED

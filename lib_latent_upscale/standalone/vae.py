@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lib_latent_upscale.standalone.errors import is_out_of_memory
 from lib_latent_upscale.tiling import Tile, TileBlend, tile_grid
 
 __all__ = ["TILE", "decode_latent", "encode_picture"]
 
-TILE = 96
-"""Latent cells of a side (768 pixels) up to which nothing is tiled."""
-_OVERLAP = 16
-"""Latent cells by which tiles overlap: the farther from its own picture, the less a value counts."""
+logger = logging.getLogger(__name__)
+
+TILE = 128
+"""Latent cells of a side (1024 pixels) up to which nothing is tiled while the memory suffices."""
+_SMALLEST_TILE = 32
+"""Latent cells of a side below which tiles make no sense."""
 _SAMPLES = 3
-"""Samples in each direction that the shared statistics come from; together they are as large as one tile."""
+"""Samples in each direction that the shared statistics come from, each a quarter of a tile long."""
 
 
 class _SharedNorm:
@@ -63,38 +68,50 @@ def _shared_statistics(network: nn.Module) -> Iterator[None]:
             del norm.forward
 
 
-def _samples(size: tuple[int, int]) -> list[Tile]:
+def _samples(size: tuple[int, int], tile: int) -> list[Tile]:
     """Squares spread evenly over a latent of `size` (height, width), at its own scale."""
-    side = min(TILE // _SAMPLES, *size)
+    side = min(tile // 4, *size)
     rows, columns = ([round(index * (length - side) / (_SAMPLES - 1)) for index in range(_SAMPLES)] for length in size)
     return [Tile(slice(row, row + side), slice(column, column + side)) for row in rows for column in columns]
 
 
-def _tiled(
-    network: nn.Module,
-    code: Callable[[Tensor], Tensor],
-    values: Tensor,
-    cells: tuple[int, int],
-    factors: tuple[int, int],
-) -> Tensor:
-    """Run `code` on tiles of one picture or latent and blend the results.
+@dataclass(frozen=True)
+class _Coder:
+    """The encoder or the decoder of an autoencoder."""
 
-    `cells` is the latent's size; `factors` says how many values of the input and of the output one cell covers.
-    """
-    inward, outward = factors
-    blend = TileBlend((cells[0] * outward, cells[1] * outward), _OVERLAP * outward)
-    with _shared_statistics(network):
-        code(torch.cat([sample.scaled(inward).cut(values) for sample in _samples(cells)]))
-        for tile in tile_grid(cells, TILE, _OVERLAP):
-            blend.add(tile.scaled(outward), code(tile.scaled(inward).cut(values)))
-    return blend.mean()
+    network: nn.Module
+    code: Callable[[Tensor], Tensor]
+    inward: int
+    """Values of a side of the input that one latent cell covers."""
+    outward: int
+    """The same of the output."""
 
+    def __call__(self, values: Tensor) -> Tensor:
+        """Code a batch, in tiles where it is large, in smaller ones where the memory does not suffice."""
+        return self._within_memory(values, TILE)
 
-def _coded(network: nn.Module, code: Callable[[Tensor], Tensor], values: Tensor, factors: tuple[int, int]) -> Tensor:
-    cells = values.shape[-2] // factors[0], values.shape[-1] // factors[0]
-    if max(cells) <= TILE:
-        return code(values)
-    return torch.cat([_tiled(network, code, single[None], cells, factors) for single in values])
+    def _within_memory(self, values: Tensor, tile: int) -> Tensor:
+        cells = values.shape[-2] // self.inward, values.shape[-1] // self.inward
+        try:
+            if max(cells) <= tile:
+                return self.code(values)
+            return torch.cat([self._tiled(single[None], cells, tile) for single in values])
+        except RuntimeError as error:
+            if tile <= _SMALLEST_TILE or not is_out_of_memory(error):
+                raise
+        logger.info("Too little memory for tiles of %d cells: trying half as long ones.", tile)
+        return self._within_memory(values, tile // 2)  # outside of except: the error holds on to the memory
+
+    def _tiled(self, values: Tensor, cells: tuple[int, int], tile: int) -> Tensor:
+        """Code tiles of one picture or latent and blend the results."""
+        overlap = tile // 8
+        blend = TileBlend((cells[0] * self.outward, cells[1] * self.outward), overlap * self.outward)
+        with _shared_statistics(self.network):
+            samples = _samples(cells, tile)
+            self.code(torch.cat([sample.scaled(self.inward).cut(values) for sample in samples]))
+            for part in tile_grid(cells, tile, overlap, multiple=1):
+                blend.add(part.scaled(self.outward), self.code(part.scaled(self.inward).cut(values)))
+        return blend.mean()
 
 
 @torch.no_grad()
@@ -110,7 +127,7 @@ def encode_picture(vae: Any, picture: Tensor, cell: int, seed: int | None = None
         distribution = vae.encode(part.to(vae.device, vae.dtype)).latent_dist
         return torch.cat([distribution.mean, distribution.std], dim=1).float()
 
-    latent, deviation = _coded(vae.encoder, code, picture, (cell, 1)).chunk(2, dim=1)
+    latent, deviation = _Coder(vae.encoder, code, cell, 1)(picture).chunk(2, dim=1)
     if seed is not None:
         draw = torch.randn(latent.shape[1:], generator=torch.Generator().manual_seed(seed))
         latent = latent + deviation * draw.to(latent)
@@ -127,4 +144,4 @@ def decode_latent(vae: Any, latent: Tensor, cell: int) -> Tensor:
         return decoded.float()
 
     unscaled = latent / vae.config.scaling_factor + (getattr(vae.config, "shift_factor", None) or 0.0)
-    return _coded(vae.decoder, code, unscaled, (1, cell))
+    return _Coder(vae.decoder, code, 1, cell)(unscaled)

@@ -25,7 +25,6 @@ def vae():
 def small_tiles(monkeypatch):
     """Tiles as they are, only smaller, so that a small latent needs several."""
     monkeypatch.setattr(vae_module, "TILE", 16)
-    monkeypatch.setattr(vae_module, "_OVERLAP", 8)
 
 
 def smooth_latent(height, width, kind):
@@ -45,7 +44,7 @@ def steps(picture):
 def test_no_step_at_a_tile_border_of_a_decoded_picture(vae, small_tiles, kind):
     """Columns repeat with the decoder's period of 8; borders must not step out of what other columns do."""
     latent = smooth_latent(16, 40, kind)
-    grid = vae_module.tile_grid((16, 40), 16, 8)
+    grid = vae_module.tile_grid((16, 40), 16, 2, multiple=1)
     assert len(grid) > 2
     decoded = decode_latent(vae, latent, 8)
     change = steps(decoded)[32:-32]
@@ -88,6 +87,35 @@ def test_tiled_batches_are_their_pictures(vae, small_tiles):
     both = decode_latent(vae, latent, 8)
     assert both.shape == (2, 3, 160, 160)
     assert torch.allclose(both[1], decode_latent(vae, latent[1:], 8)[0], atol=1e-5)
+
+
+def test_where_the_memory_does_not_suffice_smaller_tiles_are_tried(monkeypatch):
+    """A device that holds 20 x 20 cells at once, and a picture of 48 x 48."""
+    monkeypatch.setattr(vae_module, "_SMALLEST_TILE", 8)
+    sizes = []
+
+    def code(part):
+        sizes.append(part.shape[-1])
+        if part.shape[-1] > 20:
+            raise RuntimeError("accelerator out of memory. Tried to allocate 9 GiB")
+        return part * 2
+
+    latent = torch.randn(1, 4, 48, 48)
+    coder = vae_module._Coder(nn.Identity(), code, 1, 1)
+    assert torch.allclose(coder._within_memory(latent, 64), latent * 2, atol=1e-6)
+    assert sizes[0] == 48
+    assert max(sizes[sizes.index(26) + 1 :]) <= 20, "after the attempt with tiles of 26 of 32 allowed cells"
+    monkeypatch.setattr(vae_module, "_SMALLEST_TILE", 32)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        coder._within_memory(latent, 64)
+
+
+def test_other_faults_of_a_network_are_not_taken_for_a_lack_of_memory():
+    def code(_):
+        raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        vae_module._Coder(nn.Identity(), code, 1, 1)(torch.zeros(1, 4, 8, 8))
 
 
 def test_the_encode_is_the_same_each_time(vae):
