@@ -126,7 +126,15 @@ def webui() -> Iterator[WebUI]:
     host.call("/sdapi/v1/options", {name: before[name] for name in RESTORED})
 
 
-RESTORED = ("img2img_fix_steps", "img2img_color_correction", "always_discard_next_to_last_sigma", "sd_model_checkpoint")
+RESTORED = (
+    "CLIP_stop_at_last_layers",
+    "always_discard_next_to_last_sigma",
+    "img2img_color_correction",
+    "img2img_fix_steps",
+    "sd_model_checkpoint",
+    "sigma_max",
+    "sigma_min",
+)
 
 
 @pytest.fixture(scope="session")
