@@ -114,7 +114,6 @@ class LatentUpscale:
             extra["Size"] = f"{self.size[0]}x{self.size[1]}"
         if self.settings.scheduler != AUTOMATIC:
             extra["Schedule type"] = None  # the host leaves out what is None; its own schedule does not run
-            extra.update(host.schedule_options()[1])
         return extra
 
     def _note(self, text: str) -> None:
@@ -233,7 +232,8 @@ class LatentUpscale:
         The host asks for one step more for samplers whose penultimate sigma it then drops.
         """
         table = host.model_sigmas(self._p)
-        options = host.schedule_options()[0]
+        options, written = host.schedule_options()
+        self._p.extra_generation_params.update(written)  # not earlier: the host has applied `override_settings` by now
         if not self.settings.matched_noise:
             return get_sigmas(self.settings.scheduler, steps, table, **options)
         return self._matched_sigmas(steps, table, options)

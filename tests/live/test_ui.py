@@ -167,7 +167,8 @@ def test_an_xyz_grid(page):
     assert "nearest-exact" in " ".join(tokens.all_inner_texts())
     page.generate()
     grid = next(result for result in page.results if result.width >= 9 * 128)
-    assert "Script: X/Y/Z plot, X Type: [Latent Upscale] Method" in grid.info["parameters"]
+    assert "Script: X/Y/Z plot" in grid.info["parameters"]
+    assert "X Type: [Latent Upscale] Method" in grid.info["parameters"]
 
 
 def test_a_wrong_value_is_said(page):
