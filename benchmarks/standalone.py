@@ -150,8 +150,8 @@ def table(results: dict[int, dict[str, Figures | str]], options: argparse.Namesp
     threads = os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())
     return (
         f"# `upscale`: time and memory beside diffusers\n\n{lines}\n\n"
-        f"Model {Path(options.model).name}, {options.steps} steps of Euler a with guidance, fastest of {options.repeats}; seconds "
-        "are the processor's where the device is one. Memory is the peak of the whole process. "
+        f"Model {Path(options.model).name}, {options.steps} steps of Euler a with guidance, fastest of "
+        f"{options.repeats}; seconds are the processor's where the device is one. Memory is the whole process's peak. "
         f"Device {best_device()}, {threads} threads, {platform.system()} {platform.machine()}, "
         f"torch {torch.__version__}, diffusers {diffusers.__version__}.\n"
     )

@@ -35,13 +35,13 @@ def test_the_round_trip_keeps_a_photograph(demo_engine, photograph):
     assert peak_signal_noise_ratio(np.asarray(photograph) / 255.0, pixels, data_range=1) > 20
 
 
-@pytest.mark.parametrize("sigma", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize(("sigma", "left"), [(0.5, 0.8), (1.0, 0.6), (2.0, 0.5)])
 @torch.no_grad()
-def test_denoising_brings_latents_closer_to_the_truth(demo_engine, photograph, sigma):
+def test_denoising_brings_latents_closer_to_the_truth(demo_engine, photograph, sigma, left):
     prepared = demo_engine.prepare([photograph], generation())
     noise = torch.randn(prepared.latent.shape, generator=torch.Generator().manual_seed(3))
     cleaned = demo_engine.denoiser(prepared, generation())(prepared.latent + sigma * noise, torch.tensor([sigma]))
-    assert (cleaned - prepared.latent).square().mean() < 0.6 * sigma**2
+    assert (cleaned - prepared.latent).square().mean() < left * sigma**2
 
 
 @torch.no_grad()
