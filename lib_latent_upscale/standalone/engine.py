@@ -165,7 +165,7 @@ class _Unet(torch.nn.Module):
         if cond.pooled is not None:
             added = {"text_embeds": cond.pooled.to(unet.dtype), "time_ids": self._time_ids(latent)}
         predicted: Tensor = unet(
-            latent.to(unet.dtype),
+            latent.to(unet.dtype, memory_format=torch.channels_last),
             timestep,
             encoder_hidden_states=cond.tokens.to(unet.dtype),
             added_cond_kwargs=added,
