@@ -131,6 +131,7 @@ RESTORED = (
     "always_discard_next_to_last_sigma",
     "img2img_color_correction",
     "img2img_fix_steps",
+    "randn_source",
     "sd_model_checkpoint",
     "sigma_max",
     "sigma_min",
