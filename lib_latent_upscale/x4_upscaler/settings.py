@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from lib_latent_upscale.checks import (
+    Check,
+    Name,
+    Number,
+    Whole,
+    check_all,
+    check_bool,
+    check_known,
+    check_text,
+    read_infotext,
+)
 from lib_latent_upscale.schedules import MAX_STEPS, SCHEDULES
 from lib_latent_upscale.x4_upscaler.errors import X4Error
 
@@ -108,16 +119,14 @@ class X4Settings:
     """Side of a tile for decoding, like `tile`; 0 chooses."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            _CHECKS[field.name](field.name, getattr(self, field.name))
+        with _as_x4_error():
+            check_all(self, _CHECKS)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> X4Settings:
         """Settings from names and values; absent ones take the default, unknown ones are an X4Error."""
-        known = [field.name for field in fields(cls)]
-        unknown = [name for name in values if name not in known]
-        if unknown:
-            raise X4Error(f"unknown x4 settings {unknown}; known are: {', '.join(known)}")
+        with _as_x4_error():
+            check_known(values, cls, "x4 settings")
         return cls(**values)
 
     def to_infotext(self) -> dict[str, str]:
@@ -131,93 +140,32 @@ class X4Settings:
 
         Raises X4Error for a value that is not allowed; the message names the label.
         """
-        given = [(field, label) for field, label in X4_INFOTEXT_LABELS if label in infotext]
-        return cls(**{field: _parse(field, label, infotext[label]) for field, label in given})
+        with _as_x4_error():
+            return cls(**read_infotext(cls, X4_INFOTEXT_LABELS, _CHECKS, infotext))
 
 
-def _parse(field: str, label: str, value: object) -> Any:
-    """A value of infotext as its field's type, checked here so that an error can name its label."""
-    if isinstance(value, str):
-        value = _READ[type(getattr(X4Settings, field))](value.strip())
+@contextmanager
+def _as_x4_error() -> Iterator[None]:
+    """Give a check's ValueError the kind that callers of this package catch."""
     try:
-        _CHECKS[field](field, value)
-    except X4Error as error:
-        raise X4Error(f"{label}: {error}") from None
-    return value
+        yield
+    except ValueError as error:
+        raise X4Error(str(error)) from None
 
 
-def _read_number(text: str) -> object:
-    """An int or a float where `text` is one, else `text`, which the field's check refuses by name."""
-    try:
-        number = float(text)
-    except ValueError:
-        return text
-    return int(text) if text.lstrip("+-").isdigit() else number
+_TILE = Whole(SMALLEST_TILE, LARGEST_TILE, 8, (AUTOMATIC_TILE,))
 
-
-def _read_bool(text: str) -> object:
-    return {"true": True, "false": False}.get(text.lower(), text)
-
-
-_READ: Mapping[type, Any] = {str: str, int: _read_number, float: _read_number, bool: _read_bool}
-
-
-def _check_text(field: str, value: object) -> None:
-    if not isinstance(value, str):
-        raise X4Error(f"{field} is {value!r}; a text is needed")
-
-
-def _check_bool(field: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise X4Error(f"{field} is {value!r}; choose True or False")
-
-
-@dataclass(frozen=True)
-class _Name:
-    allowed: tuple[str, ...]
-
-    def __call__(self, field: str, value: object) -> None:
-        if not isinstance(value, str) or value not in self.allowed:
-            raise X4Error(f"{field} is {value!r}; choose one of: {', '.join(self.allowed)}")
-
-
-@dataclass(frozen=True)
-class _Whole:
-    lowest: int
-    highest: int
-    step: int = 1
-    extra: tuple[int, ...] = ()
-
-    def __call__(self, field: str, value: object) -> None:
-        if isinstance(value, int) and not isinstance(value, bool) and self._allows(value):
-            return
-        unit = f" in steps of {self.step}" if self.step > 1 else ""
-        extra = "".join(f", or {number}" for number in self.extra)
-        raise X4Error(f"{field} is {value!r}; an integer from {self.lowest} to {self.highest}{unit}{extra} is needed")
-
-    def _allows(self, value: int) -> bool:
-        return value in self.extra or (self.lowest <= value <= self.highest and value % self.step == 0)
-
-
-def _check_guidance(field: str, value: object) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not 1 <= float(value) <= 50:  # type: ignore[arg-type]
-        raise X4Error(f"{field} is {value!r}; a number from 1 (no guidance) to 50 is needed")
-
-
-_TILE = _Whole(SMALLEST_TILE, LARGEST_TILE, 8, (AUTOMATIC_TILE,))
-
-_CHECKS: Mapping[str, Any] = {
-    "prompt": _check_text,
-    "negative_prompt": _check_text,
-    "noise_level": _Whole(0, MAX_NOISE_LEVEL),
-    "guidance_scale": _check_guidance,
-    "steps": _Whole(1, MAX_STEPS),
-    "sampler": _Name(tuple(SAMPLERS)),
-    "scheduler": _Name(tuple(SCHEDULES)),
-    "seed": _Whole(0, 2**63 - 1, extra=(-1,)),
-    "colour_guard": _check_bool,
+_CHECKS: Mapping[str, Check] = {
+    "prompt": check_text,
+    "negative_prompt": check_text,
+    "noise_level": Whole(0, MAX_NOISE_LEVEL),
+    "guidance_scale": Number(1, 50, "no guidance"),
+    "steps": Whole(1, MAX_STEPS),
+    "sampler": Name(tuple(SAMPLERS)),
+    "scheduler": Name(tuple(SCHEDULES)),
+    "seed": Whole(0, 2**63 - 1, extra=(-1,)),
+    "colour_guard": check_bool,
     "tile": _TILE,
-    "overlap": _Whole(0, 256, 8),
+    "overlap": Whole(0, 256, 8),
     "decoder_tile": _TILE,
 }
