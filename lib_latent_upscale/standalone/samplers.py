@@ -9,7 +9,7 @@ import importlib
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -101,27 +101,24 @@ class SeededNoise:
 
 def plan_generation(generation: GenerationSettings, model_sigmas: Tensor) -> StepPlan:
     """The sigmas of a generation: schedule by name, or the sampler's own where it is left to the host, and the cut."""
-    from lib_latent_upscale.schedules import get_sigmas, plan_steps
+    from lib_latent_upscale.schedules import plan_steps
     from lib_latent_upscale.settings import AUTOMATIC
 
     sampler, upscale = sampler_named(generation.sampler), generation.upscale
     name = sampler.automatic if upscale.scheduler == AUTOMATIC else upscale.scheduler
     strength, steps = generation.denoising_strength, generation.steps
-    extra = int(sampler.discards_penultimate)
+    start = None
     if upscale.matched_noise and strength > 0:
         start = plan_steps("normal", steps, strength, model_sigmas).run[0].item()
-        plan = plan_steps(name, steps + extra, strength, model_sigmas, start_sigma=start)
-        return _without_penultimate(plan) if extra else plan
-    plan = plan_steps(name, steps, strength, model_sigmas, exact=upscale.exact_steps)
-    if not extra or plan.steps == 0:
-        return plan
-    return _without_penultimate(replace(plan, sigmas=get_sigmas(name, len(plan.sigmas), model_sigmas)))
-
-
-def _without_penultimate(plan: StepPlan) -> StepPlan:
-    import torch
-
-    return replace(plan, sigmas=torch.cat([plan.sigmas[:-2], plan.sigmas[-1:]]))
+    return plan_steps(
+        name,
+        steps,
+        strength,
+        model_sigmas,
+        exact=upscale.exact_steps,
+        start_sigma=start,
+        discard_penultimate=sampler.discards_penultimate,
+    )
 
 
 def import_k_diffusion(part: str) -> ModuleType:

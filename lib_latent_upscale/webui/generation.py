@@ -208,7 +208,7 @@ class LatentUpscale:
             self._note(f"{p.sampler_name} ignores sigmas; its own timesteps ran instead of {self.settings.scheduler}.")
         elif self.settings.scheduler != AUTOMATIC and p.sampler_name in _SAMPLER_NOTES:
             self._note(_SAMPLER_NOTES[p.sampler_name])
-        if self.settings.exact_steps:
+        if self.settings.exact_steps or self.settings.matched_noise:
             self._fix_steps(follows_sigmas=follows)
 
     def _fix_steps(self, *, follows_sigmas: bool) -> None:
@@ -241,12 +241,11 @@ class LatentUpscale:
     def _matched_sigmas(self, steps: int, table: Tensor, options: dict[str, float]) -> Tensor:
         """The sigmas that run, from the one where `normal` would start; what the host will cut off is filled up."""
         p, strength = self._p, self._p.denoising_strength
-        exact = self.settings.exact_steps or bool(host.option("img2img_fix_steps"))
-        normal = plan_steps("normal", p.steps, strength, table, exact=exact)
-        dropped = steps - (scheduled_steps(p.steps, strength) if exact else p.steps)
+        normal = plan_steps("normal", p.steps, strength, table)
+        dropped = steps - scheduled_steps(p.steps, strength)
         run = plan_steps(
             self.settings.scheduler,
-            normal.steps + dropped,
+            p.steps + dropped,
             strength,
             table,
             sigma_min=options.get("sigma_min"),

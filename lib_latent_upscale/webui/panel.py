@@ -118,7 +118,7 @@ def _drawing(request: _Request, settings: UpscaleSettings, table: Tensor) -> str
     default = plan_steps(usual, request.steps, request.strength, table, exact=False)
     start = None
     if settings.matched_noise and settings.scheduler != AUTOMATIC and request.strength > 0:
-        normal = plan_steps("normal", request.steps, request.strength, table, exact=settings.exact_steps)
+        normal = plan_steps("normal", request.steps, request.strength, table)
         start = normal.run[0].item()
     plan = plan_steps(own, request.steps, request.strength, table, exact=settings.exact_steps, start_sigma=start)
     curves = [
