@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import html
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from lib_latent_upscale.comparison import plain_resize
+from lib_latent_upscale.comparison import Variant, plain_resize
 from lib_latent_upscale.interpolation import INTERPOLATIONS
 from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
@@ -21,9 +23,10 @@ from lib_latent_upscale.standalone.common import (
     load_engine,
     scaled_size,
 )
+from lib_latent_upscale.standalone.comparing import compare, default_variants, make_report
 from lib_latent_upscale.standalone.engine import Engine
 from lib_latent_upscale.standalone.errors import InputError
-from lib_latent_upscale.standalone.images import load_picture, save_png
+from lib_latent_upscale.standalone.images import Picture, load_picture, save_png
 from lib_latent_upscale.standalone.models import checked_source, model_name
 from lib_latent_upscale.standalone.samplers import SAMPLERS
 from lib_latent_upscale.standalone.schedule_view import plan_rows, plot_rows, sd1_sigmas
@@ -88,16 +91,45 @@ class Page:
         self, path: str | None, inputs: Inputs, progress: Callable[[int, int], None] | None = None
     ) -> tuple[Path, Path, str]:
         """Before and after as files, both of the result's size, and the parameters text."""
-        if path is None:
-            raise InputError("Choose a picture first.")
-        picture = load_picture(Path(path))
+        picture = self._picture(path)
         generation = replace(inputs.generation(picture.size), model=model_name(self.arguments.model))
         result = self.engine.upscale([picture.rgb], generation, progress).pictures[0]
         folder = Path(tempfile.mkdtemp(dir=self.folder))
-        before, after = folder / "before.png", folder / f"{Path(path).stem}-{generation.width}x{generation.height}.png"
+        before, after = (
+            folder / "before.png",
+            folder / f"{Path(str(path)).stem}-{generation.width}x{generation.height}.png",
+        )
         save_png(picture.dressed(plain_resize(picture.rgb, generation.size)), before)
         save_png(picture.dressed(result), after, write_parameters(generation), picture.icc_profile)
         return before, after, write_parameters(generation)
+
+    def compare(
+        self,
+        path: str | None,
+        inputs: Inputs,
+        methods: Sequence[str],
+        schedulers: Sequence[str],
+        progress: Callable[[str], Any],
+    ) -> tuple[str, Path]:
+        """The page with the slider, as HTML, and the sheet as a file; each method with each schedule is a variant."""
+        picture = self._picture(path)
+        base = replace(inputs.generation(picture.size), model=model_name(self.arguments.model))
+        further = [
+            Variant(f"{method} + {scheduler}", replace(base.upscale, method=method, scheduler=scheduler))
+            for method in methods or [inputs.method]
+            for scheduler in schedulers or [inputs.scheduler]
+            if methods or schedulers
+        ]
+        variants = [*default_variants(base), *further]
+        report = make_report(picture, compare(self.engine, picture, variants, base, progress=progress), base)
+        sheet = Path(tempfile.mkdtemp(dir=self.folder)) / "comparison.png"
+        save_png(report.sheet, sheet)
+        return report.page, sheet
+
+    def _picture(self, path: str | None) -> Picture:
+        if path is None:
+            raise InputError("Choose a picture first.")
+        return load_picture(Path(path))
 
     def plot(self, inputs: Inputs) -> Any:
         """The schedule that would run, as a matplotlib figure."""
@@ -148,6 +180,15 @@ _PLOTTED = ("scheduler", "matched_noise", "sampler", "steps", "denoise")
 """Fields of `Inputs` that the plot of the schedule depends on."""
 
 
+@contextmanager
+def _errors_shown(gr: Any) -> Iterator[None]:
+    """Show bad input on the page instead of a traceback."""
+    try:
+        yield
+    except ValueError as error:
+        raise gr.Error(str(error)) from error
+
+
 def build_page(page: Page) -> Any:
     """The Gradio page."""
     import gradio as gr
@@ -158,21 +199,27 @@ def build_page(page: Page) -> Any:
         return Inputs(**dict(zip(controls, values, strict=True)))
 
     def upscale(path: str | None, *values: Any, progress: Any = gr.Progress()) -> list[Any]:  # noqa: B008
-        def step(done: int, total: int) -> None:
-            progress((done, total), desc="Denoising", unit="steps")
-
-        try:
-            before, after, text = page.upscale(path, read(values), step)
-        except ValueError as error:
-            raise gr.Error(str(error)) from error
+        with _errors_shown(gr):
+            before, after, text = page.upscale(path, read(values), partial(_show_steps, progress, "Denoising"))
         pictures = [(str(before), str(after))] if has_slider else [str(before), str(after)]
         return [*pictures, str(after), text]
 
+    def compare(
+        path: str | None,
+        methods: list[str],
+        schedulers: list[str],
+        *values: Any,
+        progress: Any = gr.Progress(),  # noqa: B008
+    ) -> tuple[str, str]:
+        with _errors_shown(gr):
+            shown, sheet = page.compare(
+                path, read(values), methods, schedulers, lambda name: nullcontext(partial(_show_steps, progress, name))
+            )
+        return _FRAME.format(html.escape(shown)), str(sheet)
+
     def plot(*values: Any) -> Any:
-        try:
+        with _errors_shown(gr):
             return page.plot(read(values))
-        except ValueError as error:
-            raise gr.Error(str(error)) from error
 
     with gr.Blocks(title="Latent Upscale") as blocks:
         gr.Markdown("# Latent Upscale\nEnlarge a picture in the latent space, with the steps that you asked for.")
@@ -187,11 +234,37 @@ def build_page(page: Page) -> Any:
                 download = gr.File(label="Result (PNG with its parameters)")
                 text = gr.Textbox(label="Parameters", lines=3, interactive=False)
                 schedule = gr.Plot(label="Which steps run")
+        compare_button, variants, comparison = _comparison(gr)
         button.click(upscale, [picture, *components], [*shown, download, text])
+        compare_button.click(compare, [picture, *variants, *components], comparison)
         blocks.load(plot, components, schedule)
         for name in _PLOTTED:
             controls[name].change(plot, components, schedule, show_progress="hidden")
     return blocks
+
+
+_FRAME = '<iframe title="Comparison" style="width: 100%; height: 90vh; border: 0" srcdoc="{}"></iframe>'
+"""The comparison's page is a whole document with styles of its own."""
+
+
+def _show_steps(progress: Any, name: str, done: int, total: int) -> None:
+    progress((done, total), desc=name, unit="steps")
+
+
+def _comparison(gr: Any) -> tuple[Any, list[Any], list[Any]]:
+    """The button, what to compare, and where it is shown."""
+    with gr.Accordion("Compare", open=False):
+        gr.Markdown(
+            "Beside the default of the WebUI, at the same seed: the settings above, and each method with each "
+            "schedule that is chosen here."
+        )
+        with gr.Row():
+            methods = gr.Dropdown(list(INTERPOLATIONS), value=[], multiselect=True, label="Methods to compare")
+            schedulers = gr.Dropdown([*SCHEDULES, AUTOMATIC], value=[], multiselect=True, label="Schedules to compare")
+        button = gr.Button("Compare")
+        slider = gr.HTML()
+        sheet = gr.File(label="Sheet (PNG)")
+    return button, [methods, schedulers], [slider, sheet]
 
 
 def _before_after(gr: Any, has_slider: bool) -> list[Any]:

@@ -36,7 +36,17 @@ from lib_latent_upscale.standalone.models import checked_source, model_name
 from lib_latent_upscale.standalone.samplers import sampler_named
 from lib_latent_upscale.standalone.settings import GenerationSettings, write_parameters
 
-__all__ = ["Entry", "compare", "default_variants", "generation_of", "make_panels", "parse_variant", "run"]
+__all__ = [
+    "Entry",
+    "Report",
+    "compare",
+    "default_variants",
+    "generation_of",
+    "make_panels",
+    "make_report",
+    "parse_variant",
+    "run",
+]
 
 
 def _truth(text: str) -> bool:
@@ -201,6 +211,19 @@ def _record(entry: Entry) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
+class Report:
+    """A finished comparison, as it is shown."""
+
+    sheet: Image.Image
+    page: str
+    """HTML with a slider between any two of the pictures."""
+    figures: Mapping[str, Any]
+    """Plain values for JSON."""
+    difference: Image.Image
+    """Where the host's default and our own result differ."""
+
+
+@dataclass(frozen=True)
 class _Files:
     sheet: Path
     figures: Path
@@ -225,7 +248,7 @@ def run(arguments: argparse.Namespace) -> int:
         reference=reference,
         progress=lambda name: progress_bar(name, quiet=arguments.quiet, leave=True),
     )
-    _write(files, picture, entries, base, reference)
+    _write(files, make_report(picture, entries, base, reference))
     return 0
 
 
@@ -250,9 +273,10 @@ def _files(arguments: argparse.Namespace) -> _Files:
     return _Files(sheet, sheet.with_suffix(".json"), page, difference)
 
 
-def _write(
-    files: _Files, picture: Picture, entries: Sequence[Entry], base: GenerationSettings, reference: Image.Image | None
-) -> None:
+def make_report(
+    picture: Picture, entries: Sequence[Entry], base: GenerationSettings, reference: Image.Image | None = None
+) -> Report:
+    """Draw and measure what a comparison shows."""
     panels, plain = make_panels(picture, entries, reference)
     results = [entry.picture for entry in entries]
     crops = choose_crops(results if len(results) > 1 else [results[0], plain_resize(picture.rgb, base.size)])
@@ -261,14 +285,22 @@ def _write(
         f"denoising strength {base.denoising_strength:g}, CFG scale {base.cfg_scale:g}, seed {base.seed}, {base.model}"
     )
     footer = "Made by latent-upscale compare. The enlarged places are those where the variants differ most."
-    sheet = make_sheet(panels, crops, title=title, footer=footer)
-    save_png(sheet, files.sheet)
-    _write_text(files.figures, json.dumps(_figures(picture, entries, base, plain, crops), indent=2) + "\n")
     ours = 2 + len(_first_names(entries)) - 1
-    _write_text(files.page, make_page(panels, title=title, footer=footer, chosen=(min(2, ours - 1), ours)))
+    return Report(
+        sheet=make_sheet(panels, crops, title=title, footer=footer),
+        page=make_page(panels, title=title, footer=footer, chosen=(min(2, ours - 1), ours)),
+        figures=_figures(picture, entries, base, plain, crops),
+        difference=difference_map(results[0], entries[ours - 2].picture),
+    )
+
+
+def _write(files: _Files, report: Report) -> None:
+    save_png(report.sheet, files.sheet)
+    _write_text(files.figures, json.dumps(report.figures, indent=2) + "\n")
+    _write_text(files.page, report.page)
     written = [files.sheet, files.figures, files.page]
     if files.difference is not None:
-        save_png(difference_map(results[0], entries[ours - 2].picture), files.difference)
+        save_png(report.difference, files.difference)
         written.append(files.difference)
     sys.stdout.write("".join(f"{path}\n" for path in written))
 

@@ -1,6 +1,8 @@
 """The page: built, served, and used through Gradio's own client."""
 
 import argparse
+import html
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -33,6 +35,24 @@ def test_the_page_upscales_and_plots(page, picture_file):
     assert "karras" in {label.get_text() for label in page.plot(INPUTS).axes[0].get_yticklabels()}
 
 
+def test_the_page_compares_each_method_with_each_schedule(page, picture_file):
+    names = []
+
+    def progress(name):
+        names.append(name)
+        return nullcontext(lambda done, total: None)
+
+    shown, sheet = page.compare(str(picture_file), INPUTS, ["area", "bicubic"], [], progress)
+    assert names == ["WebUI default", "Latent Upscale", "area + karras", "bicubic + karras"]
+    for name in ["Picture resized", *names]:
+        assert f">{html.escape(name)}</option>" in shown
+    with Image.open(sheet) as image:
+        assert image.width > 5 * 100
+    alone, _ = page.compare(str(picture_file), INPUTS, [], [], progress)
+    assert names[4:] == ["WebUI default", "Latent Upscale"]
+    assert "area + karras" not in alone
+
+
 def test_automatic_is_plotted_as_the_samplers_own_schedule(page):
     figure = page.plot(replace(INPUTS, scheduler="automatic", sampler="DPM++ 2M SDE"))
     assert "exponential" in {label.get_text() for label in figure.axes[0].get_yticklabels()}
@@ -41,6 +61,8 @@ def test_automatic_is_plotted_as_the_samplers_own_schedule(page):
 def test_without_a_picture_the_page_says_so(page):
     with pytest.raises(InputError, match="Choose a picture"):
         page.upscale(None, INPUTS)
+    with pytest.raises(InputError, match="Choose a picture"):
+        page.compare(None, INPUTS, [], [], lambda _: None)
 
 
 def test_the_served_page_works(page, picture_file, tmp_path):
@@ -55,6 +77,11 @@ def test_the_served_page_works(page, picture_file, tmp_path):
         with Image.open(file) as image:
             assert image.size == (256, 192)
             assert image.info["parameters"] == text
+        compared = (handle_file(str(picture_file)), ["area"], [], *values)
+        slider, sheet = client.predict(*compared, api_name="/compare")
+        assert "area + karras" in slider
+        with Image.open(sheet) as image:
+            assert image.format == "PNG"
         with pytest.raises(Exception, match="Choose a picture first"):
             client.predict(None, *values, api_name="/upscale")
     finally:
