@@ -9,17 +9,24 @@ from modules import script_callbacks, scripts
 from modules.processing import process_images
 
 from lib_latent_upscale.webui import xyz
-from lib_latent_upscale.webui.arguments import comparison_from_arguments, given_arguments, settings_from_arguments
+from lib_latent_upscale.webui.arguments import (
+    comparison_from_arguments,
+    given_arguments,
+    passes_from_arguments,
+    settings_from_arguments,
+)
 from lib_latent_upscale.webui.comparing import compare
 from lib_latent_upscale.webui.comparing_panel import make_compare_panel
 from lib_latent_upscale.webui.generation import TITLE, LatentUpscale, upscale_of
 from lib_latent_upscale.webui.options import add_options, default_settings
 from lib_latent_upscale.webui.panel import HOST_INPUTS, make_panel, watch
+from lib_latent_upscale.webui.passes import Kept, passes_of
 
 
 class LatentUpscaleScript(scripts.Script):
     def __init__(self) -> None:
         super().__init__()
+        self.kept: Kept = {}
         self._panel: Any = None
         self._host_inputs: dict[str, Any] = {}
         self._opener: Any = None
@@ -32,13 +39,14 @@ class LatentUpscaleScript(scripts.Script):
 
     def ui(self, _is_img2img: bool) -> list[Any]:
         panel = make_panel(default_settings(), self._element)
+        passes: list[Any] = []
         comparison = make_compare_panel(self._element)
-        self.infotext_fields = [*panel.infotext_fields, *comparison.infotext_fields]
+        self.infotext_fields = [field for one in (panel, comparison, *passes) for field in one.infotext_fields]
         self.paste_field_names = [label for _, label in panel.infotext_fields]
         if self._panel is None:  # later calls only read the API's defaults
             self._panel = panel
             self._watch()
-        return [*panel.controls, *comparison.controls]
+        return [control for one in (panel, comparison, *passes) for control in one.controls]
 
     def _element(self, name: str) -> str:
         elem_id: str = self.elem_id(f"latent_upscale_{name}")
@@ -59,10 +67,10 @@ class LatentUpscaleScript(scripts.Script):
     def run(self, p: Any, *args: Any) -> Any:
         given = given_arguments(self, p.scripts, p.script_args) if p.scripts is not None else list(args)
         settings, comparison = settings_from_arguments(given, default_settings()), comparison_from_arguments(given)
+        upscale, passes = LatentUpscale(p, settings), passes_from_arguments(p, given, self.kept)
         if comparison.compare:
-            return compare(p, settings, comparison)
-        upscale = LatentUpscale(p, settings)
-        with upscale.installed():
+            return compare(p, settings, comparison, passes)
+        with upscale.installed(), passes.installed():
             return process_images(p)
 
 
@@ -92,11 +100,18 @@ class LatentUpscaleCompanion(scripts.Script):
             ppmo.overlay_image = upscale.fit(ppmo.overlay_image)
             ppmo.mask_for_overlay = upscale.fit(ppmo.mask_for_overlay)
 
+    def postprocess_image_after_composite(self, p: Any, pp: Any, *_args: Any) -> None:
+        passes = passes_of(p)
+        if passes is not None:
+            pp.image = passes.finish(pp.image)
+
     def postprocess(self, p: Any, processed: Any, *_args: Any) -> None:
-        upscale = upscale_of(p)
+        upscale, passes = upscale_of(p), passes_of(p)
         if upscale is not None:
-            processed.width, processed.height = upscale.size
+            processed.width, processed.height = (passes is not None and passes.size) or upscale.size
             upscale.put_back_random_state()
+        if passes is not None:
+            passes.uninstall()  # X/Y/Z plot gives no other chance
 
 
 def _forget_modules() -> None:

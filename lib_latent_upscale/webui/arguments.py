@@ -6,31 +6,37 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
+from lib_latent_upscale.checks import check_bool
 from lib_latent_upscale.settings import UpscaleSettings
+from lib_latent_upscale.webui.errors import ArgumentError
+from lib_latent_upscale.webui.passes import Kept, Pass, Passes
 from lib_latent_upscale.webui.variants import COMPARE_CONTROLS, COMPARE_FIELDS, CompareSettings
 
-__all__ = ["FIELDS", "ArgumentError", "comparison_from_arguments", "given_arguments", "settings_from_arguments"]
+__all__ = [
+    "FIELDS",
+    "PASSES",
+    "ArgumentError",
+    "comparison_from_arguments",
+    "given_arguments",
+    "passes_from_arguments",
+    "settings_from_arguments",
+]
 
 FIELDS: tuple[str, ...] = tuple(field.name for field in fields(UpscaleSettings))
 """Names of the arguments of an upscale, in the order of the controls."""
 
-_POSITIONS = (*FIELDS, *COMPARE_CONTROLS)
-_NAMES = (*FIELDS, *COMPARE_FIELDS)
+PASSES: tuple[type[Pass], ...] = ()
+"""The passes in the order in which they run; their arguments follow those of a comparison, in the same order."""
 
-
-class ArgumentError(ValueError):
-    """Something in the call is not allowed; the host's API answers with `status_code` and `detail`."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.status_code = 422
-        self.detail = message
+_PASS_FIELDS = tuple(name for kind in PASSES for name in kind.FIELDS)
+_POSITIONS = (*FIELDS, *COMPARE_CONTROLS, *_PASS_FIELDS)
+_NAMES = (*FIELDS, *COMPARE_FIELDS, *_PASS_FIELDS)
 
 
 def settings_from_arguments(arguments: Sequence[Any], defaults: UpscaleSettings) -> UpscaleSettings:
     """Settings from the script's arguments: values in the order of the controls, or one dictionary.
 
-    Absent ones are defaults; those of a comparison are left to `comparison_from_arguments`.
+    Absent ones are defaults; those of a comparison and of passes are left to the functions below.
 
     Raises:
         ArgumentError: too many, unknown names, or values that are not allowed.
@@ -53,6 +59,32 @@ def comparison_from_arguments(arguments: Sequence[Any]) -> CompareSettings:
         return CompareSettings(**{name: value for name, value in _named(arguments).items() if name in COMPARE_FIELDS})
     except ValueError as error:
         raise ArgumentError(f"Latent Upscale: {error}") from None
+
+
+def passes_from_arguments(p: Any, arguments: Sequence[Any], kept: Kept) -> Passes:
+    """The passes that are asked for, checked, from the same arguments.
+
+    Raises:
+        ArgumentError: as above, and where a pass cannot be run.
+    """
+    try:
+        named = _named(arguments)
+        return Passes(p, [kind(p, _own(kind, named), kept) for kind in PASSES if _asked(kind, named)])
+    except ValueError as error:
+        raise ArgumentError(f"Latent Upscale: {error}") from None
+
+
+def _own(kind: type[Pass], named: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in named.items() if name in kind.FIELDS}
+
+
+def _asked(kind: type[Pass], named: Mapping[str, Any]) -> bool:
+    switch, *others = kind.FIELDS
+    given = [name for name in others if name in named]
+    if switch not in named and given:
+        raise ValueError(f"{', '.join(given)}: only with {switch}, which is True or False")
+    check_bool(switch, named.get(switch, False))
+    return bool(named.get(switch, False))
 
 
 def _named(arguments: Sequence[Any]) -> Mapping[str, Any]:

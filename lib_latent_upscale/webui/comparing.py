@@ -21,9 +21,10 @@ from torch import Tensor
 from lib_latent_upscale.comparison import Variant, merge_same
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.webui import host
-from lib_latent_upscale.webui.arguments import ArgumentError
 from lib_latent_upscale.webui.comparing_results import PLAIN_NAME, Finished, Report, Subject, make_report
+from lib_latent_upscale.webui.errors import ArgumentError
 from lib_latent_upscale.webui.generation import TITLE, LatentUpscale
+from lib_latent_upscale.webui.passes import Passes
 from lib_latent_upscale.webui.placement import LATENT, STRETCH, cut_for_encoding, placed
 from lib_latent_upscale.webui.variants import DEFAULT_NAME, CompareSettings, make_variants
 
@@ -37,7 +38,7 @@ _FILE_NAME = "latent_upscale_comparison"
 _log = logging.getLogger(__name__)
 
 
-def compare(p: Any, own: UpscaleSettings, asked: CompareSettings) -> Any:
+def compare(p: Any, own: UpscaleSettings, asked: CompareSettings, passes: Passes) -> Any:
     """Run the variants on copies of the processing object and return one `Processed` with everything.
 
     The pictures come in this order, one each for every seed: sheets, plain resizes, maps of the differences where asked
@@ -49,6 +50,8 @@ def compare(p: Any, own: UpscaleSettings, asked: CompareSettings) -> Any:
     base = copy(p)
     processing.fix_seed(base)
     base.comments = dict(p.comments)
+    if passes:
+        base.comment(f"Latent Upscale: a comparison leaves out: {', '.join(passes.names)}.")
     runs = _Runs(base, own, asked)
     runs.finish_all()
     if not runs.finished:

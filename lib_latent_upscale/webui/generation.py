@@ -16,7 +16,7 @@ from lib_latent_upscale.interpolation import interpolate_latent
 from lib_latent_upscale.schedules import MAX_STEPS, get_sigmas, plan_steps, scheduled_steps
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.webui import host
-from lib_latent_upscale.webui.arguments import ArgumentError
+from lib_latent_upscale.webui.errors import ArgumentError
 from lib_latent_upscale.webui.placement import LATENT, STRETCH, cut_for_encoding, placed, whole_cells
 
 __all__ = ["NOTE_LABEL", "TITLE", "LatentUpscale", "upscale_of"]
@@ -126,7 +126,7 @@ class LatentUpscale:
 
     def _init(self, all_prompts: Any, all_seeds: Any, all_subseeds: Any) -> None:
         with host.preserved_random_state():
-            torch.manual_seed(int(all_seeds[0]))  # inpainting models draw once more for their conditioning
+            host.seed_draws(int(all_seeds[0]))  # inpainting models draw once more for their conditioning
             with host.replaced_encode(partial(self._encode, all_seeds)):
                 self._host_init(all_prompts, all_seeds, all_subseeds)
         if self._encode_again is None:
@@ -151,7 +151,7 @@ class LatentUpscale:
         latents = []
         for picture, seed in zip(pictures, seeds, strict=False):
             pixels = np.array(picture).astype(np.float32).transpose(2, 0, 1).copy() / 255.0
-            torch.manual_seed(int(seed))
+            host.seed_draws(int(seed))
             latent = encode(torch.from_numpy(pixels)[None].to(like))
             latents.append(
                 interpolate_latent(latent, size, self.settings.method, keep_statistics=self.settings.keep_statistics)

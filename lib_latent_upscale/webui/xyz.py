@@ -14,7 +14,8 @@ from typing import Any
 from lib_latent_upscale.interpolation import INTERPOLATIONS
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.webui import host
-from lib_latent_upscale.webui.arguments import ArgumentError, settings_from_arguments
+from lib_latent_upscale.webui.arguments import passes_from_arguments, settings_from_arguments
+from lib_latent_upscale.webui.errors import ArgumentError
 from lib_latent_upscale.webui.generation import TITLE, LatentUpscale
 from lib_latent_upscale.webui.options import SCHEDULERS, default_settings
 
@@ -41,25 +42,34 @@ def install_axes(p: Any) -> None:
     values: Mapping[str, str] = getattr(p, _ATTRIBUTE, {})
     if not values:
         return
+    script = _own_script(p)
+    arguments = _panel_arguments(p, script)
     try:
-        LatentUpscale(p, with_axes(_panel_settings(p), values)).install()
+        settings = settings_from_arguments(arguments, default_settings())
+        upscale = LatentUpscale(p, with_axes(settings, values))
+        passes = passes_from_arguments(p, arguments, {} if script is None else script.kept)
     except ArgumentError as error:
         p.init = partial(_refuse, error)
+        return
+    upscale.install()
+    passes.install()
 
 
 def _refuse(error: ArgumentError, *_args: Any) -> None:
     raise error
 
 
-def _panel_settings(p: Any) -> UpscaleSettings:
+def _own_script(p: Any) -> Any:
+    return next((script for script in p.scripts.selectable_scripts if script.title() == TITLE), None)
+
+
+def _panel_arguments(p: Any, script: Any) -> Sequence[Any]:
     """What stands in the script's own panel, which is hidden while X/Y/Z plot is chosen, but still set.
 
     Over the API a list of another length than X/Y/Z plot's own moves the values; then the defaults count.
     """
-    own: Any = next((script for script in p.scripts.selectable_scripts if script.title() == TITLE), None)
-    complete = own is not None and len(p.script_args) == max(script.args_to for script in p.scripts.scripts)
-    arguments = p.script_args[own.args_from : own.args_to] if complete else []
-    return settings_from_arguments(arguments, default_settings())
+    complete = script is not None and len(p.script_args) == max(other.args_to for other in p.scripts.scripts)
+    return list(p.script_args[script.args_from : script.args_to]) if complete else []
 
 
 def with_axes(settings: UpscaleSettings, values: Mapping[str, str]) -> UpscaleSettings:

@@ -147,24 +147,29 @@ def process_images(p: Img2Img) -> Any:
     count = p.batch_size * p.n_iter
     seeds = [p.seed + index for index in range(count)]
     p.init([""] * count, seeds, seeds)
-    latents, infotexts = [], []
+    latents, images, infotexts = [], [], []
     for iteration in range(p.n_iter):
         p.iteration = iteration
         p.seeds = seeds[p.iteration * p.batch_size : (p.iteration + 1) * p.batch_size]
         latents.append(p.sample())
         torch.manual_seed(p.seeds[-1])  # the host leaves its global generator like this
-        size = {"Size": f"{p.width}x{p.height}", "Schedule type": "Automatic"}
-        infotexts.append({k: v for k, v in {**size, **p.extra_generation_params}.items() if v is not None})
-    images = [Image.new("RGB", (p.width, p.height)) for _ in range(count)]
-    for index, image in enumerate(images):
-        shown = SimpleNamespace(image=image)
-        run_hooks(p, "postprocess_image", shown)
-        images[index] = shown.image
+        for index in range(p.batch_size):
+            p.batch_index = index
+            shown = SimpleNamespace(image=Image.new("RGB", (p.width, p.height)))
+            run_hooks(p, "postprocess_image", shown)
+            run_hooks(p, "postprocess_image_after_composite", shown)
+            images.append(shown.image)
+            infotexts.append(infotext(p))
     processed = SimpleNamespace(
         images=images, latents=latents, infotexts=infotexts, comments=list(p.comments), width=p.width, height=p.height
     )
     run_hooks(p, "postprocess", processed)
     return processed
+
+
+def infotext(p: Img2Img) -> dict[str, Any]:
+    written = {"Size": f"{p.width}x{p.height}", "Schedule type": "Automatic", **p.extra_generation_params}
+    return {label: value for label, value in written.items() if value is not None}
 
 
 def run_hooks(p: Img2Img, name: str, *args: Any) -> None:
@@ -251,6 +256,10 @@ def modules() -> dict[str, ModuleType]:
         "images": {
             "flatten": lambda picture, _color: picture.convert("RGB"),
             "resize_image": resize_image,
+        },
+        "rng": {
+            "randn": lambda seed, _shape, generator=None: torch.manual_seed(seed),
+            "create_generator": lambda seed: torch.Generator().manual_seed(seed),
         },
         "masking": {"fill": lambda picture, mask: Image.composite(picture.filter(ImageFilter.BLUR), picture, mask)},
         "shared": {"opts": Options(), "device": "cpu", "OptionInfo": OptionInfo},
