@@ -76,7 +76,7 @@ def is_skipped() -> bool:
 def command_lines() -> list[list[str]]:
     """Command lines of the processes above this one, as far as they can be seen."""
     try:
-        import psutil
+        import psutil  # type: ignore[import-untyped, unused-ignore]
     except ImportError:
         return []
     try:

@@ -10,7 +10,7 @@ input's height and width; the autoencoder enlarges four times.
 """
 
 from lib_latent_upscale.x4_upscaler.errors import X4Error, X4Interrupted, X4OutOfMemory
-from lib_latent_upscale.x4_upscaler.loading import X4Model, load_x4
+from lib_latent_upscale.x4_upscaler.loading import X4Model, check_x4, load_x4
 from lib_latent_upscale.x4_upscaler.sampling import X4Result, upscale_x4
 from lib_latent_upscale.x4_upscaler.settings import SAMPLERS, X4_INFOTEXT_LABELS, X4_MODEL_LABEL, X4Settings
 
@@ -24,6 +24,7 @@ __all__ = [
     "X4OutOfMemory",
     "X4Result",
     "X4Settings",
+    "check_x4",
     "load_x4",
     "upscale_x4",
 ]

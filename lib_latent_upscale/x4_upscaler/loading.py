@@ -25,7 +25,7 @@ from lib_latent_upscale.x4_upscaler.layouts import (
 from lib_latent_upscale.x4_upscaler.memory import default_device
 from lib_latent_upscale.x4_upscaler.tokenizer import ClipTokenizer, find_merges
 
-__all__ = ["CONFIGURATION", "NoiseTable", "X4Model", "load_x4"]
+__all__ = ["CONFIGURATION", "NoiseTable", "X4Model", "check_x4", "load_x4"]
 
 _log = logging.getLogger(__name__)
 
@@ -126,6 +126,31 @@ def load_x4(
     return model
 
 
+def check_x4(path: str | Path) -> None:
+    """Check that a folder or file is a whole x4 upscaler; only headers and configurations are read, in milliseconds.
+
+    So that a wrong model is an error before any work. diffusers is not needed. Raises the X4Error of `load_x4`.
+    """
+    place = Path(path).expanduser()
+    if place.is_dir():
+        _check_parts(place)
+    elif place.is_file():
+        check_single_file(place)
+        find_merges(place)
+    else:
+        raise X4Error(f"there is no x4 upscaler at {path}.")
+
+
+def _check_parts(folder: Path) -> tuple[dict[str, str | None], Path]:
+    """(variant of every part's weights, list of merges) of a folder that is an x4 upscaler."""
+    check_folder(folder)
+    variants = {part: folder_variant(folder, part) for part in SINGLE_FILE_PARTS}
+    merges = folder / "tokenizer" / "merges.txt"
+    if not merges.is_file():
+        raise X4Error(f"{folder.name} lacks tokenizer/merges.txt: download the whole folder.")
+    return variants, merges
+
+
 def _hub_folder(path: str, download: bool) -> Path:
     if Path(path).suffix.lower() in {*PICKLES, ".safetensors"} or not _HUB_ID.fullmatch(path):
         raise X4Error(
@@ -143,11 +168,7 @@ def _hub_folder(path: str, download: bool) -> Path:
 
 
 def _load_folder(folder: Path, device: torch.device, dtype: torch.dtype, name: str = "") -> X4Model:
-    check_folder(folder)
-    variants = {part: folder_variant(folder, part) for part in SINGLE_FILE_PARTS}
-    merges = folder / "tokenizer" / "merges.txt"
-    if not merges.is_file():
-        raise X4Error(f"{folder.name} lacks tokenizer/merges.txt: download the whole folder.")
+    variants, merges = _check_parts(folder)
     unet_class, vae_class, text_class = _classes()
     options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
     # diffusers 0.32 with accelerate 0.21 (reForge) loads only with low_cpu_mem_usage=False.

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from lib_latent_upscale.x4_upscaler import X4Error, X4Settings, load_x4, tokenizer, upscale_x4
+from lib_latent_upscale.x4_upscaler import X4Error, X4Settings, check_x4, load_x4, tokenizer, upscale_x4
 from lib_latent_upscale.x4_upscaler.layouts import SINGLE_FILE_PARTS, read_header
 from lib_latent_upscale.x4_upscaler.loading import CONFIGURATION, NoiseTable, convert_open_clip
 from lib_latent_upscale.x4_upscaler.memory import default_device
@@ -191,6 +191,22 @@ def test_an_incomplete_file_is_refused(
 INPUT = "model.diffusion_model.input_blocks.0.0.weight"
 
 
+def _refused(path: str | Path, said: str) -> None:
+    """The check before any work and the loading say the same."""
+    with pytest.raises(X4Error, match=said):
+        check_x4(path)
+    with pytest.raises(X4Error, match=said):
+        load_x4(path, device="cpu")
+
+
+def test_a_whole_model_passes_the_check_unloaded(
+    single_file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "diffusers", None)
+    check_x4(single_file)
+    check_x4(folder)
+
+
 @pytest.mark.parametrize(
     ("tensors", "said"),
     [
@@ -208,16 +224,14 @@ INPUT = "model.diffusion_model.input_blocks.0.0.weight"
 def test_another_model_is_called_by_its_name(tensors: dict[str, Any], said: str, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file({name: torch.zeros(shape) for name, shape in tensors.items()}, path)
-    with pytest.raises(X4Error, match=rf"model\.safetensors is {said}; the x4 upscaler is wanted"):
-        load_x4(path, device="cpu")
+    _refused(path, rf"model\.safetensors is {said}; the x4 upscaler is wanted")
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".pt", ".bin"])
 def test_pickles_are_refused_unread(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"x4-upscaler-ema{suffix}"
     path.write_bytes(b"cos\nsystem\n(S'true'\ntR.")
-    with pytest.raises(X4Error, match=r"pickle.*\.safetensors"):
-        load_x4(path, device="cpu")
+    _refused(path, r"pickle.*\.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -228,8 +242,7 @@ def test_pickles_are_refused_unread(suffix: str, tmp_path: Path) -> None:
 def test_damaged_files_are_refused(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x4.safetensors"
     path.write_bytes(data)
-    with pytest.raises(X4Error, match="damaged: download it again"):
-        load_x4(path, device="cpu")
+    _refused(path, "damaged: download it again")
 
 
 def test_a_download_that_broke_off_is_refused(single_file: Path) -> None:
@@ -241,8 +254,7 @@ def test_a_download_that_broke_off_is_refused(single_file: Path) -> None:
 
 @pytest.mark.parametrize("path", ["nowhere/at/all", "C:\\models\\x4", "missing.safetensors", "owner/missing.ckpt"])
 def test_a_place_without_a_model_is_refused(path: str, offline: None) -> None:
-    with pytest.raises(X4Error, match="there is no x4 upscaler at"):
-        load_x4(path, device="cpu")
+    _refused(path, "there is no x4 upscaler at")
 
 
 # --- Folder ---
@@ -299,12 +311,16 @@ def _drop_tensor(path: Path) -> None:
             "only pickles",
         ),
         (lambda at: _truncate(at / "unet/diffusion_pytorch_model.safetensors"), "download it again"),
-        (lambda at: _drop_tensor(at / "unet/diffusion_pytorch_model.safetensors"), "unet lacks 1 of its tensors"),
     ],
 )
 def test_a_folder_that_is_something_else_is_refused(changed: Path, damage: Callable[[Path], Any], said: str) -> None:
     damage(changed)
-    with pytest.raises(X4Error, match=said):
+    _refused(changed, said)
+
+
+def test_a_folder_that_lacks_a_tensor_is_refused(changed: Path) -> None:
+    _drop_tensor(changed / "unet/diffusion_pytorch_model.safetensors")
+    with pytest.raises(X4Error, match="unet lacks 1 of its tensors"):
         load_x4(changed, device="cpu")
 
 
