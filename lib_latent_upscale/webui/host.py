@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from modules import images, masking, processing, scripts, sd_models, shared
+from modules import images, masking, processing, rng, scripts, sd_models, shared
 from PIL import Image
 from torch import Tensor
 
@@ -26,6 +26,7 @@ __all__ = [
     "preserved_random_state",
     "replaced_encode",
     "schedule_options",
+    "seed_draws",
     "xyz_grid",
 ]
 
@@ -104,6 +105,16 @@ def preserved_random_state() -> Iterator[None]:
         yield
     finally:
         put_back()
+
+
+def seed_draws(seed: int) -> None:
+    """Put torch's global generators where the host's noise for `seed` leaves them, and with it its next encode.
+
+    v1.10.1 leaves them at the seed itself, Forge and reForge at another number that follows from it, so that no draw is
+    the noise again (`modules.rng.randn`). With the generator source "NV" the host does not seed them at all.
+    """
+    torch.manual_seed(seed)
+    rng.randn(seed, (1,), generator=rng.create_generator(seed))
 
 
 def follows_sigmas(sampler: Any) -> bool:

@@ -21,6 +21,14 @@ def test_with_the_hosts_settings_latents_are_the_hosts(webui, picture):
     assert torch.equal(made, expected)
 
 
+def test_the_encode_draws_where_the_hosts_noise_leaves_the_generator(webui, picture):
+    """Forge's noise for a seed leaves another seed behind."""
+    webui.modules["modules.rng"].randn = lambda seed, _shape, generator: torch.manual_seed(seed + 100_000)
+    made = webui.run(webui.process(picture), LIKE_HOST).latents[0]
+    torch.manual_seed(webui.process(picture).seed + 100_000)
+    assert torch.equal(made, webui.host_alone(webui.process(picture)).latents[0])
+
+
 @pytest.mark.parametrize("method", INTERPOLATIONS)
 def test_the_encoded_picture_is_enlarged_with_the_method(webui, picture, method):
     p = webui.process(picture)
