@@ -21,6 +21,7 @@ from lib_latent_upscale.webui.generation import TITLE, LatentUpscale, upscale_of
 from lib_latent_upscale.webui.options import add_options, default_settings
 from lib_latent_upscale.webui.panel import HOST_INPUTS, make_panel, watch
 from lib_latent_upscale.webui.passes import Kept, passes_of
+from lib_latent_upscale.webui.x4_panel import make_x4_panel
 
 
 class LatentUpscaleScript(scripts.Script):
@@ -39,7 +40,7 @@ class LatentUpscaleScript(scripts.Script):
 
     def ui(self, _is_img2img: bool) -> list[Any]:
         panel = make_panel(default_settings(), self._element)
-        passes: list[Any] = []
+        passes = [make_x4_panel(self._element)]
         comparison = make_compare_panel(self._element)
         self.infotext_fields = [field for one in (panel, comparison, *passes) for field in one.infotext_fields]
         self.paste_field_names = [label for _, label in panel.infotext_fields]
@@ -95,10 +96,12 @@ class LatentUpscaleCompanion(scripts.Script):
             pp.image = upscale.fit(pp.image)
 
     def postprocess_maskoverlay(self, p: Any, ppmo: Any, *_args: Any) -> None:
-        upscale = upscale_of(p)
+        upscale, passes = upscale_of(p), passes_of(p)
         if upscale is not None and ppmo.overlay_image is not None:
             ppmo.overlay_image = upscale.fit(ppmo.overlay_image)
             ppmo.mask_for_overlay = upscale.fit(ppmo.mask_for_overlay)
+        if passes is not None:
+            passes.arrange_mask(ppmo)
 
     def postprocess_image_after_composite(self, p: Any, pp: Any, *_args: Any) -> None:
         passes = passes_of(p)

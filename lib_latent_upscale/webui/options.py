@@ -10,10 +10,13 @@ from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.webui import host
 
-__all__ = ["SCHEDULERS", "add_options", "default_settings", "option_name"]
+__all__ = ["SCHEDULERS", "X4_FOLDER", "X4_KEEP", "add_options", "default_settings", "option_name"]
 
 SCHEDULERS = (*SCHEDULES, AUTOMATIC)
 """What the "Scheduler" control offers."""
+
+X4_FOLDER, X4_KEEP = "x4_folder", "x4_keep"
+"""Further options: where more x4 upscalers are, and whether the last one stays in the computer's memory."""
 
 _SECTION = ("latent_upscale", "Latent Upscale")
 _LABELS = {
@@ -54,3 +57,7 @@ def add_options() -> None:
         dropdown = (gr.Dropdown, {"choices": choices[field]}) if field in choices else ()
         info = shared.OptionInfo(own, _LABELS[field], *dropdown, section=_SECTION).needs_reload_ui()
         shared.opts.add_option(option_name(field), info)
+    folder = shared.OptionInfo("", "Further x4 upscaler, or folder with x4 upscalers", section=_SECTION)
+    shared.opts.add_option(option_name(X4_FOLDER), folder.info("besides those in models/x4-upscaler"))
+    keep = shared.OptionInfo(True, "Keep the x4 upscaler in the computer's memory", section=_SECTION)
+    shared.opts.add_option(option_name(X4_KEEP), keep.info("about 1.8 GB; to load it again takes some seconds"))

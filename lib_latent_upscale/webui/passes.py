@@ -45,6 +45,8 @@ class Pass:
     """How people call it."""
     FIELDS: ClassVar[tuple[str, ...]]
     """Names of its arguments, in the order of its controls; the first is True where the pass is asked for."""
+    ENLARGES: ClassVar[bool] = False
+    """Whether its pictures have another size than those before it."""
 
     def __init__(self, p: Any, values: Mapping[str, Any], kept: Kept) -> None:
         """Check what is asked for.
@@ -123,6 +125,13 @@ class Passes:
             picture = self._finish(one, picture)
         self.size = picture.size
         return picture
+
+    def arrange_mask(self, shown: Any) -> None:
+        """Leave out the mask where the host would fail, since it composes it with pictures of two sizes."""
+        composed = host.option("return_mask_composite") or host.option("save_mask_composite")
+        if composed and shown.mask_for_overlay is not None and any(one.ENLARGES for one in self._passes):
+            shown.mask_for_overlay = None
+            host.comment(self._p, f"{TITLE}: mask and masked composite are left out, since the picture is enlarged.")
 
     def _finish(self, one: Pass, picture: Image.Image) -> Image.Image:
         try:

@@ -148,10 +148,17 @@ def process_images(p: Img2Img) -> Any:
     seeds = [p.seed + index for index in range(count)]
     p.init([""] * count, seeds, seeds)
     latents, images, infotexts = [], [], []
+    state = sys.modules["modules.shared"].state
+    if state.job_count == -1:
+        state.job_count = p.n_iter
     for iteration in range(p.n_iter):
+        if state.interrupted:
+            break
+        state.skipped = False
         p.iteration = iteration
         p.seeds = seeds[p.iteration * p.batch_size : (p.iteration + 1) * p.batch_size]
         latents.append(p.sample())
+        state.nextjob()
         torch.manual_seed(p.seeds[-1])  # the host leaves its global generator like this
         for index in range(p.batch_size):
             p.batch_index = index
@@ -198,6 +205,38 @@ class OptionInfo:
 
     def needs_reload_ui(self) -> OptionInfo:
         return self
+
+    def info(self, text: str) -> OptionInfo:
+        self.label = f"{self.label} ({text})"
+        return self
+
+
+class State:
+    """The host's progress and what the person has pressed."""
+
+    def __init__(self) -> None:
+        self.interrupted = self.skipped = self.stopping_generation = False
+        self.job_count, self.job_no = -1, 0
+        self.sampling_step = self.sampling_steps = 0
+        self.textinfo: str | None = None
+        self.current_latent: Any = None
+
+    def nextjob(self) -> None:
+        self.job_no, self.sampling_step = self.job_no + 1, 0
+
+
+class Moves:
+    """Where the host's checkpoint is, and has been."""
+
+    def __init__(self) -> None:
+        self.model_data = SimpleNamespace(sd_model=None)
+        self.moves: list[str] = []
+
+    def send_model_to_cpu(self, _model: Any) -> None:
+        self.moves.append("away")
+
+    def send_model_to_device(self, _model: Any) -> None:
+        self.moves.append("back")
 
 
 class Script:
@@ -250,6 +289,7 @@ def modules() -> dict[str, ModuleType]:
     """Modules of the host, by their names in `sys.modules`."""
     grid = SimpleNamespace(axis_options=[], AxisOptionImg2Img=AxisOption)
     grid_script = SimpleNamespace(script_class=type("Script", (), {"__module__": "xyz_grid.py"}), module=grid)
+    moves = Moves()
     callbacks: dict[str, list[Any]] = {"settings": [], "before_ui": [], "unloaded": []}
     contents: dict[str, dict[str, Any]] = {
         "processing": {"opt_f": CELL, "images_tensor_to_samples": encode, "process_images": process_images},
@@ -262,11 +302,18 @@ def modules() -> dict[str, ModuleType]:
             "create_generator": lambda seed: torch.Generator().manual_seed(seed),
         },
         "masking": {"fill": lambda picture, mask: Image.composite(picture.filter(ImageFilter.BLUR), picture, mask)},
-        "shared": {"opts": Options(), "device": "cpu", "OptionInfo": OptionInfo},
+        "shared": {"opts": Options(), "device": "cpu", "OptionInfo": OptionInfo, "state": State()},
         "scripts": {"Script": Script, "AlwaysVisible": object(), "scripts_data": [grid_script]},
-        "devices": {},
+        "devices": {"dtype": torch.float16},
+        "paths": {"models_path": ""},
         "ui_components": {"InputAccordion": Component},
-        "sd_models": {"model_data": SimpleNamespace(sd_model=None)},
+        "ui_common": {"create_refresh_button": lambda *_: None},
+        "sd_models": {
+            "model_data": moves.model_data,
+            "moves": moves.moves,
+            "send_model_to_cpu": moves.send_model_to_cpu,
+            "send_model_to_device": moves.send_model_to_device,
+        },
         "sd_samplers": {
             "find_sampler_config": lambda name: SimpleNamespace(
                 options={"scheduler": "karras"} if str(name).startswith("DPM++ 2M") else {}

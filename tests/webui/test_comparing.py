@@ -30,9 +30,7 @@ class ComparingHost:
         self.fails: dict[int, Exception] = {}
         self.during: dict[int, Any] = {}
         self.runs: list[Any] = []
-        self.state = SimpleNamespace(
-            interrupted=False, stopping_generation=False, skipped=False, job_no=0, job_count=-1, textinfo=None
-        )
+        self.state = self.double.State()
         modules = webui.modules
         encode = modules["modules.processing"].images_tensor_to_samples
 
