@@ -124,14 +124,17 @@ class X4Pass(Pass):
 def _settings(values: Mapping[str, Any]) -> X4Settings:
     given = {name: values[_PREFIX + name] for name in SETTINGS if _PREFIX + name in values}
     try:
-        return X4Settings(**{name: _whole(value) for name, value in given.items()})
+        return X4Settings(**{name: _number(name, value) for name, value in given.items()})
     except X4Error as error:
         raise ValueError(f"{_PREFIX}{error}") from None
 
 
-def _whole(value: Any) -> Any:
-    """Sliders of some hosts hand over 20.0 for 20."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def _number(field: str, value: Any) -> Any:
+    """The value, a number as its field has it: pages hand over 9 for 9.0, and those of some hosts 20.0 for 20."""
+    usual = getattr(X4Settings, field)
+    if type(value) is int and type(usual) is float:
+        return float(value)
+    return int(value) if type(usual) is int and isinstance(value, float) and value.is_integer() else value
 
 
 def _stamp(path: Path) -> tuple[float, ...]:
