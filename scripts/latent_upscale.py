@@ -21,6 +21,8 @@ from lib_latent_upscale.webui.generation import TITLE, LatentUpscale, upscale_of
 from lib_latent_upscale.webui.options import add_options, default_settings
 from lib_latent_upscale.webui.panel import HOST_INPUTS, make_panel, watch
 from lib_latent_upscale.webui.passes import Kept, passes_of
+from lib_latent_upscale.webui.second_pass import run_twice
+from lib_latent_upscale.webui.tile_panel import make_tile_panel
 from lib_latent_upscale.webui.x4_panel import make_x4_panel
 
 
@@ -40,7 +42,7 @@ class LatentUpscaleScript(scripts.Script):
 
     def ui(self, _is_img2img: bool) -> list[Any]:
         panel = make_panel(default_settings(), self._element)
-        passes = [make_x4_panel(self._element)]
+        passes = [make_tile_panel(self._element), make_x4_panel(self._element)]
         comparison = make_compare_panel(self._element)
         self.infotext_fields = [field for one in (panel, comparison, *passes) for field in one.infotext_fields]
         self.paste_field_names = [label for _, label in panel.infotext_fields]
@@ -71,6 +73,8 @@ class LatentUpscaleScript(scripts.Script):
         upscale, passes = LatentUpscale(p, settings), passes_from_arguments(p, given, self.kept)
         if comparison.compare:
             return compare(p, settings, comparison, passes)
+        if passes.own_run is not None:
+            return run_twice(p, upscale, passes, passes.own_run)
         with upscale.installed(), passes.installed():
             return process_images(p)
 
@@ -123,6 +127,11 @@ def _forget_modules() -> None:
         del sys.modules[name]
 
 
+def _before_ui() -> None:
+    """The settings and the axes in one callback: the host takes 20 ms to register each one (`inspect.stack`)."""
+    add_options()
+    xyz.add_axes()
+
+
 script_callbacks.on_script_unloaded(_forget_modules)
-script_callbacks.on_ui_settings(add_options)
-script_callbacks.on_before_ui(xyz.add_axes)
+script_callbacks.on_before_ui(_before_ui)
