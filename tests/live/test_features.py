@@ -1,0 +1,300 @@
+"""Features of the host that go on working with the script, over the API, against a real WebUI."""
+
+import base64
+import io
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from tests.live import test_api
+
+TOO_LARGE = "LATENT_UPSCALE_TOO_LARGE"
+"""A side length in pixels at which the WebUI is out of memory: for a WebUI whose memory somebody has limited."""
+
+
+def pictures_of(result: Any, count: int) -> list[np.ndarray]:
+    """The last pictures of a result; a grid may come before them."""
+    return [np.asarray(one.convert("RGB")).astype(int) for one in result.pictures[-count:]]
+
+
+@contextmanager
+def options(webui: Any, **changes: Any) -> Iterator[None]:
+    """Settings of the WebUI as a person sets them, put back afterwards."""
+    before = webui.call("/sdapi/v1/options")
+    webui.call("/sdapi/v1/options", changes)
+    try:
+        yield
+    finally:
+        webui.call("/sdapi/v1/options", {name: before[name] for name in changes})
+
+
+@contextmanager
+def while_running(webui: Any, call: Callable[..., Any], *args: Any, job: int = 0, **changes: Any) -> Iterator[Future]:
+    """A generation in the background that has taken the second step of its picture number `job`."""
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(call, *args, **changes)
+        state = {"job": "", "job_no": 0, "sampling_step": 0}
+        while not state["job"] or state["job_no"] < job or state["sampling_step"] < 2:
+            assert not running.done(), running.result()
+            time.sleep(0.02)
+            state = webui.call("/sdapi/v1/progress?skip_current_image=true")["state"]
+        yield running
+
+
+LORA = "latent-upscale-live-test"
+
+
+@pytest.fixture(scope="module")
+def lora(webui) -> Iterator[str]:
+    """A small random LoRA in the WebUI's folder, which must be on this machine; as it is written in a prompt."""
+    folder = Path(webui.call("/sdapi/v1/cmd-flags").get("lora_dir") or "no such folder")
+    chosen = webui.call("/sdapi/v1/options")["sd_model_checkpoint"]
+    models = {model["title"]: Path(model["filename"]) for model in webui.call("/sdapi/v1/sd-models")}
+    checkpoint = models.get(chosen) or next(iter(models.values()))
+    if not folder.is_dir() or not os.access(folder, os.W_OK) or not checkpoint.is_file():
+        pytest.skip(f"the WebUI's folder for LoRA ({folder}) is not on this machine, or not writable")
+    file = folder / f"{LORA}.safetensors"
+    save_file(random_lora(checkpoint), file)
+    try:
+        webui.call("/sdapi/v1/refresh-loras", {})
+        yield f"<lora:{LORA}:1>"
+    finally:
+        file.unlink()
+        webui.call("/sdapi/v1/refresh-loras", {})
+
+
+def random_lora(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Rank 4, on an attention of the U-Net's middle, several times as strong as the model's own weights."""
+    module = "middle_block.1.transformer_blocks.0.attn2.to_out.0"
+    with safe_open(checkpoint, "pt") as kept:
+        weight = kept.get_tensor(f"model.diffusion_model.{module}.weight").float()
+    rng = torch.Generator().manual_seed(5)
+    prefix = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_out_0"
+    return {
+        f"{prefix}.lora_down.weight": torch.randn(4, weight.shape[1], generator=rng),
+        f"{prefix}.lora_up.weight": torch.randn(weight.shape[0], 4, generator=rng) * 5 * weight.std(),
+        f"{prefix}.alpha": torch.tensor(4.0),
+    }
+
+
+class TestLora:
+    def test_it_changes_the_picture(self, webui, picture, lora):
+        plain = webui.ours(picture)
+        changed = webui.ours(picture, prompt=f"a lighthouse {lora}")
+        assert np.abs(changed.pixels - plain.pixels).mean() > 1
+        assert f'Lora hashes: "{LORA}: ' in changed.infotext
+        np.testing.assert_array_equal(webui.ours(picture).pixels, plain.pixels)
+
+    def test_the_hosts_settings_give_the_hosts_picture(self, webui, picture, lora):
+        changes = {"prompt": f"a lighthouse {lora}"}
+        host = webui.warm(picture, **changes).pixels
+        np.testing.assert_array_equal(webui.ours(picture, test_api.LIKE_HOST, **changes).pixels, host)
+        np.testing.assert_array_equal(webui.host(picture, **changes).pixels, host)
+
+
+class TestRestoreFaces:
+    def test_every_restorer_gets_what_the_host_gives_it(self, webui, picture):
+        """One whose weights are missing leaves the picture as it is, with the script and without it."""
+        for restorer in webui.call("/sdapi/v1/face-restorers"):
+            chosen = {"override_settings": {"face_restoration_model": restorer["name"]}, "restore_faces": True}
+            host = webui.warm(picture, **chosen)
+            ours = webui.ours(picture, test_api.LIKE_HOST, **chosen)
+            np.testing.assert_array_equal(ours.pixels, host.pixels)
+            assert f"Face restoration: {restorer['name']}" in ours.infotext
+
+    def test_sizes_that_are_no_multiples_of_eight(self, webui, picture):
+        for restorer in webui.call("/sdapi/v1/face-restorers"):
+            chosen = {"override_settings": {"face_restoration_model": restorer["name"]}, "restore_faces": True}
+            assert webui.ours(picture, width=100, height=92, **chosen).pictures[0].size == (100, 92)
+
+
+class TestSeedsAndBatches:
+    def test_batch_count_and_size_together(self, webui, picture):
+        together = webui.ours(picture, n_iter=2, batch_size=2)
+        assert together.info["all_seeds"] == [7, 8, 9, 10]
+        for seed, made in zip(together.info["all_seeds"], pictures_of(together, 4), strict=True):
+            assert np.abs(made - webui.ours(picture, seed=seed).pixels).max() <= 1
+
+    def test_variation_seeds_of_a_batch(self, webui, picture):
+        varied = {"subseed": 20, "subseed_strength": 0.3}
+        together = webui.ours(picture, batch_size=2, **varied)
+        assert together.info["all_seeds"] == [7, 7]
+        for subseed, made in zip(together.info["all_subseeds"], pictures_of(together, 2), strict=True):
+            alone = webui.ours(picture, subseed=subseed, subseed_strength=0.3).pixels
+            assert np.abs(made - alone).max() <= 1
+            assert (alone != webui.ours(picture).pixels).any()
+
+    def test_a_variation_of_full_strength_is_the_other_seed(self, webui, picture):
+        """At denoising strength 1 the encode's draw, which keeps the seed, no longer shows."""
+        whole = {"denoising_strength": 1.0, "steps": 8}
+        varied = webui.ours(picture, subseed=20, subseed_strength=1.0, **whole).pixels
+        distances = [np.abs(varied - webui.ours(picture, seed=seed, **whole).pixels).mean() for seed in (20, 7)]
+        assert distances[0] < distances[1]
+
+    def test_seeds_resized_from_another_size(self, webui, picture):
+        changes = {"seed_resize_from_w": 64, "seed_resize_from_h": 64}
+        host = webui.warm(picture, **changes).pixels
+        np.testing.assert_array_equal(webui.ours(picture, test_api.LIKE_HOST, **changes).pixels, host)
+
+    @pytest.mark.parametrize("full_res", [False, True], ids=["whole picture", "only masked"])
+    def test_several_init_pictures_with_a_mask(self, webui, picture, full_res):
+        """The host takes pictures of one size and one mask."""
+        pictures = [picture, ImageOps.flip(picture)]
+        mask = test_api.square_mask((64, 64), test_api.MASKED)
+        changes = {**test_api.TestMasks.changes, "inpaint_full_res": full_res, "batch_size": 2}
+        made = pictures_of(webui.ours(pictures, mask=mask, **changes), 2)
+        for result, source in zip(made, pictures, strict=True):
+            test_api.TestMasks.check(result, source, (128, 128), test_api.MASKED)
+
+    @pytest.mark.parametrize("full_res", [False, True], ids=["whole picture", "only masked"])
+    def test_batch_count_and_size_with_a_mask(self, webui, picture, full_res):
+        mask = test_api.square_mask((64, 64), test_api.MASKED)
+        changes = {**test_api.TestMasks.changes, "inpaint_full_res": full_res, "batch_size": 2, "n_iter": 2}
+        for made in pictures_of(webui.ours(picture, mask=mask, **changes), 4):
+            test_api.TestMasks.check(made, picture, (128, 128), test_api.MASKED)
+
+
+class TestMasks:
+    @pytest.mark.parametrize("invert", [0, 1], ids=["", "inverted"])
+    @pytest.mark.parametrize("blur", [0, 3], ids=["sharp", "blurred"])
+    @pytest.mark.parametrize("fill", [0, 1, 2, 3], ids=["fill", "original", "latent noise", "latent nothing"])
+    @pytest.mark.parametrize("full_res", [False, True], ids=["whole picture", "only masked"])
+    def test_all_of_its_controls_together(self, webui, picture, full_res, fill, blur, invert):
+        mask = test_api.square_mask((64, 64), test_api.MASKED)
+        changes = {
+            "mask": ImageOps.invert(mask) if invert else mask,
+            "inpaint_full_res": full_res,
+            "inpainting_fill": fill,
+            "mask_blur": blur,
+            "inpainting_mask_invert": invert,
+            "denoising_strength": 0.9,
+        }
+        made = webui.ours(picture, **changes).pixels
+        test_api.TestMasks.check(made, picture, (128, 128), test_api.MASKED, fade=4 * blur)
+
+    @pytest.mark.parametrize("size", [(128, 128), (100, 92)])
+    @pytest.mark.parametrize("fill", [0, 1, 2, 3], ids=["fill", "original", "latent noise", "latent nothing"])
+    @pytest.mark.parametrize("full_res", [False, True], ids=["whole picture", "only masked"])
+    def test_an_inpainting_model(self, webui, picture, full_res, fill, size):
+        changes = {
+            **test_api.TestMasks.changes,
+            "inpaint_full_res": full_res,
+            "inpainting_fill": fill,
+            "override_settings": {"sd_model_checkpoint": test_api.checkpoint(webui, "inpainting")},
+        }
+        mask = test_api.square_mask((64, 64), test_api.MASKED)
+        made = webui.ours(picture, mask=mask, width=size[0], height=size[1], **changes).pixels
+        test_api.TestMasks.check(made, picture, size, test_api.MASKED)
+
+    def test_what_is_outside_the_mask_comes_back_without_the_script_too(self, webui, picture):
+        """A generation with a mask leaves nothing behind."""
+        mask = test_api.square_mask((64, 64), test_api.MASKED)
+        before = webui.warm(picture, mask=mask, resize_mode=0).pixels
+        webui.ours(picture, mask=mask, inpaint_full_res=True)
+        np.testing.assert_array_equal(webui.host(picture, mask=mask, resize_mode=0).pixels, before)
+
+
+class TestStopping:
+    long: ClassVar = {"steps": 60, "width": 256, "height": 256}
+
+    def test_skip_goes_on_with_the_next_picture(self, webui, picture):
+        before = webui.warm(picture).pixels
+        with while_running(webui, webui.ours, picture, n_iter=2, **self.long) as running:
+            webui.call("/sdapi/v1/skip", {})
+            skipped, whole = pictures_of(running.result(), 2)
+        alone = webui.ours(picture, **{**self.long, "seed": 8}).pixels
+        assert skipped.shape == whole.shape
+        assert np.abs(whole - alone).max() <= 1
+        assert (skipped != webui.ours(picture, **self.long).pixels).any()
+        np.testing.assert_array_equal(webui.host(picture).pixels, before)
+
+    @pytest.mark.parametrize("full_res", [False, True], ids=["whole picture", "only masked"])
+    def test_interrupting_with_a_mask_keeps_the_surroundings(self, webui, picture, full_res):
+        before = webui.warm(picture).pixels
+        mask = test_api.square_mask((64, 64), test_api.MASKED)
+        changes = {**test_api.TestMasks.changes, "inpaint_full_res": full_res, **self.long}
+        with while_running(webui, webui.ours, picture, mask=mask, **changes) as running:
+            webui.call("/sdapi/v1/interrupt", {})
+            made = running.result().pixels
+        test_api.TestMasks.check(made, picture, (256, 256), test_api.MASKED)
+        np.testing.assert_array_equal(webui.host(picture).pixels, before)
+
+    def test_an_interrupted_batch_keeps_what_is_finished(self, webui, picture):
+        with while_running(webui, webui.ours, picture, n_iter=4, job=1, **self.long) as running:
+            webui.call("/sdapi/v1/interrupt", {})
+            result = running.result()
+        finished, unfinished = pictures_of(result, 2)
+        assert len(result.pictures) <= 3  # with a grid
+        np.testing.assert_array_equal(finished, webui.ours(picture, **self.long).pixels)
+        assert unfinished.shape == finished.shape
+
+    def test_skip_and_interrupt_of_a_comparison(self, webui, picture):
+        """Neither of them breaks it; the host goes on as before."""
+        before = webui.warm(picture).pixels
+        for path in ("/sdapi/v1/skip", "/sdapi/v1/interrupt"):
+            with while_running(webui, webui.ours, picture, {"compare": True}, job=1, **self.long) as running:
+                webui.call(path, {})
+                result = running.result()
+            assert result.pictures[-1].size == (256, 256)
+            np.testing.assert_array_equal(webui.host(picture).pixels, before)
+
+
+class TestLivePreviews:
+    @pytest.mark.parametrize("compare", [False, True], ids=["alone", "comparing"])
+    def test_they_show_the_enlarged_picture(self, webui, wide_picture, compare):
+        changes = {"steps": 100, "width": 384, "height": 256}
+        wanted = {"live_previews_enable": True, "show_progress_every_n_steps": 1, "show_progress_type": "Approx cheap"}
+        shown: list[Image.Image] = []
+        call = (webui, webui.ours, wide_picture, {"compare": compare})
+        with options(webui, **wanted), while_running(*call, **changes) as running:
+            while not running.done() and len(shown) < 5:
+                current = webui.call("/sdapi/v1/progress")["current_image"]
+                shown += [Image.open(io.BytesIO(base64.b64decode(current)))] if current else []
+                time.sleep(0.05)
+            result = running.result()
+        assert len({one.tobytes() for one in shown}) >= 2
+        assert all(one.width * 256 == one.height * 384 for one in shown)
+        if not compare:
+            with options(webui, live_previews_enable=False):
+                np.testing.assert_array_equal(webui.ours(wide_picture, **changes).pixels, result.pixels)
+
+
+class TestOthers:
+    def test_calls_without_the_script_between_calls_with_it(self, webui, picture, wide_picture):
+        """The host's own draw of an encode depends on what ran before; at one seed for all it is that seed's."""
+        calls = [lambda: webui.host(picture), lambda: webui.ours(picture), lambda: webui.ours(wide_picture, ["area"])]
+        calls = [call for _ in range(4) for call in calls]
+        webui.warm(picture)
+        alone = [call().pixels for call in calls]
+        with ThreadPoolExecutor(len(calls)) as pool:
+            together = list(pool.map(lambda call: call().pixels, calls))
+        for single, result in zip(alone, together, strict=True):
+            np.testing.assert_array_equal(result, single)
+
+    @pytest.mark.skipif(
+        TOO_LARGE not in os.environ, reason=f"put a size that exhausts the WebUI's memory into {TOO_LARGE}"
+    )
+    @pytest.mark.parametrize("source", [False, True], ids=["the result", "the init picture"])
+    def test_running_out_of_memory_leaves_the_host_as_it_was(self, webui, picture, source):
+        side = int(os.environ[TOO_LARGE])
+        size = (128, 128) if source else (side, side)
+        before, kept = webui.warm(picture).pixels, webui.call("/sdapi/v1/options")
+        ours = webui.ours(picture).pixels
+        large = picture.resize((side, side)) if source else picture
+        error = test_api.refused(webui.ours, large, seed=99, width=size[0], height=size[1])
+        assert error.status == 500
+        assert "memory" in error.message
+        np.testing.assert_array_equal(webui.host(picture).pixels, before)
+        np.testing.assert_array_equal(webui.ours(picture).pixels, ours)
+        assert webui.call("/sdapi/v1/options") == kept
