@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from lib_latent_upscale.standalone.common import progress_bar
-from lib_latent_upscale.standalone.errors import InputError
+from lib_latent_upscale.standalone.errors import GenerationError, InputError
 from lib_latent_upscale.standalone.folders import report_failures, result_paths, tried
 from lib_latent_upscale.standalone.images import (
     Picture,
@@ -31,6 +32,7 @@ from lib_latent_upscale.standalone.settings import GenerationSettings, add_label
 from lib_latent_upscale.x4_upscaler import (
     X4Error,
     X4Model,
+    X4NotFinite,
     X4OutOfMemory,
     X4Result,
     X4Settings,
@@ -62,7 +64,7 @@ _LAST_PASS_OPTIONS = ("prompt", "noise_level", "guidance_scale", "steps")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the subcommand; 1 where memory ran out or some of a folder's pictures could not be used."""
+    """Run the subcommand; the exit code is 1 where some of a folder's pictures could not be used."""
     settings = _settings({name: getattr(arguments, name) for name in _COMMAND_OPTIONS})
     return _folder(arguments, settings) if arguments.input.is_dir() else _single(arguments, settings)
 
@@ -74,11 +76,7 @@ def _single(arguments: argparse.Namespace, settings: X4Settings) -> int:
     output = arguments.output or source.with_name(f"{source.stem}-{width}x{height}.png")
     check_output(output, source)
     model = _load(arguments.model, arguments)
-    try:
-        _upscale(model, settings, picture, source, output, quiet=arguments.quiet)
-    except X4OutOfMemory as error:
-        sys.stderr.write(f"latent-upscale: {error}\n")
-        return 1
+    _upscale(model, settings, picture, source, output, quiet=arguments.quiet)
     return 0
 
 
@@ -104,8 +102,8 @@ def _upscale_all(
         picture = load_picture(source, _SMALLEST_SIDE)
         try:
             _upscale(model, settings, picture, source, outputs[source], quiet=quiet)
-        except X4OutOfMemory as error:
-            raise InputError(f"{source}: {error}") from error
+        except GenerationError as error:
+            raise InputError(str(error)) from error
 
     good = [source for source in outputs if source not in failures]
     for source in tqdm(good, desc=model.name, disable=quiet, unit="pic"):
@@ -115,9 +113,15 @@ def _upscale_all(
 def _upscale(
     model: X4Model, settings: X4Settings, picture: Picture, source: Path, output: Path, *, quiet: bool
 ) -> None:
-    """Upscale one picture and write it, with what its own `parameters` say of how it was made."""
+    """Upscale one picture and write it, with what its own `parameters` say of how it was made.
+
+    GenerationError where memory ran out or the model's numbers overflowed, InputError for a picture that cannot be
+    enlarged.
+    """
     try:
         result = _enlarged(picture.rgb, model, settings, source.name, quiet=quiet)
+    except (X4OutOfMemory, X4NotFinite) as error:
+        raise GenerationError(f"{source}: {error}") from error
     except X4Error as error:
         raise InputError(f"{source}: {error}") from error
     parameters = add_labels(_parameters(source), x4_labels(result.settings, model.name))
@@ -152,6 +156,9 @@ def _load(source: str, arguments: argparse.Namespace) -> X4Model:
     """The x4 upscaler `source`, on the device and in the number format of the arguments."""
     device = checked_device(arguments.device or best_device())
     dtype = number_format(arguments.dtype) if arguments.dtype else None
+    for library in ("diffusers", "transformers"):
+        with suppress(ImportError, RuntimeError):  # `load_x4` says it in words
+            importlib.import_module(f"{library}.utils.logging").disable_progress_bar()
     try:
         return load_x4(source, device=device, dtype=dtype)
     except (X4Error, OSError) as error:

@@ -55,12 +55,15 @@ class Plan:
     def choose(
         cls, work: Work, size: tuple[int, int], tile: int, overlap: int, *, bytes_per_value: int, device: torch.device
     ) -> Plan:
-        """Tiles of `tile`, or the largest that fit where it is 0; and as many at once as fit for `size` (h, w)."""
+        """Tiles of `tile`, and as many of them at once as fit the free memory, for a picture of `size` (h, w).
+
+        Where `tile` is 0: the smallest of `work.tiles` that covers the picture if that fits, so that the free memory
+        does not show in it; else the largest that fits.
+        """
         free = free_memory(device)
         budget = int(_SHARE * (_UNKNOWN_MEMORY if free is None else free))
         each = work.values * bytes_per_value
-        tile = tile or next((side for side in work.tiles if side**2 * each <= budget), work.tiles[-1])
-        plan = cls(work, tile, overlap)
+        plan = cls(work, tile or _largest(work, size, budget // each), overlap)
         tiles = plan.tiles(size)
         height, width = tiles[0].size
         return replace(plan, batch=max(min(budget // (height * width * each), _MOST_TILES_AT_ONCE, len(tiles)), 1))
@@ -83,6 +86,14 @@ class Plan:
     def __str__(self) -> str:
         tiles = f"tiles of {self.tile}" if self.batch == 1 else f"{self.batch} tiles of {self.tile} at once"
         return f"{tiles} for {self.work.purpose}"
+
+
+def _largest(work: Work, size: tuple[int, int], pixels: int) -> int:
+    """The side of the largest tile with at most so many pixels of the picture, never larger than covers it."""
+    longest = max(size)
+    covering = min((side for side in work.tiles if side >= longest), default=work.tiles[0])
+    sides = (side for side in work.tiles if side <= covering)
+    return next((side for side in sides if min(side, size[0]) * min(side, size[1]) <= pixels), work.tiles[-1])
 
 
 def fit(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lib_latent_upscale.schedules import get_sigmas
 from lib_latent_upscale.tiling import Tile, TileBlend, batches, map_tiles
-from lib_latent_upscale.x4_upscaler.errors import X4Error, X4Interrupted, X4OutOfMemory
+from lib_latent_upscale.x4_upscaler.errors import X4Error, X4Interrupted, X4NotFinite, X4OutOfMemory
 from lib_latent_upscale.x4_upscaler.loading import NoiseTable, X4Model
 from lib_latent_upscale.x4_upscaler.memory import is_out_of_memory, on_device, release_memory
 from lib_latent_upscale.x4_upscaler.picture import FACTOR, Source, guard_colours, prepare
@@ -92,10 +92,15 @@ def upscale_x4(
     where memory ran out. `interrupted()` is asked before the first and after every group of tiles.
 
     The noise comes from the seed alone, on the CPU, for the whole picture: neither the device nor the tiles change
-    it. Latents and the result stay on the CPU; the device holds one part of the model and one group of tiles.
+    it. Latents and the result stay on the CPU; the device holds one part of the model and one group of tiles. Every
+    part of the model goes back to where it was, also after an error.
 
-    Raises X4Interrupted where `interrupted` said so, X4OutOfMemory where even the smallest tiles do not fit, X4Error
-    for a picture that cannot be enlarged.
+    Tile sizes of 0 are chosen from the free memory. Where one tile covers the picture, that does not show: another
+    machine makes the same picture and the same settings of it. Larger pictures are cut as the memory allows, and other
+    tiles are a slightly different picture; the sizes in the result's settings make it again anywhere.
+
+    Raises X4Interrupted where `interrupted` said so, X4OutOfMemory where even the smallest tiles do not fit,
+    X4NotFinite where the model's number format is too narrow, X4Error for a picture that cannot be enlarged.
     """
     if min(picture.size) < 1:
         raise X4Error(f"the picture is {picture.width}x{picture.height}; both sides need at least one pixel.")
@@ -112,7 +117,10 @@ def upscale_x4(
         if settings.colour_guard:
             decoded = guard_colours(decoded, source.pixels)
         if not bool(torch.isfinite(decoded).all()):
-            raise X4Error(f"{model.name} returned values that are no numbers: load it with dtype=torch.float32.")
+            raise X4NotFinite(
+                f"{model.name} returned values that are not numbers: load it with the dtype float32; "
+                "if it was, the file is damaged."
+            )
         image = source.finish(decoded)
     return X4Result(image, replace(settings, tile=tile, decoder_tile=decoder_tile), tuple(run.notes))
 

@@ -28,6 +28,7 @@ from lib_latent_upscale.x4_upscaler import (
     X4Error,
     X4Interrupted,
     X4Model,
+    X4NotFinite,
     X4OutOfMemory,
     X4Result,
     X4Settings,
@@ -394,6 +395,38 @@ def test_tiles_follow_the_free_memory(free: int | None, tile: int, monkeypatch: 
     assert chosen.tile == tile
 
 
+@pytest.mark.parametrize(
+    ("size", "tile", "decoder_tile"), [((20, 64), 96, 64), ((96, 90), 96, 96), ((100, 100), 128, 128)]
+)
+def test_free_memory_does_not_show_where_one_tile_covers_the_picture(
+    size: tuple[int, int], tile: int, decoder_tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same command on two machines, the larger with a hundred times the memory of the other."""
+    made = []
+    for free in (2 * GIB, 200 * GIB):
+        monkeypatch.setattr(plans, "free_memory", lambda _, free=free: free)
+        made.append(upscale_x4(picture(*size), oracle(0.3), quick()))
+    assert made[0].settings == made[1].settings
+    assert (made[0].settings.tile, made[0].settings.decoder_tile) == (tile, decoder_tile)
+    assert np.array_equal(numbers(made[0]), numbers(made[1]))
+
+
+def test_the_tiles_that_were_used_make_the_same_picture_with_other_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans, "free_memory", lambda _: GIB // 4)
+    first = upscale_x4(picture(200, 150), oracle(0.3), quick())
+    monkeypatch.setattr(plans, "free_memory", lambda _: 200 * GIB)
+    assert first.settings.tile == 96
+    assert np.array_equal(numbers(first), numbers(upscale_x4(picture(200, 150), oracle(0.3), first.settings)))
+    assert not np.array_equal(numbers(first), numbers(upscale_x4(picture(200, 150), oracle(0.3), quick())))
+
+
+def test_a_thin_picture_is_one_tile_in_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64x512 pixels are no more work at once than 181x181."""
+    monkeypatch.setattr(plans, "free_memory", lambda _: GIB)
+    device = torch.device("cpu")
+    assert plans.Plan.choose(plans.UNET, (64, 512), 0, 32, bytes_per_value=4, device=device).tile == 512
+
+
 class Greedy(OracleUnet):
     """Runs out of memory with more than `limit` pixels at once."""
 
@@ -469,7 +502,7 @@ def test_other_errors_stay_what_they_are() -> None:
 def test_values_that_are_no_numbers_are_not_a_black_picture() -> None:
     model = oracle()
     model.vae.decode = lambda latents, return_dict: (F.interpolate(latents[:, :3] * torch.nan, scale_factor=4),)
-    with pytest.raises(X4Error, match="float32"):
+    with pytest.raises(X4NotFinite, match="dtype float32"):
         upscale_x4(picture(64, 64), model, quick())
 
 

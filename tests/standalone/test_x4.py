@@ -1,11 +1,7 @@
 """The x4 upscaler from the command: alone, and as the last pass of `upscale`. The model is small and random."""
 
-import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,8 +26,6 @@ from lib_latent_upscale.standalone.settings import (
 )
 from lib_latent_upscale.x4_upscaler import SAMPLERS, X4OutOfMemory, X4Settings, load_x4, upscale_x4
 from tests.core.x4_small import write_folder
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -244,7 +238,7 @@ def test_a_model_must_be_named(small_file, capsys):
 def test_out_of_memory_is_a_sentence_and_nothing_is_written(small_file, x4_folder, tmp_path, capsys, monkeypatch):
     _exhaust(monkeypatch)
     assert alone(small_file, x4_folder, "-o", tmp_path / "out.png") == 1
-    assert capsys.readouterr().err.endswith("latent-upscale: not even tiles of 32 fit.\n")
+    assert capsys.readouterr().err.endswith(f"latent-upscale: {small_file}: not even tiles of 32 fit.\n")
     assert not (tmp_path / "out.png").exists()
 
 
@@ -260,33 +254,32 @@ def _exhaust(monkeypatch, after=0):
     monkeypatch.setattr(x4, "upscale_x4", upscale)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_ctrl_c_stops_a_running_command(small_file, x4_folder):
-    shown, code = _interrupted(["x4", small_file, "--model", x4_folder, "--steps", "1000"])
-    assert code == 130
-    assert "stopped; nothing half-finished was written" in shown
+def test_ctrl_c_while_a_picture_is_made_leaves_nothing_behind(small_file, x4_folder, capsys, monkeypatch):
+    tiles = _press_ctrl_c(monkeypatch)
+    assert alone(small_file, x4_folder, "--steps", "9") == 130
+    assert tiles == [1, 2, 3]
+    assert capsys.readouterr().err == "latent-upscale: stopped; nothing half-finished was written.\n"
     assert list(small_file.parent.iterdir()) == [small_file]
 
 
-def _interrupted(arguments):
-    """(what stands on stderr after it, exit code) of a command that gets Ctrl-C in the x4 upscaler's 1000 steps."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lib_latent_upscale", *map(str, arguments)],
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    try:
-        shown = b""
-        while b"/1001" not in shown:
-            part = process.stderr.read1()
-            assert part, shown
-            shown += part
-        process.send_signal(signal.SIGINT)
-        _, rest = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert b"Traceback" not in rest
-    return rest.decode(), process.returncode
+def _press_ctrl_c(monkeypatch):
+    """The signal of Ctrl-C arrives while the x4 upscaler works on its third tile; what it finished is in the list.
+
+    A whole process that is sent the signal from outside is in test_cli.py.
+    """
+    tiles = []
+
+    def upscale(*arguments, progress, **options):
+        def told(done, total):
+            tiles.append(done)
+            progress(done, total)
+            if done == 3:
+                signal.raise_signal(signal.SIGINT)
+
+        return upscale_x4(*arguments, progress=told, **options)
+
+    monkeypatch.setattr(x4, "upscale_x4", upscale)
+    return tiles
 
 
 # As the last pass of upscale
@@ -389,15 +382,16 @@ def test_out_of_memory_at_one_picture_of_a_folder_does_not_stop_the_others(
     assert [size(results / name) for name in ("small.png", "twin.png")] == [(160, 96), (40, 24)]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_ctrl_c_in_the_last_pass_keeps_the_picture_before_it(small_file, sd1_folder, x4_folder, tmp_path):
-    fixed = ["--steps", "2", "--size", "40x24"]
-    assert after_upscale(small_file, sd1_folder, "-o", tmp_path / "first.png", *fixed) == 0
+def test_ctrl_c_in_the_last_pass_keeps_the_picture_before_it(
+    small_file, sd1_folder, x4_folder, tmp_path, capsys, monkeypatch
+):
+    assert after_upscale(small_file, sd1_folder, "-o", tmp_path / "first.png", "--size", "40x24") == 0
+    tiles = _press_ctrl_c(monkeypatch)
     output = tmp_path / "out.png"
-    command = ["upscale", small_file, "-o", output, "--model", sd1_folder, *fixed]
-    shown, code = _interrupted([*command, "--x4", x4_folder, "--x4-steps", "1000"])
-    assert code == 130
-    assert "the picture before the x4 upscaler is kept: it was interrupted" in shown
+    more = ["-o", output, "--size", "40x24", "--x4", x4_folder, "--x4-steps", "9"]
+    assert after_upscale(small_file, sd1_folder, *more) == 130
+    assert tiles == [1, 2, 3]
+    assert "the picture before the x4 upscaler is kept: it was interrupted" in capsys.readouterr().err
     assert output.read_bytes() == (tmp_path / "first.png").read_bytes()
 
 
