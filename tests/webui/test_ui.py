@@ -45,7 +45,7 @@ def test_reloading_registers_once(webui):
         webui.reload()
     assert [axis.label for axis in webui.axes] == [f"[Latent Upscale] {name}" for name in NAMES]
     callbacks = webui.modules["modules.script_callbacks"].callbacks
-    assert {name: len(registered) for name, registered in callbacks.items() if registered} == {"before_ui": 1, "unloaded": 1}
+    assert {name: len(kept) for name, kept in callbacks.items() if kept} == {"before_ui": 1, "unloaded": 1}
 
 
 def test_the_settings_page_holds_the_defaults(webui, picture):
