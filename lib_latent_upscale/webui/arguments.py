@@ -10,6 +10,7 @@ from lib_latent_upscale.checks import check_bool
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.webui.errors import ArgumentError
 from lib_latent_upscale.webui.passes import Kept, Pass, Passes
+from lib_latent_upscale.webui.tile_pass import TilePass
 from lib_latent_upscale.webui.variants import COMPARE_CONTROLS, COMPARE_FIELDS, CompareSettings
 from lib_latent_upscale.webui.x4_pass import X4Pass
 
@@ -26,7 +27,7 @@ __all__ = [
 FIELDS: tuple[str, ...] = tuple(field.name for field in fields(UpscaleSettings))
 """Names of the arguments of an upscale, in the order of the controls."""
 
-PASSES: tuple[type[Pass], ...] = (X4Pass,)
+PASSES: tuple[type[Pass], ...] = (TilePass, X4Pass)
 """The passes in the order in which they run; their arguments follow those of a comparison, in the same order."""
 
 _PASS_FIELDS = tuple(name for kind in PASSES for name in kind.FIELDS)

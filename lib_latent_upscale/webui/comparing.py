@@ -213,18 +213,9 @@ class _Runs:
         if shared.state.interrupted or shared.state.skipped:
             self.unfinished = processed
             return
-        pictures, infotexts = _own_pictures(p, processed)
+        pictures, infotexts = host.own_pictures(p, processed)
         if pictures:
             self.finished.append(_Done(group[0], group[1:], p, extra, processed, pictures, infotexts, upscale, seconds))
-
-
-def _own_pictures(p: Any, processed: Any) -> tuple[list[Image.Image], list[str]]:
-    """The pictures themselves; the host puts masks between them, and other scripts put theirs at the end."""
-    with_mask = getattr(p, "mask_for_overlay", None) is not None
-    stride = 1 + with_mask * (bool(host.option("return_mask")) + bool(host.option("return_mask_composite")))
-    infotexts = processed.infotexts[processed.index_of_first_image :]
-    pictures = processed.images[processed.index_of_first_image :: stride][: len(infotexts)]
-    return pictures, infotexts[: len(pictures)]
 
 
 class _Results:

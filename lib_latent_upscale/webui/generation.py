@@ -86,6 +86,7 @@ class LatentUpscale:
             "extra_generation_params": {**p.extra_generation_params, **self._infotext()},
             "init": self._init,
             "sample": self._sample,
+            "sample_before_CN_hack": None,  # sd-webui-controlnet would go on with the `sample` of the file before
         }
         if self.settings.scheduler != AUTOMATIC:
             overrides["sampler_noise_scheduler_override"] = self._sigmas

@@ -23,6 +23,7 @@ __all__ = [
     "loaded_model_sigmas",
     "model_sigmas",
     "option",
+    "own_pictures",
     "preserved_random_state",
     "replaced_encode",
     "schedule_options",
@@ -163,6 +164,15 @@ def default_schedule(label: str | None, sampler: str | None) -> str:
         config = sd_samplers.find_sampler_config(sampler)
         label = config.options.get("scheduler") if config is not None else None
     return (label or "normal").lower().replace(" ", "_")
+
+
+def own_pictures(p: Any, processed: Any) -> tuple[list[Image.Image], list[str]]:
+    """The pictures themselves; the host puts masks between them, and other scripts put theirs at the end."""
+    with_mask = getattr(p, "mask_for_overlay", None) is not None
+    stride = 1 + with_mask * (bool(option("return_mask")) + bool(option("return_mask_composite")))
+    infotexts = processed.infotexts[processed.index_of_first_image :]
+    pictures = processed.images[processed.index_of_first_image :: stride][: len(infotexts)]
+    return pictures, infotexts[: len(pictures)]
 
 
 def xyz_grid() -> Any:

@@ -16,7 +16,7 @@ from PIL import Image
 from lib_latent_upscale.webui import host
 from lib_latent_upscale.webui.generation import NOTE_LABEL, TITLE
 
-__all__ = ["Kept", "Outcome", "Pass", "Passes", "passes_of"]
+__all__ = ["Kept", "Outcome", "OwnRun", "Pass", "Passes", "passes_of"]
 
 _ATTRIBUTE = "latent_upscale_passes"
 _MISSING = object()
@@ -36,6 +36,15 @@ class Outcome:
     """Labels and values of this picture; those of `Pass.infotext` that are not among them are taken out of its text."""
     notes: Sequence[str] = ()
     """Whole sentences about what could not be done as asked."""
+
+
+@dataclass(frozen=True)
+class OwnRun:
+    """A second run of the host, which starts from the finished result of the first and has the same size."""
+
+    denoising_strength: float
+    steps: int
+    scheduler: str
 
 
 class Pass:
@@ -65,6 +74,11 @@ class Pass:
     def infotext(self) -> Mapping[str, Any]:
         """Labels and values of everything that was asked for, with which the pass can be run again."""
         raise NotImplementedError
+
+    @property
+    def own_run(self) -> OwnRun | None:
+        """The run of its own that the pass asks for; all passes are then installed for that one only."""
+        return None
 
     def installed(self) -> AbstractContextManager[None]:
         """For one run of the host on `p`: set up inside, gone outside."""
@@ -97,6 +111,16 @@ class Passes:
     def names(self) -> list[str]:
         return [one.NAME for one in self._passes]
 
+    @property
+    def infotext(self) -> Mapping[str, Any]:
+        """Of all passes."""
+        return {label: value for one in self._passes for label, value in one.infotext.items()}
+
+    @property
+    def own_run(self) -> OwnRun | None:
+        """What `second_pass` runs after the latent upscale; None where the passes belong to that itself."""
+        return next((one.own_run for one in self._passes if one.own_run is not None), None)
+
     @contextmanager
     def installed(self) -> Iterator[None]:
         """For one run: on `p` inside, gone outside; within `LatentUpscale.installed`, which keeps the infotext."""
@@ -108,6 +132,7 @@ class Passes:
 
     def install(self) -> None:
         """Set up all passes on `p`."""
+        self._before.clear()
         for one in self._passes:
             self._p.extra_generation_params.update(one.infotext)  # the host keeps it in params.txt before the end
             self._installed.enter_context(one.installed())

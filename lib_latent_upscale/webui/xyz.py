@@ -18,6 +18,7 @@ from lib_latent_upscale.webui.arguments import passes_from_arguments, settings_f
 from lib_latent_upscale.webui.errors import ArgumentError
 from lib_latent_upscale.webui.generation import TITLE, LatentUpscale
 from lib_latent_upscale.webui.options import SCHEDULERS, default_settings
+from lib_latent_upscale.webui.passes import Passes
 
 __all__ = ["AXES", "add_axes", "install_axes", "with_axes"]
 
@@ -48,11 +49,17 @@ def install_axes(p: Any) -> None:
         settings = settings_from_arguments(arguments, default_settings())
         upscale = LatentUpscale(p, with_axes(settings, values))
         passes = passes_from_arguments(p, arguments, {} if script is None else script.kept)
+        _check_runs(passes)
     except ArgumentError as error:
         p.init = partial(_refuse, error)
         return
     upscale.install()
     passes.install()
+
+
+def _check_runs(passes: Passes) -> None:
+    if passes.own_run is not None:
+        raise ArgumentError("Latent Upscale: X/Y/Z plot runs no second pass; switch it off in the script's panel")
 
 
 def _refuse(error: ArgumentError, *_args: Any) -> None:

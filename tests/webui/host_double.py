@@ -297,6 +297,8 @@ def modules() -> dict[str, ModuleType]:
             "flatten": lambda picture, _color: picture.convert("RGB"),
             "resize_image": resize_image,
         },
+        "errors": {"exception_records": []},
+        "infotext_utils": {"quote": lambda text: f'"{text}"'},
         "rng": {
             "randn": lambda seed, _shape, generator=None: torch.manual_seed(seed),
             "create_generator": lambda seed: torch.Generator().manual_seed(seed),
@@ -309,6 +311,7 @@ def modules() -> dict[str, ModuleType]:
         "ui_components": {"InputAccordion": Component},
         "ui_common": {"create_refresh_button": lambda *_: None},
         "sd_models": {
+            "checkpoint_aliases": {},
             "model_data": moves.model_data,
             "moves": moves.moves,
             "send_model_to_cpu": moves.send_model_to_cpu,
