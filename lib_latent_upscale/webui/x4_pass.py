@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -22,7 +21,9 @@ from lib_latent_upscale.x4_upscaler import (
     X4Error,
     X4Interrupted,
     X4Model,
+    X4NotFinite,
     X4OutOfMemory,
+    X4Result,
     X4Settings,
     check_x4,
     load_x4,
@@ -31,10 +32,10 @@ from lib_latent_upscale.x4_upscaler import (
 
 __all__ = ["SETTINGS", "X4Pass"]
 
-_log = logging.getLogger(__name__)
-
 SETTINGS: tuple[str, ...] = tuple(field.name for field in fields(X4Settings))
 """Settings of the pass, in the order of the controls."""
+
+Progress = Callable[[int, int], None]
 
 _PREFIX = "x4_"
 _SEED_LABEL = "x4 upscaler seed"
@@ -89,36 +90,59 @@ class X4Pass(Pass):
             settings = replace(settings, seed=int(self._p.seeds[self._p.batch_index]) % _SEEDS)
         try:
             with host_machine.progress(f"{self.NAME}:") as progress, host_machine.resting_checkpoint():
-                result = upscale_x4(
-                    picture,
-                    self._model(),
-                    settings,
-                    progress=progress,
-                    interrupted=lambda: bool(host_machine.stopped()),
-                )
+                result = self._enlarged(picture, settings, progress)
         except X4Interrupted as error:
             return Outcome(picture, notes=[str(error)])
         except (X4Error, X4OutOfMemory) as error:
             return Outcome(picture, notes=[f"the picture before the x4 upscaler is kept. {error}"])
         return Outcome(result.image, self._written(result.settings), result.notes)
 
-    def _model(self) -> X4Model:
-        """The model, from an earlier picture or generation where it is still the same."""
+    def _enlarged(self, picture: Image.Image, settings: X4Settings, progress: Progress) -> X4Result:
+        """The result; where half precision overflows, in whole precision, and that is noted."""
+
+        def stopped() -> bool:
+            return bool(host_machine.stopped())
+
         device, dtype = host_machine.working_place()
-        key = (self._path, _stamp(self._path), device, dtype)
+        model = self._model(device, dtype)
+        try:
+            return upscale_x4(picture, model, settings, progress=progress, interrupted=stopped)
+        except X4NotFinite:
+            if model.unet.dtype == torch.float32:
+                raise
+        del model  # not two at once
+        model = self._load(device, torch.float32, self._key(device, dtype))
+        result = upscale_x4(picture, model, settings, progress=progress, interrupted=stopped)
+        return replace(result, notes=(*result.notes, "The x4 upscaler overflowed and was run in whole precision."))
+
+    def _key(self, *place: Any) -> tuple[Any, ...]:
+        return self._path, _stamp(self._path), *place
+
+    def _model(self, device: torch.device, dtype: torch.dtype | None) -> X4Model:
+        """The model, from an earlier picture or generation where it is still the same."""
+        key = self._key(device, dtype)
         loaded = self._loaded or self._kept.get(self.NAME)
         if loaded is None or loaded.key != key:
-            self._kept.pop(self.NAME, None)  # not two at once
-            make_importable()
-            with torch.inference_mode(False):  # Forge's generations run in it, and what it makes cannot be moved later
-                loaded = _Loaded(key, load_x4(self._path, device=device, dtype=dtype, download=False))
-        self._loaded = loaded
-        if host.option(option_name(X4_KEEP), True):
-            self._kept[self.NAME] = loaded
-        else:
-            self._kept.pop(self.NAME, None)
+            return self._load(device, dtype, key)
+        self._keep(loaded)
         model: X4Model = loaded.model
         return model
+
+    def _load(self, device: torch.device, dtype: torch.dtype | None, key: tuple[Any, ...]) -> X4Model:
+        self._loaded = None
+        self._kept.pop(self.NAME, None)
+        make_importable()
+        with torch.inference_mode(False):  # Forge's generations run in it, and what it makes cannot be moved later
+            model = load_x4(self._path, device=device, dtype=dtype, download=False)
+        self._keep(_Loaded(key, model))
+        return model
+
+    def _keep(self, loaded: _Loaded) -> None:
+        """For the pictures of this run; and for later ones as the setting says."""
+        self._loaded = loaded
+        self._kept.pop(self.NAME, None)
+        if host.option(option_name(X4_KEEP), True):
+            self._kept[self.NAME] = loaded
 
 
 def _settings(values: Mapping[str, Any]) -> X4Settings:

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from lib_latent_upscale.x4_upscaler import (
     X4_INFOTEXT_LABELS,
     X4Interrupted,
+    X4NotFinite,
     X4OutOfMemory,
     X4Result,
     X4Settings,
@@ -48,6 +49,7 @@ class Upscaler:
     def __init__(self, webui: Any) -> None:
         self.seeds: list[int] = []
         self.loaded: list[Path] = []
+        self.formats: list[torch.dtype | None] = []
         self.moves = webui.modules["modules.sd_models"].moves
         webui.modules["modules.sd_models"].model_data.sd_model = SimpleNamespace()
         self.state = webui.modules["modules.shared"].state
@@ -56,9 +58,10 @@ class Upscaler:
         webui.adapter("x4_pass").upscale_x4 = self.upscale
         webui.adapter("x4_pass").load_x4 = self.load
 
-    def load(self, path: Path, **_: Any) -> Any:
+    def load(self, path: Path, dtype: torch.dtype | None, **_: Any) -> Any:
         self.loaded.append(path)
-        return SimpleNamespace(name=path.name)
+        self.formats.append(dtype)
+        return SimpleNamespace(name=path.name, unet=SimpleNamespace(dtype=dtype))
 
     def upscale(self, picture: Image.Image, _model: Any, settings: X4Settings, progress: Any, interrupted: Any) -> Any:
         assert self.moves[-1] == "away"
@@ -277,6 +280,21 @@ class TestWhatGoesWrong:
         assert first == third
         assert any(str(error) in comment for comment in processed.comments)
         assert upscaler.moves == ["away", "back"] * 3
+
+    def test_what_overflows_in_half_precision_runs_in_whole_precision(self, webui, picture, upscaler):
+        upscaler.happens[1] = fail(X4NotFinite("no numbers"))
+        processed = webui.run(webui.process(picture, batch_size=2), {"x4": True})
+        assert [image.size for image in processed.images] == [(512, 512)] * 2
+        assert upscaler.formats == [None, torch.float32]
+        assert "was run in whole precision" in processed.infotexts[0]["Latent upscale note"]
+        webui.run(webui.process(picture), {"x4": True})
+        assert len(upscaler.formats) == 2  # it is remembered
+
+    def test_what_overflows_in_whole_precision_is_said(self, webui, picture, upscaler):
+        upscaler.happens.update({1: fail(X4NotFinite("no numbers")), 2: fail(X4NotFinite("still none"))})
+        processed = webui.run(webui.process(picture), {"x4": True})
+        assert processed.images[0].size == (128, 128)
+        assert "still none" in processed.infotexts[0]["Latent upscale note"]
 
     @pytest.mark.parametrize(("how", "sizes"), [("interrupted", [512, 128, 128]), ("skipped", [512, 128, 512])])
     def test_interrupt_and_skip_keep_the_picture_before(self, webui, picture, upscaler, how, sizes):

@@ -1,0 +1,228 @@
+"""The x4 upscaler over the API of a real WebUI that has one in its models; a small random one is enough."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lib_latent_upscale.x4_upscaler import X4_INFOTEXT_LABELS, X4Settings
+from tests.live.test_api import parameters, refused
+
+FAST = {"x4": True, "x4_steps": 2}
+
+
+def described(webui: Any) -> dict[str, dict[str, Any]]:
+    """The script's controls by label, as the API describes them."""
+    info = next(one for one in webui.call("/sdapi/v1/script-info") if one["name"] == "latent upscale")
+    return {argument["label"]: argument for argument in info["args"]}
+
+
+@pytest.fixture(scope="module")
+def model(webui) -> str:
+    """The name of the x4 upscaler that the calls use."""
+    names = described(webui)["x4 model"]["choices"]
+    if not names:
+        pytest.skip("this WebUI has no x4 upscaler: put one into models/x4-upscaler and reload the page")
+    return names[0]
+
+
+@pytest.fixture
+def x4(webui, model, picture) -> Any:
+    """A call with the pass."""
+    return lambda given=(), **changes: webui.ours(
+        changes.pop("source", picture), {**FAST, "x4_model": model, **dict(given)}, **changes
+    )
+
+
+@pytest.fixture
+def options(webui) -> Iterator[Any]:
+    """Set options of the host for one test."""
+    before = webui.call("/sdapi/v1/options")
+    changed: dict[str, Any] = {}
+
+    def change(**values: Any) -> None:
+        changed.update({name: before[name] for name in values})
+        webui.call("/sdapi/v1/options", values)
+
+    yield change
+    webui.call("/sdapi/v1/options", changed)
+
+
+def pixels(picture: Image.Image) -> np.ndarray:
+    return np.asarray(picture.convert("RGB")).astype(int)
+
+
+class TestPictures:
+    @pytest.mark.parametrize("size", [(128, 128), (96, 64), (100, 93)])
+    def test_they_are_exactly_four_times_larger(self, x4, size):
+        result = x4(width=size[0], height=size[1])
+        large = (4 * size[0], 4 * size[1])
+        assert [one.size for one in result.pictures] == [large]
+        assert (result.info["width"], result.info["height"]) == large
+        assert parameters(result.infotext)["Size"] == f"{size[0]}x{size[1]}"
+        assert result.pixels.std() > 1
+
+    def test_the_same_call_gives_the_same_picture(self, x4, webui, picture):
+        first = x4()
+        webui.host(picture, seed=3)
+        again = x4()
+        np.testing.assert_array_equal(again.pixels, first.pixels)
+        assert again.infotext == first.infotext
+
+    def test_the_infotext_says_everything(self, x4, model):
+        given = {
+            "x4_prompt": "a lighthouse, at dusk",
+            "x4_negative_prompt": "fog",
+            "x4_noise_level": 100,
+            "x4_guidance_scale": 5.5,
+            "x4_sampler": "Euler a",
+            "x4_scheduler": "karras",
+            "x4_colour_guard": False,
+            "x4_tile": 96,
+            "x4_overlap": 16,
+            "x4_decoder_tile": 64,
+            "x4_seed": 12,
+        }
+        infotext = x4(given).infotext
+        assert f"x4 upscaler model: {model}" in infotext
+        settings = X4Settings(steps=2, **{name.removeprefix("x4_"): value for name, value in given.items()})
+        for label, value in settings.to_infotext().items():
+            assert f'{label}: "{value}"' in infotext if "," in value else f"{label}: {value}" in infotext
+
+    def test_with_its_infotext_it_can_be_made_again(self, x4):
+        """What was chosen for the person, such as tiles, is in the infotext."""
+        made = x4(width=200, height=200)
+        written = parameters(made.infotext)
+        fields = [(field, label) for field, label in X4_INFOTEXT_LABELS if label in written]
+        read = {field: getattr(X4Settings.from_infotext(written), field) for field, _ in fields}
+        again = x4({f"x4_{field}": value for field, value in read.items()}, width=200, height=200)
+        assert read["tile"] > 0
+        np.testing.assert_array_equal(again.pixels, made.pixels)
+
+    @pytest.mark.parametrize("changes", [{"batch_size": 2}, {"n_iter": 2}], ids=str)
+    def test_each_of_a_batch_can_be_made_alone(self, x4, changes):
+        together = x4(**changes).pictures[-2:]  # a grid may come first
+        assert not np.array_equal(pixels(together[0]), pixels(together[1]))
+        for index, one in enumerate(together):
+            assert np.abs(pixels(one) - x4(seed=7 + index).pixels).max() <= 1
+
+    def test_settings_change_the_picture(self, x4):
+        plain = x4().pixels
+        for changes in ({"x4_noise_level": 200}, {"x4_seed": 5}, {"x4_sampler": "Euler a"}, {"x4_colour_guard": False}):
+            assert (x4(changes).pixels != plain).any(), changes
+
+    def test_a_mask_and_its_composite(self, x4, picture, options):
+        mask = Image.new("L", picture.size)
+        mask.paste(255, (16, 16, 48, 48))
+        options(return_mask=True, return_mask_composite=True)
+        assert x4(mask=mask, inpainting_fill=1).pictures[0].size == (512, 512)
+        options(return_mask_composite=False)
+        assert x4(mask=mask, inpainting_fill=1).pictures[0].size == (512, 512)
+
+    def test_it_is_saved_as_it_is_shown(self, x4, options, tmp_path):
+        options(outdir_img2img_samples=str(tmp_path), samples_save=True, samples_format="png")
+        made = x4(save_images=True)
+        files = list(tmp_path.rglob("*.png"))
+        if not files:
+            pytest.skip("the WebUI does not share a disk with this test")
+        assert len(files) == 1
+        saved = Image.open(files[0])
+        np.testing.assert_array_equal(pixels(saved), made.pixels)
+        assert saved.info["parameters"] == made.infotext
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            ({"x4_noise_level": -1}, "x4_noise_level is -1; an integer from 0 to 349 is needed"),
+            ({"x4_noise_level": 350}, "x4_noise_level is 350"),
+            ({"x4_noise_level": 3.5}, "x4_noise_level is 3.5"),
+            ({"x4_tile": 7}, "x4_tile is 7"),
+            ({"x4_sampler": "no such"}, "choose one of: DPM++ 2M, Euler"),
+            ({"x4_model": "no such"}, "x4_model is 'no such'; choose one of: "),
+            ({"x4_model": "../../etc"}, "choose one of: "),
+            ({"x4_modle": "x"}, "unknown settings ['x4_modle']; known are: method"),
+            ({"x4": "on"}, "x4 is 'on'; choose True or False"),
+        ],
+        ids=str,
+    )
+    def test_they_are_answered_before_any_work(self, x4, webui, given, said):
+        jobs = webui.call("/sdapi/v1/progress")["state"]["job_timestamp"]
+        error = refused(x4, given)
+        assert error.status == 422
+        assert said in error.message
+        assert webui.call("/sdapi/v1/progress")["state"]["sampling_step"] == 0
+        assert jobs
+
+
+class TestTheHostKeepsItsWays:
+    def test_pictures_without_the_pass_stay_the_same(self, x4, webui, picture):
+        host = webui.warm(picture).pixels
+        ours = webui.ours(picture).pixels
+        x4(seed=99, batch_size=2)
+        np.testing.assert_array_equal(webui.ours(picture).pixels, ours)
+        x4({"x4_sampler": "DPM++ SDE"}, seed=5)
+        x4(seed=7)
+        np.testing.assert_array_equal(webui.host(picture).pixels, host)
+
+    def test_options_stay_the_same(self, x4, webui):
+        before = webui.call("/sdapi/v1/options")
+        x4()
+        assert webui.call("/sdapi/v1/options") == before
+
+
+class TestWaiting:
+    def progress(self, webui):
+        return webui.call("/sdapi/v1/progress?skip_current_image=true")
+
+    def during(self, webui, call, then):
+        """Run `call`, and `then` when the pass has begun; what the progress bar showed on the way."""
+        shown = []
+        with ThreadPoolExecutor() as pool:
+            running = pool.submit(call)
+            while not running.done():
+                now = self.progress(webui)
+                shown.append(now)
+                if (now["textinfo"] or "").startswith("x4 upscaler") and now["state"]["sampling_step"] >= 2:
+                    break
+                time.sleep(0.01)
+            else:
+                pytest.fail(f"the pass was never seen: {shown}")
+            then()
+            return running.result(), shown
+
+    def test_progress_counts_tiles(self, x4, webui):
+        given = {"x4_steps": 100, "x4_tile": 64, "x4_overlap": 16}
+        shares: list[float] = []
+
+        def watch():
+            while len(set(shares)) < 5 and self.progress(webui)["state"]["job"]:
+                shares.append(self.progress(webui)["progress"])
+                time.sleep(0.02)
+            webui.call("/sdapi/v1/interrupt", {})
+
+        _, shown = self.during(webui, lambda: x4(given), watch)
+        assert shown[-1]["state"]["sampling_steps"] >= 100 * 4
+        assert shares[0] >= 0.5  # the first pass is half of the work
+        assert shares == sorted(shares)
+        assert len(set(shares)) >= 5
+
+    @pytest.mark.parametrize("how", ["interrupt", "skip"])
+    def test_stopped_within_a_tile_the_picture_before_is_kept(self, x4, webui, picture, how):
+        started = []
+
+        def stop():
+            started.append(time.monotonic())
+            webui.call(f"/sdapi/v1/{how}", {})
+
+        result, _ = self.during(webui, lambda: x4({"x4_steps": 400}), stop)
+        assert time.monotonic() - started[0] < 10
+        written = parameters(result.infotext)
+        assert not [label for label in written if label.startswith("x4")]
+        assert "interrupted; the picture before it is kept" in result.infotext
+        np.testing.assert_array_equal(result.pixels, webui.ours(picture).pixels)
