@@ -37,7 +37,6 @@ def make_x4_panel(elem_id: Callable[[str], str]) -> PassPanel:
         with gr.Row():
             noise = made(gr.Slider, "noise_level", "x4 noise level", minimum=0, maximum=349, step=1)
             guidance = made(gr.Slider, "guidance_scale", "x4 guidance scale", minimum=1, maximum=50, step=0.5)
-        gr.HTML(_TIPS)
         with gr.Row():
             sampler = made(gr.Dropdown, "sampler", "x4 sampler", choices=list(SAMPLERS))
             scheduler = made(gr.Dropdown, "scheduler", "x4 scheduler", choices=list(SCHEDULES))
@@ -49,6 +48,7 @@ def make_x4_panel(elem_id: Callable[[str], str]) -> PassPanel:
             overlap = made(gr.Slider, "overlap", "x4 tile overlap", minimum=0, maximum=256, step=8)
             decoder = made(gr.Slider, "decoder_tile", "x4 decoder tile size", minimum=0, maximum=2048, step=8)
         guard = made(gr.Checkbox, "colour_guard", "x4 colour guard")
+        gr.HTML("<br>".join(f"<small><b>x4 {name}</b>: {tip}</small>" for name, tip in _TIPS.items()))
     controls = {
         "prompt": prompt,
         "negative_prompt": negative,
@@ -67,12 +67,12 @@ def make_x4_panel(elem_id: Callable[[str], str]) -> PassPanel:
     return PassPanel([switch, model, *(controls[field] for field in SETTINGS)], pasted)
 
 
-_TIPS = (
-    "<small><b>x4 noise level</b>: more lets the model invent more; about 100 is recommended for generated pictures. "
-    "<b>x4 seed</b>: -1 takes the picture's own. "
-    "<b>x4 tile size</b>: 0 chooses from the free memory; below 96 the model sees less than it was trained on. "
-    "<b>x4 colour guard</b>: the colours of large areas follow the picture's.</small>"
-)
+_TIPS = {
+    "noise level": "more lets the model invent more; about 100 is recommended for generated pictures",
+    "seed": "-1 takes the picture's own",
+    "tile size": "0 chooses from the free memory; below 96 the model sees less than it was trained on",
+    "colour guard": "the colours of large areas follow the picture's",
+}
 
 
 def _introduction() -> str:

@@ -1,0 +1,133 @@
+"""The accordion of the x4 upscaler in the browser, against a real WebUI that has one in its models."""
+
+import re
+
+import numpy as np
+import pytest
+
+from tests.live.test_ui import Page, browser, page  # noqa: F401
+from tests.live.test_x4 import model  # noqa: F401
+
+PASTED = {
+    "x4 prompt": "a lighthouse, at dusk",
+    "x4 negative prompt": "fog",
+    "x4 noise level": "100",
+    "x4 guidance scale": "5.5",
+    "x4 steps": "2",
+    "x4 sampler": "Euler a",
+    "x4 scheduler": "karras",
+    "x4 seed": "12",
+    "x4 tile size": "128",
+    "x4 tile overlap": "16",
+    "x4 decoder tile size": "64",
+}
+TEXT = (
+    'x4 upscaler prompt: "a lighthouse, at dusk", x4 upscaler negative prompt: fog, x4 upscaler noise level: 100, '
+    "x4 upscaler guidance scale: 5.5, x4 upscaler steps: 2, x4 upscaler sampler: Euler a, "
+    "x4 upscaler scheduler: karras, x4 upscaler seed: 12, x4 upscaler colour guard: False, "
+    "x4 upscaler tile size: 128, x4 upscaler tile overlap: 16, x4 upscaler decoder tile size: 64"
+)
+FIRST = (
+    "a lighthouse\nSteps: 4, Sampler: Euler, CFG scale: 3, Seed: 9, Size: 128x128, Denoising strength: 0.4, "
+    "Script: Latent Upscale, Latent upscale method: lanczos, Latent upscale scheduler: karras, "
+    "Latent upscale exact steps: True, Latent upscale keep statistics: False, Latent upscale matched noise: False"
+)
+
+
+class Accordion:
+    """The accordion with a checkbox in its head."""
+
+    def __init__(self, page: Page) -> None:  # noqa: F811
+        self.page = page
+        self.head = page.panel.locator("[id$=latent_upscale_x4] > .label-wrap:visible")
+
+    def open(self) -> None:
+        self.page.choose("Script", "Latent Upscale")
+        self.head.click()  # opened, it is on
+        self.page.labelled("x4 steps").wait_for()
+
+    def number(self, label: str, value: float) -> None:
+        field = self.page.labelled(label)
+        field.fill(str(value))
+        field.press("Tab")
+
+    def is_on(self, wanted: bool) -> None:
+        self.page.page.wait_for_function(
+            "wanted => [...document.querySelectorAll('[id$=latent_upscale_x4] > .label-wrap input')]"
+            ".some(box => box.offsetParent && box.checked === wanted)",
+            arg=wanted,
+        )
+
+    def paste(self, infotext: str) -> None:
+        self.page.page.locator("#img2img_prompt textarea").fill(infotext)
+        self.page.page.locator("#img2img_tools #paste, #img2img_tools button").first.click()
+
+
+@pytest.fixture
+def accordion(page, model) -> Accordion:  # noqa: F811
+    return Accordion(page)
+
+
+def test_a_picture_comes_out_four_times_larger(accordion, page, webui, picture, model):  # noqa: F811
+    accordion.open()
+    accordion.number("x4 steps", 2)
+    page.generate()
+    assert page.results[-1].size == (512, 512)
+    assert f"x4 upscaler model: {model}, x4 upscaler noise level: 20" in page.infotext
+    sampler = re.search(r"Sampler: ([^,]+)", page.infotext).group(1)
+    changes = {"sampler_name": sampler, "steps": 4, "cfg_scale": 7, "denoising_strength": 0.75, "prompt": ""}
+    made = np.asarray(page.results[-1].convert("RGB")).astype(int)
+    again = webui.ours(picture, {"x4": True, "x4_steps": 2, "x4_model": model}, **changes)
+    np.testing.assert_array_equal(made, again.pixels)
+
+
+def test_a_pasted_infotext_sets_every_control_and_its_absence_switches_it_off(accordion, page, model):  # noqa: F811
+    text = f"{FIRST}, x4 upscaler model: {model}, {TEXT}"
+    accordion.paste(text)
+    accordion.is_on(True)
+    assert page.labelled("x4 model").input_value() == model
+    shown = {label: page.labelled(label).input_value() for label in PASTED}
+    assert shown == PASTED
+    assert not page.labelled("x4 colour guard").is_checked()
+    page.generate()
+    assert page.results[-1].size == (512, 512)
+    assert text.split("Script: ")[1] in page.infotext
+    size = [page.page.locator(f"#img2img_{side} input").first.input_value() for side in ("width", "height")]
+    assert size == ["128", "128"]
+    accordion.paste(FIRST)
+    accordion.is_on(False)
+    page.generate()
+    assert page.results[-1].size == (128, 128)
+
+
+def test_the_last_generation_is_pasted_with_its_pass(accordion, page):  # noqa: F811
+    """The host keeps the text of the last generation, written before its pictures, for an empty prompt."""
+    accordion.open()
+    accordion.number("x4 steps", 3)
+    page.generate()
+    accordion.head.locator("input").uncheck()
+    accordion.paste("")
+    accordion.is_on(True)
+    assert page.labelled("x4 steps").input_value() == "3"
+
+
+def test_models_can_be_looked_for_again(accordion, page, model):  # noqa: F811
+    accordion.open()
+    page.panel.locator("[id$=latent_upscale_x4_refresh]:visible").click()
+    page.choose("x4 model", model)
+    assert page.labelled("x4 model").input_value() == model
+
+
+def test_what_is_wrong_is_said(accordion, page):  # noqa: F811
+    accordion.open()
+    accordion.number("x4 tile size", 8)
+    page.generate()
+    assert "x4_tile is 8; an integer from 32 to 2048" in page.page.locator("#html_log_img2img").last.inner_text()
+
+
+def test_the_settings_page_names_folder_and_memory(page):  # noqa: F811
+    page.tab("Settings")
+    page.page.locator("#settings button").filter(has_text=re.compile("^ *Latent Upscale *$")).click()
+    section = page.page.locator("#settings_latent_upscale")
+    for label in ("Further x4 upscaler, or folder with x4 upscalers", "Keep the x4 upscaler in the computer's memory"):
+        assert section.get_by_label(label).first.is_visible()
