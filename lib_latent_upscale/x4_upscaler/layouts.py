@@ -20,6 +20,7 @@ __all__ = [
     "folder_variant",
     "read_config",
     "read_header",
+    "weights_file",
 ]
 
 PICKLES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl"})
@@ -143,13 +144,18 @@ def check_folder(folder: Path) -> None:
         raise X4Error(f"the VAE of {folder.name} enlarges {2 ** max(levels - 1, 0)} times instead of 4; {_WANTED}.")
 
 
+def weights_file(folder: Path, part: str, variant: str | None) -> Path:
+    """Where a folder has the weights of a part."""
+    return folder / part / ".".join(filter(None, (_WEIGHTS[part], variant, "safetensors")))
+
+
 def folder_variant(folder: Path, part: str) -> str | None:
     """The variant of a part's weights that the folder holds: None for the plain ones, else "fp16".
 
     Raises X4Error where there are none, only pickles, or damaged ones.
     """
     for variant in (None, "fp16"):
-        path = folder / part / ".".join(filter(None, (_WEIGHTS[part], variant, "safetensors")))
+        path = weights_file(folder, part, variant)
         if path.is_file():
             read_header(path)
             return variant

@@ -21,6 +21,7 @@ from lib_latent_upscale.x4_upscaler.layouts import (
     check_single_file,
     folder_variant,
     read_config,
+    weights_file,
 )
 from lib_latent_upscale.x4_upscaler.memory import default_device
 from lib_latent_upscale.x4_upscaler.tokenizer import ClipTokenizer, find_merges
@@ -170,12 +171,18 @@ def _hub_folder(path: str, download: bool) -> Path:
 def _load_folder(folder: Path, device: torch.device, dtype: torch.dtype, name: str = "") -> X4Model:
     variants, merges = _check_parts(folder)
     unet_class, vae_class, text_class = _classes()
-    options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
-    # diffusers 0.32 with accelerate 0.21 (reForge) loads only with low_cpu_mem_usage=False.
-    plain = {**options, "low_cpu_mem_usage": False}
 
-    def part(cls: Any, subfolder: str, **given: Any) -> Any:
-        loaded, info = cls.from_pretrained(str(folder), subfolder=subfolder, variant=variants[subfolder], **given)
+    def part(cls: Any, subfolder: str, as_type: torch.dtype) -> Any:
+        loaded, info = cls.from_pretrained(
+            str(folder),
+            subfolder=subfolder,
+            variant=variants[subfolder],
+            torch_dtype=as_type,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            low_cpu_mem_usage=False,  # diffusers 0.32 with accelerate 0.21 (reForge) loads only so
+        )
         if info["missing_keys"]:
             raise X4Error(
                 f"{folder.name}/{subfolder} lacks {len(info['missing_keys'])} of its tensors: download it again."
@@ -183,9 +190,14 @@ def _load_folder(folder: Path, device: torch.device, dtype: torch.dtype, name: s
         return loaded.eval()
 
     return X4Model(
-        unet=part(unet_class, "unet", torch_dtype=dtype, **plain),
-        vae=part(vae_class, "vae", torch_dtype=torch.float32, **plain),
-        text_encoder=part(text_class, "text_encoder", **options).to(dtype),
+        unet=part(unet_class, "unet", dtype),
+        vae=part(vae_class, "vae", torch.float32),
+        text_encoder=_text_encoder(
+            text_class,
+            _tensors(weights_file(folder, "text_encoder", variants["text_encoder"]), "", dtype),
+            folder / "text_encoder" / "config.json",
+            folder.name,
+        ),
         tokenizer=ClipTokenizer.from_file(merges),
         device=device,
         name=name or folder.name,
@@ -229,10 +241,14 @@ def _load_single_file(path: Path, device: torch.device, dtype: torch.dtype, conf
             torch_dtype=as_type,
         ).eval()
 
+    config = configuration / "text_encoder" / "config.json"
+    tensors = convert_open_clip(
+        _tensors(path, SINGLE_FILE_PARTS["text_encoder"], dtype), read_config(config)["num_hidden_layers"]
+    )
     return X4Model(
         unet=part(unet_class, "unet", dtype),
         vae=part(vae_class, "vae", torch.float32),
-        text_encoder=_text_encoder(text_class, path, configuration, dtype),
+        text_encoder=_text_encoder(text_class, tensors, config, path.name),
         tokenizer=ClipTokenizer.from_file(merges),
         device=device,
         name=path.stem,
@@ -290,24 +306,24 @@ def convert_open_clip(tensors: Mapping[str, Tensor], layers: int) -> dict[str, T
     return converted
 
 
-def _text_encoder(cls: Any, path: Path, configuration: Path, dtype: torch.dtype) -> Any:
+def _text_encoder(cls: Any, tensors: Mapping[str, Tensor], config: Path, name: str) -> Any:
+    """CLIP's text tower from tensors named as transformers names them, of any version; `name` is for messages."""
     from transformers import CLIPTextConfig
 
-    config = CLIPTextConfig(**read_config(configuration / "text_encoder" / "config.json"))
-    tensors = convert_open_clip(_tensors(path, SINGLE_FILE_PARTS["text_encoder"], dtype), config.num_hidden_layers)
+    values = CLIPTextConfig.from_dict(read_config(config))
     with torch.device("meta"):  # without drawing 354 million random numbers that are thrown away
-        model = cls(config)
-    # transformers 5 dropped "text_model." from the names.
-    prefix = "text_model." if any(name.startswith("text_model.") for name in model.state_dict()) else ""
-    named = {prefix + name: tensor for name, tensor in tensors.items()}
+        model = cls(values)
+    # transformers 5 dropped "text_model." from the names, and so do folders that it has saved.
+    prefix = "text_model." if any(known.startswith("text_model.") for known in model.state_dict()) else ""
+    named = {prefix + known.removeprefix("text_model."): tensor for known, tensor in tensors.items()}
     try:
         missing = model.load_state_dict(named, strict=False, assign=True)
     except RuntimeError as error:
-        raise X4Error(f"the text encoder in {path.name} does not fit the x4 upscaler: {error}") from error
-    wanting = [name for name in missing.missing_keys if not name.endswith("position_ids")]
+        raise X4Error(f"the text encoder in {name} does not fit the x4 upscaler: {error}") from error
+    wanting = [known for known in missing.missing_keys if not known.endswith("position_ids")]
     if wanting:
-        raise X4Error(f"the text encoder in {path.name} lacks {len(wanting)} tensors, such as {wanting[0]}.")
-    for module in model.modules():  # no file holds these
+        raise X4Error(f"the text encoder in {name} lacks {len(wanting)} tensors, such as {wanting[0]}.")
+    for module in model.modules():  # no file need hold these
         if hasattr(module, "position_ids"):
-            module.position_ids = torch.arange(config.max_position_embeddings)[None]
+            module.position_ids = torch.arange(values.max_position_embeddings)[None]
     return model.eval()

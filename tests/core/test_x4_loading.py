@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from lib_latent_upscale.x4_upscaler import X4Error, X4Settings, check_x4, load_x4, tokenizer, upscale_x4
 from lib_latent_upscale.x4_upscaler.layouts import SINGLE_FILE_PARTS, read_header
@@ -277,6 +277,19 @@ def test_a_folder_of_fp16_files_is_loaded(changed: Path) -> None:
     assert load_x4(changed, device="cpu").unet.dtype == torch.float32
 
 
+def test_a_text_encoder_of_any_transformers_is_loaded(changed: Path) -> None:
+    """transformers 5 writes names without "text_model.", older ones, and the published model, with it."""
+    path = changed / "text_encoder" / "model.safetensors"
+    plain = {name.removeprefix("text_model."): tensor for name, tensor in load_file(path).items()}
+    made = []
+    for prefix in ("", "text_model."):
+        positions = {f"{prefix}embeddings.position_ids": torch.arange(77)[None]}  # in the published model's file
+        save_file({**{prefix + name: tensor for name, tensor in plain.items()}, **positions}, path)
+        encoder = load_x4(changed, device="cpu").text_encoder
+        made.append(encoder(torch.arange(77)[None])[0])
+    assert torch.equal(*made)
+
+
 def _edit(path: Path, **values: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
@@ -286,10 +299,8 @@ def _truncate(path: Path) -> None:
 
 
 def _drop_tensor(path: Path) -> None:
-    from safetensors.torch import load_file
-
     tensors = load_file(path)
-    tensors.pop("conv_in.weight")
+    tensors.pop(next(name for name in tensors if name.endswith(("conv_in.weight", "final_layer_norm.bias"))))
     save_file(tensors, path, metadata={"format": "pt"})
 
 
@@ -318,9 +329,16 @@ def test_a_folder_that_is_something_else_is_refused(changed: Path, damage: Calla
     _refused(changed, said)
 
 
-def test_a_folder_that_lacks_a_tensor_is_refused(changed: Path) -> None:
-    _drop_tensor(changed / "unet/diffusion_pytorch_model.safetensors")
-    with pytest.raises(X4Error, match="unet lacks 1 of its tensors"):
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("unet/diffusion_pytorch_model", "unet lacks 1 of its tensors"),
+        ("text_encoder/model", "text encoder in changed lacks 1 tensors, such as .*final_layer_norm.bias"),
+    ],
+)
+def test_a_folder_that_lacks_a_tensor_is_refused(changed: Path, file: str, said: str) -> None:
+    _drop_tensor(changed / f"{file}.safetensors")
+    with pytest.raises(X4Error, match=said):
         load_x4(changed, device="cpu")
 
 
