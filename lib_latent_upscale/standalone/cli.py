@@ -136,6 +136,42 @@ def _add_last_pass(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--x4-steps", type=_number, metavar="N", help="sampling steps (default 20)")
 
 
+def _add_tile(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "tile ControlNet", "the picture itself guides the denoising, so that --denoise 0.8 keeps the composition"
+    )
+    add = functools.partial(group.add_argument, type=_number, metavar="X")
+    group.add_argument(
+        "--tile-controlnet",
+        metavar="MODEL",
+        help="a tile ControlNet of the model's family: a .safetensors file, a diffusers folder or a hub id, such as "
+        "lllyasviel/control_v11f1e_sd15_tile; demo: for the demo model",
+    )
+    add("--controlnet-weight", help="how strongly it guides, 0 to 2 (default 1)")
+    add("--controlnet-start", help="share of the steps after which it begins, 0 to 1 (default 0)")
+    add("--controlnet-end", help="share of the steps after which it ends, 0 to 1 (default 1)")
+    group.add_argument(
+        "--controlnet-preprocessor",
+        metavar="NAME",
+        help="none, tile_resample (default), tile_colorfix, tile_colorfix+sharp",
+    )
+    add("--controlnet-down-sampling-rate", help="how much smaller tile_resample makes the picture, 1 to 8 (default 1)")
+    group.add_argument(
+        "--controlnet-mode",
+        metavar="NAME",
+        help="Balanced (default), My prompt is more important, ControlNet is more important",
+    )
+    group.add_argument(
+        "--second-pass",
+        action="store_true",
+        default=None,
+        help="use it in a pass of its own over the result of the latent upscale",
+    )
+    add("--second-denoise", help="denoising strength of that pass, 0 to 1 (default 0.8)")
+    add("--second-steps", help="its steps (default 20)")
+    group.add_argument("--second-scheduler", metavar="NAME", help="its sigma schedule (default simple), or automatic")
+
+
 def _add_quiet(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
@@ -152,6 +188,7 @@ def _upscale(commands: argparse._SubParsersAction[_Parser]) -> None:
     _add_generation(parser)
     _add_upscale(parser)
     _add_model(parser)
+    _add_tile(parser)
     _add_last_pass(parser)
     parser.add_argument(
         "--batch-size", type=int, default=1, help="pictures of equal size to work on at once (default 1)"
@@ -202,7 +239,7 @@ def _compare(commands: argparse._SubParsersAction[_Parser]) -> None:
         "compare",
         help="the WebUI's default latent upscale beside this one, on one sheet",
         description="Enlarge a picture in several ways at one seed: plainly resized, as the WebUI does by default "
-        "(bilinear, steps cut by denoising strength), and as chosen here.",
+        "(bilinear, steps cut by denoising strength), as chosen here, and so with tile ControlNet where one is given.",
     )
     parser.set_defaults(module="comparing")
     parser.add_argument("input", type=Path, metavar="IN", help="a picture")
@@ -222,6 +259,7 @@ def _compare(commands: argparse._SubParsersAction[_Parser]) -> None:
     _add_generation(parser)
     _add_upscale(parser)
     _add_model(parser)
+    _add_tile(parser)
     _add_quiet(parser)
 
 

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.errors import InputError
+from lib_latent_upscale.standalone.models import model_name
 from lib_latent_upscale.standalone.settings import LARGEST_SEED, GenerationSettings, check_size
+from lib_latent_upscale.tile_controlnet import TileSettings
 
 if TYPE_CHECKING:
     from lib_latent_upscale.standalone.engine import Engine
 
-__all__ = ["generation_settings", "load_engine", "progress_bar", "scaled_size", "target_size", "upscale_settings"]
+__all__ = [
+    "generation_settings",
+    "load_engine",
+    "progress_bar",
+    "scaled_size",
+    "target_size",
+    "tile_overrides",
+    "upscale_settings",
+]
 
 SMALLEST_SCALE, LARGEST_SCALE, DEFAULT_SCALE = 0.25, 8.0, 2.0
 
@@ -32,6 +42,46 @@ def upscale_settings(arguments: argparse.Namespace) -> UpscaleSettings:
         )
     except ValueError as error:
         raise InputError(str(error)) from error
+
+
+_TILE_OPTIONS = {
+    "weight": "controlnet_weight",
+    "start": "controlnet_start",
+    "end": "controlnet_end",
+    "preprocessor": "controlnet_preprocessor",
+    "down_sampling_rate": "controlnet_down_sampling_rate",
+    "control_mode": "controlnet_mode",
+    "second_pass": "second_pass",
+    "second_denoising_strength": "second_denoise",
+    "second_steps": "second_steps",
+    "second_scheduler": "second_scheduler",
+}
+"""Fields of TileSettings and the options that set them."""
+
+
+def tile_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Fields of GenerationSettings with which a tile ControlNet guides; none where none is asked for.
+
+    Raises InputError for a value that is not allowed, and for an option that would change nothing.
+    """
+    values = {field: getattr(arguments, option, None) for field, option in _TILE_OPTIONS.items()}
+    given = {field: value for field, value in values.items() if value is not None}
+    if getattr(arguments, "tile_controlnet", None) is None:
+        _refuse(given, "--tile-controlnet MODEL, which names the tile ControlNet")
+        return {}
+    if "second_pass" not in given:
+        _refuse([field for field in given if field.startswith("second_")], "--second-pass")
+    try:
+        settings = TileSettings(**given)
+    except ValueError as error:
+        raise InputError(f"tile ControlNet: {error}") from error
+    return {"tile": settings, "tile_model": model_name(arguments.tile_controlnet)}
+
+
+def _refuse(fields: Iterable[str], needed: str) -> None:
+    options = ", ".join(f"--{_TILE_OPTIONS[field].replace('_', '-')}" for field in fields)
+    if options:
+        raise InputError(f"{options}: only with {needed}.")
 
 
 def target_size(size: tuple[int, int], arguments: argparse.Namespace) -> tuple[int, int]:
@@ -71,12 +121,17 @@ def generation_settings(arguments: argparse.Namespace, size: tuple[int, int]) ->
 
 
 def load_engine(arguments: argparse.Namespace) -> Engine:
-    """The engine on the model, device and number format of the arguments."""
+    """The engine on the model, tile ControlNet, device and number format of the arguments."""
     from lib_latent_upscale.standalone.engine import Engine
     from lib_latent_upscale.standalone.models import load_model
+    from lib_latent_upscale.standalone.tile_models import checked_tile, load_tile
 
+    tile = getattr(arguments, "tile_controlnet", None)
+    if tile is not None:
+        checked_tile(tile)
     with _notice("Loading the model ...", quiet=arguments.quiet):
-        return Engine(load_model(arguments.model, device=arguments.device, dtype=arguments.dtype))
+        model = load_model(arguments.model, device=arguments.device, dtype=arguments.dtype)
+        return Engine(model, None if tile is None else load_tile(tile, model))
 
 
 @contextmanager

@@ -28,13 +28,14 @@ from lib_latent_upscale.comparison_page import make_page
 from lib_latent_upscale.comparison_sheet import Panel, make_sheet
 from lib_latent_upscale.schedules import StepPlan
 from lib_latent_upscale.settings import AUTOMATIC
-from lib_latent_upscale.standalone.common import generation_settings, load_engine, progress_bar
+from lib_latent_upscale.standalone.common import generation_settings, load_engine, progress_bar, tile_overrides
 from lib_latent_upscale.standalone.engine import Engine, Prepared
 from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.standalone.images import Picture, check_output, load_picture, save_png, written_whole
 from lib_latent_upscale.standalone.models import checked_source, model_name
 from lib_latent_upscale.standalone.samplers import sampler_named
 from lib_latent_upscale.standalone.settings import GenerationSettings, write_parameters
+from lib_latent_upscale.tile_controlnet import TileSettings
 
 __all__ = [
     "Entry",
@@ -125,6 +126,12 @@ def default_variants(base: GenerationSettings) -> list[Variant]:
     return [*variants, Variant("Latent Upscale", base.upscale)]
 
 
+def tile_variants(overrides: Mapping[str, Any], base: GenerationSettings) -> list[Variant]:
+    """The settings of `base` with tile ControlNet, where `overrides` ask for it."""
+    name = "Latent Upscale, tile ControlNet"
+    return [Variant(name, base.upscale, MappingProxyType(dict(overrides)))] if overrides else []
+
+
 def compare(
     engine: Engine,
     picture: Picture,
@@ -190,18 +197,28 @@ def _panel(picture: Picture, entry: Entry, *, ours: bool) -> Panel:
         schedule = f"automatic ({sampler_named(entry.generation.sampler).automatic})"
     cut = "matched noise" if upscale.matched_noise else "exact steps" if upscale.exact_steps else "default cut"
     start = f"{plan.steps} steps from sigma {plan.run[0].item():.2f}" if plan.steps else "no step runs"
-    notes = [f"{upscale.method} + {schedule}, {cut}", start, *entry.figures.lines()]
+    notes = [f"{upscale.method} + {schedule}, {cut}", start, *_tile_notes(entry.generation), *entry.figures.lines()]
     if entry.figures.seconds is not None:
         notes.append(f"{entry.figures.seconds:.1f} s")
     notes += [f"the same as {twin.name} ({twin.settings.method}): not run twice" for twin in entry.same]
     return Panel(entry.variant.name, picture.dressed(entry.picture), notes, highlight=ours)
 
 
+def _tile_notes(generation: GenerationSettings) -> list[str]:
+    tile = generation.tile
+    if tile is None:
+        return []
+    notes = [f"tile ControlNet {generation.tile_model}, weight {tile.weight:g}"]
+    if tile.second_pass:
+        notes.append(f"in a second pass, denoising strength {tile.second_denoising_strength:g}")
+    return notes
+
+
 def _record(entry: Entry) -> dict[str, Any]:
     return {
         "name": entry.variant.name,
         **asdict(entry.generation.upscale),
-        **entry.variant.overrides,
+        **{name: _plain(value) for name, value in entry.variant.overrides.items()},
         "steps_run": entry.plan.steps,
         "first_sigma": round(entry.plan.run[0].item(), 6),
         "same_result": [twin.name for twin in entry.same],
@@ -223,6 +240,10 @@ class Report:
     """Where the host's default and our own result differ."""
 
 
+def _plain(value: Any) -> Any:
+    return asdict(value) if isinstance(value, TileSettings) else value
+
+
 @dataclass(frozen=True)
 class _Files:
     sheet: Path
@@ -236,7 +257,8 @@ def run(arguments: argparse.Namespace) -> int:
     checked_source(arguments.model)
     picture = load_picture(arguments.input)
     base = replace(generation_settings(arguments, picture.size), model=model_name(arguments.model))
-    variants = [*default_variants(base), *(parse_variant(text, base) for text in arguments.variant)]
+    with_tile = tile_variants(tile_overrides(arguments), base)
+    variants = [*default_variants(base), *with_tile, *(parse_variant(text, base) for text in arguments.variant)]
     reference = _reference(arguments.reference, base)
     files = _files(arguments)
     engine = load_engine(arguments)

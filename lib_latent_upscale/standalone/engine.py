@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lib_latent_upscale.interpolation import interpolate_latent
 from lib_latent_upscale.schedules import StepPlan
-from lib_latent_upscale.standalone.errors import GenerationError
+from lib_latent_upscale.standalone.errors import GenerationError, InputError
 from lib_latent_upscale.standalone.geometry import Fit, fit_picture, padded_picture
 from lib_latent_upscale.standalone.models import LatentModel
 from lib_latent_upscale.standalone.prompts import Conditioning, encode_prompt
@@ -26,6 +26,15 @@ from lib_latent_upscale.standalone.samplers import (
     sampler_named,
 )
 from lib_latent_upscale.standalone.settings import GenerationSettings
+from lib_latent_upscale.standalone.tile import (
+    ColourFix,
+    Control,
+    colour_fix,
+    control_picture,
+    controlled_steps,
+    second_pass,
+)
+from lib_latent_upscale.standalone.tile_models import TileModel
 from lib_latent_upscale.standalone.vae import decode_latent, encode_picture
 
 __all__ = ["Engine", "Prepared", "Upscaled"]
@@ -42,6 +51,8 @@ class Prepared:
     """What every variant of an upscale of the same pictures shares: computed once."""
 
     fit: Fit
+    pixels: Tensor
+    """(pictures, 3, height, width) in -1 to 1, padded to whole latent cells."""
     latent: Tensor
     """(pictures, channels, h, w), before the interpolation."""
     positive: Conditioning
@@ -56,15 +67,34 @@ class Upscaled:
 
     pictures: list[Image.Image]
     plan: StepPlan
+    """Of the latent upscale; a second pass runs one of its own after it."""
     seconds: float
     """Interpolation, sampling and decode."""
 
 
-class Engine:
-    """Upscales pictures with one model."""
+@dataclass(frozen=True, eq=False)
+class _Guide:
+    """What the tile ControlNet does in one run."""
 
-    def __init__(self, model: LatentModel) -> None:
+    control: Control | None = None
+    fix: ColourFix | None = None
+
+    def at(self, sigma: Tensor) -> tuple[Control | None, Control | None]:
+        return (None, None) if self.control is None else self.control.at(sigma)
+
+    def fixed(self, denoised: Tensor, *, negative: bool = False) -> Tensor:
+        return denoised if self.fix is None else self.fix(denoised, negative=negative)
+
+
+_UNGUIDED = _Guide()
+
+
+class Engine:
+    """Upscales pictures with one model, and with the tile ControlNet beside it where a generation asks for it."""
+
+    def __init__(self, model: LatentModel, tile: TileModel | None = None) -> None:
         self.model = model
+        self.tile = tile
         self._denoise = _k_diffusion_wrapper(model)
 
     def upscale(
@@ -79,7 +109,7 @@ class Engine:
         pixels = torch.stack([_to_tensor(padded_picture(picture, fit.source, self.model.cell)) for picture in pictures])
         latent = encode_picture(self.model.vae, pixels, self.model.cell, generation.seed)
         positive, negative = self._conditioning(generation)
-        return Prepared(fit, latent, positive, negative, generation)
+        return Prepared(fit, pixels, latent, positive, negative, generation)
 
     def plan(self, generation: GenerationSettings) -> StepPlan:
         """The sigmas that `generation` runs on this model."""
@@ -92,17 +122,30 @@ class Engine:
             prepared.latent, prepared.fit.target, upscale.method, keep_statistics=upscale.keep_statistics
         )
 
-    @torch.no_grad()
     def run(self, prepared: Prepared, generation: GenerationSettings, progress: Progress | None = None) -> Upscaled:
-        """Interpolate, add noise, denoise and decode what `prepare` made."""
+        """Interpolate, add noise, denoise and decode what `prepare` made; then the second pass, if there is one."""
+        if generation.tile is None or not generation.tile.second_pass:
+            return self._run(prepared, generation, progress)
+        first, second = second_pass(generation)
+        steps, more = self.plan(first).steps, self.plan(second).steps
+        controlled_steps(generation.tile, more)
+        upscaled = self._run(prepared, first, _shifted(progress, 0, steps + more))
+        started = time.perf_counter()
+        again = self._run(self.prepare(upscaled.pictures, second), second, _shifted(progress, steps, steps + more))
+        return replace(upscaled, pictures=again.pictures, seconds=upscaled.seconds + time.perf_counter() - started)
+
+    @torch.no_grad()
+    def _run(self, prepared: Prepared, generation: GenerationSettings, progress: Progress | None = None) -> Upscaled:
+        """One pass."""
         started = time.perf_counter()
         plan = self.plan(generation)
+        guide = self._guide(prepared, generation, plan)
         latent = self.enlarged_latent(prepared, generation)
         noise = SeededNoise([generation.seed] * len(latent), tuple(latent.shape[1:]))
         noised = latent.cpu() + noise.draw() * plan.run[0]
         denoised = run_sampler(
             sampler_named(generation.sampler),
-            self.denoiser(prepared, generation),
+            self.denoiser(prepared, generation, guide),
             noised.to(self.model.device),
             plan,
             noise,
@@ -119,29 +162,50 @@ class Engine:
             negative = _zeroed(negative)
         return positive, negative
 
-    def denoiser(self, prepared: Prepared, generation: GenerationSettings) -> Callable[..., Tensor]:
+    def _guide(self, prepared: Prepared, generation: GenerationSettings, plan: StepPlan) -> _Guide:
+        """The tile ControlNet's part in a run; nothing where the generation has none."""
+        settings = generation.tile
+        if settings is None:
+            return _UNGUIDED
+        if self.tile is None:
+            raise InputError("The generation asks for a tile ControlNet, and none is loaded; give --tile-controlnet.")
+        controlled_steps(settings, plan.steps)
+        cell = self.model.cell
+        height, width = (side * cell for side in prepared.fit.target)
+        picture = control_picture(prepared.pixels, (height, width), settings)
+        fix = colour_fix(self.model.vae, picture, cell, settings)
+        return _Guide(Control(self.tile.network, picture.to(self.model.device), settings, plan.run), fix)
+
+    def denoiser(
+        self, prepared: Prepared, generation: GenerationSettings, guide: _Guide = _UNGUIDED
+    ) -> Callable[..., Tensor]:
         """`model(x, sigma)` with classifier-free guidance; sampling itself stays in float32."""
-        wrapped = self._denoise
 
         def denoise(latent: Tensor, sigma: Tensor) -> Tensor:
+            control, other = guide.at(sigma)
             if generation.cfg_scale == 1:
-                return wrapped(latent, sigma, cond=_repeated(prepared.positive, len(latent)))
-            positive, negative = self._both(wrapped, latent, sigma, prepared)
-            return negative + (positive - negative) * generation.cfg_scale
+                cond = _repeated(prepared.positive, len(latent))
+                return guide.fixed(self._denoise(latent, sigma, cond=cond, control=control))
+            positive, negative = self._both(latent, sigma, prepared, (control, other))
+            negative = guide.fixed(negative, negative=True)
+            return negative + (guide.fixed(positive) - negative) * generation.cfg_scale
 
         return denoise
 
-    @staticmethod
     def _both(
-        wrapped: Callable[..., Tensor], latent: Tensor, sigma: Tensor, prepared: Prepared
+        self, latent: Tensor, sigma: Tensor, prepared: Prepared, controls: tuple[Control | None, Control | None]
     ) -> tuple[Tensor, Tensor]:
+        """Denoised with the prompt and with the negative prompt, each under its control."""
         positive, negative = (_repeated(part, len(latent)) for part in (prepared.positive, prepared.negative))
+        control, other = controls
         small = latent.shape[0] * latent.shape[-2] * latent.shape[-1] <= _CELLS_AT_ONCE
-        if small and positive.tokens.shape == negative.tokens.shape:
-            both = wrapped(torch.cat([latent, latent]), torch.cat([sigma, sigma]), cond=_joined(positive, negative))
+        if small and positive.tokens.shape == negative.tokens.shape and control is other:
+            cond = _joined(positive, negative)
+            both = self._denoise(torch.cat([latent, latent]), torch.cat([sigma, sigma]), cond=cond, control=control)
             first, second = both.chunk(2)
             return first, second
-        return wrapped(latent, sigma, cond=positive), wrapped(latent, sigma, cond=negative)
+        first = self._denoise(latent, sigma, cond=positive, control=control)
+        return first, self._denoise(latent, sigma, cond=negative, control=other)
 
 
 def _k_diffusion_wrapper(model: LatentModel) -> Callable[..., Tensor]:
@@ -159,18 +223,15 @@ class _Unet(torch.nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, latent: Tensor, timestep: Tensor, cond: Conditioning) -> Tensor:
+    def forward(self, latent: Tensor, timestep: Tensor, cond: Conditioning, control: Control | None = None) -> Tensor:
         unet = self.model.unet
         added = None
         if cond.pooled is not None:
             added = {"text_embeds": cond.pooled.to(unet.dtype), "time_ids": self._time_ids(latent)}
-        predicted: Tensor = unet(
-            latent.to(unet.dtype, memory_format=torch.channels_last),
-            timestep,
-            encoder_hidden_states=cond.tokens.to(unet.dtype),
-            added_cond_kwargs=added,
-            return_dict=False,
-        )[0]
+        values = latent.to(unet.dtype, memory_format=torch.channels_last)
+        conditioning = {"encoder_hidden_states": cond.tokens.to(unet.dtype), "added_cond_kwargs": added}
+        residuals = {} if control is None else control.residuals(values, timestep, **conditioning)
+        predicted: Tensor = unet(values, timestep, **conditioning, **residuals, return_dict=False)[0]
         return predicted.float()
 
     def _time_ids(self, latent: Tensor) -> Tensor:
@@ -201,6 +262,11 @@ def _step_counter(progress: Progress | None, steps: int) -> Callable[[dict[str, 
     if progress is None:
         return None
     return lambda state: progress(state["i"] + 1, steps)
+
+
+def _shifted(progress: Progress | None, offset: int, total: int) -> Progress | None:
+    """The progress of one of several passes, counted over all of them."""
+    return progress and (lambda done, _: progress(offset + done, total))
 
 
 def _to_tensor(image: Image.Image) -> Tensor:

@@ -24,6 +24,7 @@ __all__ = [
     "best_device",
     "checked_device",
     "checked_source",
+    "first_line",
     "load_model",
     "model_name",
     "number_format",
@@ -176,7 +177,7 @@ def _load_file(path: Path, dtype: torch.dtype) -> Any:
     try:
         return _pipeline_class(is_sdxl).from_single_file(str(path), **_dtype(dtype), **options, **_unused(is_sdxl))
     except (OSError, ValueError, KeyError, RuntimeError, SingleFileComponentError) as error:
-        raise InputError(f"{path}: the checkpoint cannot be loaded ({_first_line(error)}).") from error
+        raise InputError(f"{path}: the checkpoint cannot be loaded ({first_line(error)}).") from error
 
 
 def _check_checkpoint(path: Path) -> bool:
@@ -188,7 +189,7 @@ def _check_checkpoint(path: Path) -> bool:
             keys = set(file.keys())
             shapes = {key: file.get_slice(key).get_shape() for key in {_UNET_INPUT, _UNET_OUTPUT} & keys}
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a .safetensors file, or a damaged one ({_first_line(error)}).") from error
+        raise InputError(f"{path}: not a .safetensors file, or a damaged one ({first_line(error)}).") from error
     if _UNET_INPUT not in shapes or _VAE_KEY not in keys:
         raise InputError(
             f"{path}: not a whole Stable Diffusion 1.x, 2.x or SDXL checkpoint (a UNet and a VAE are needed; LoRAs, "
@@ -213,7 +214,7 @@ def _load_folder(path: Path, dtype: torch.dtype) -> Any:
     try:
         is_sdxl = "XL" in json.loads(index.read_text(encoding="utf-8"))["_class_name"]
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{index}: cannot be read ({_first_line(error)}).") from error
+        raise InputError(f"{index}: cannot be read ({first_line(error)}).") from error
     return _from_pretrained(str(path), is_sdxl, dtype, local_files_only=True)
 
 
@@ -224,7 +225,7 @@ def _load_hub(name: str, dtype: torch.dtype) -> Any:
         index = DiffusionPipeline.load_config(name)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"Model {name!r} is no file or folder here, and it cannot be had from the hub ({_first_line(error)})."
+            f"Model {name!r} is no file or folder here, and it cannot be had from the hub ({first_line(error)})."
         ) from error
     return _from_pretrained(name, "XL" in index.get("_class_name", ""), dtype)
 
@@ -236,7 +237,7 @@ def _from_pretrained(source: str, is_sdxl: bool, dtype: torch.dtype, **options: 
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
         raise InputError(
-            f"{source}: the model cannot be loaded; weights must be .safetensors ({_first_line(error)})."
+            f"{source}: the model cannot be loaded; weights must be .safetensors ({first_line(error)})."
         ) from error
 
 
@@ -263,7 +264,8 @@ def _unused(is_sdxl: bool) -> dict[str, Any]:
     return {} if is_sdxl else {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, without the paragraphs that libraries add."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 

@@ -13,6 +13,7 @@ from lib_latent_upscale.schedules import MAX_STEPS
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.standalone.samplers import sampler_named
+from lib_latent_upscale.tile_controlnet import TILE_MODEL_LABEL, TileSettings
 from lib_latent_upscale.x4_upscaler import X4_MODEL_LABEL, X4Settings
 
 __all__ = [
@@ -71,6 +72,9 @@ class GenerationSettings:
     denoising_strength: float = 0.5
     model: str = "demo"
     upscale: UpscaleSettings = field(default_factory=UpscaleSettings)
+    tile: TileSettings | None = None
+    """Of the tile ControlNet, where one guides the generation."""
+    tile_model: str = ""
     x4: X4Settings | None = None
     """Of the x4 upscaler as the last pass, where there was one; the picture is then four times `size`."""
     x4_model: str = ""
@@ -113,6 +117,11 @@ def write_parameters(generation: GenerationSettings) -> str:
         "RNG": "CPU",
         "Script": SCRIPT,
         **generation.upscale.to_infotext(),
+        **(
+            {}
+            if generation.tile is None
+            else {TILE_MODEL_LABEL: generation.tile_model, **generation.tile.to_infotext()}
+        ),
         **({} if generation.x4 is None else x4_labels(generation.x4, generation.x4_model)),
     }
     negative = f"Negative prompt: {generation.negative_prompt}" if generation.negative_prompt else ""
@@ -121,6 +130,10 @@ def write_parameters(generation: GenerationSettings) -> str:
 
 def _joined(values: Mapping[str, object]) -> str:
     return ", ".join(f"{label}: {_quoted(value)}" for label, value in values.items())
+
+
+def _tile_labels(settings: TileSettings, model: str) -> dict[str, str]:
+    return {TILE_MODEL_LABEL: model, **settings.to_infotext()}
 
 
 def x4_labels(settings: X4Settings, model: str) -> dict[str, str]:
@@ -152,6 +165,15 @@ def _x4(values: Mapping[str, str]) -> tuple[str, X4Settings] | None:
         return values[X4_MODEL_LABEL], X4Settings.from_infotext(values)
     except ValueError as error:
         raise InputError(f"The settings of the x4 upscaler cannot be read: {error}") from error
+
+
+def _tile(values: Mapping[str, str]) -> tuple[str, TileSettings] | None:
+    if TILE_MODEL_LABEL not in values:
+        return None
+    try:
+        return values[TILE_MODEL_LABEL], TileSettings.from_infotext(values)
+    except ValueError as error:
+        raise InputError(f"The settings of the tile ControlNet cannot be read: {error}") from error
 
 
 def _labels(line: str) -> dict[str, str]:
@@ -191,6 +213,7 @@ def parse_parameters(text: str) -> GenerationSettings:
         upscale = UpscaleSettings.from_infotext(values)
     except ValueError as error:
         raise InputError(f"The generation parameters cannot be read: {error}") from error
+    tile_model, tile = _tile(values) or ("", None)
     x4_model, x4 = _x4(values) or ("", None)
     return GenerationSettings(
         width=int(size[1]),
@@ -198,6 +221,8 @@ def parse_parameters(text: str) -> GenerationSettings:
         prompt=prompt,
         negative_prompt=negative,
         upscale=upscale,
+        tile=tile,
+        tile_model=tile_model,
         x4=x4,
         x4_model=x4_model,
         **numbers,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lib_latent_upscale.standalone.common import generation_settings, load_engine, progress_bar
+from lib_latent_upscale.standalone.common import generation_settings, load_engine, progress_bar, tile_overrides
 from lib_latent_upscale.standalone.engine import Engine
 from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.standalone.folders import report_failures, result_paths, tried
@@ -24,6 +24,7 @@ from lib_latent_upscale.standalone.images import (
 )
 from lib_latent_upscale.standalone.models import checked_source, model_name
 from lib_latent_upscale.standalone.settings import GenerationSettings, write_parameters
+from lib_latent_upscale.standalone.tile_models import checked_tile
 from lib_latent_upscale.standalone.x4 import FACTOR, LastPass, load_last_pass, x4_settings
 
 __all__ = ["run"]
@@ -51,12 +52,15 @@ def _single(arguments: argparse.Namespace) -> int:
 def _load(arguments: argparse.Namespace) -> tuple[Engine, LastPass | None]:
     """The engine and the pass after it; a model that does not exist ends here, before the other one is read."""
     checked_source(arguments.model)
+    if arguments.tile_controlnet is not None:
+        checked_tile(arguments.tile_controlnet)
     last = load_last_pass(arguments)
     return load_engine(arguments), last
 
 
 def _generation(arguments: argparse.Namespace, size: tuple[int, int]) -> GenerationSettings:
-    return replace(generation_settings(arguments, size), model=arguments.model_name)
+    generation = generation_settings(arguments, size)
+    return replace(generation, model=arguments.model_name, **tile_overrides(arguments))
 
 
 def _beside(source: Path, generation: GenerationSettings, *, enlarged: bool) -> Path:

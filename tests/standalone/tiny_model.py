@@ -122,3 +122,16 @@ def save_sdxl(folder: Path) -> Path:
         scheduler=make_scheduler(),
     ).save_pretrained(folder)
     return folder
+
+
+def save_controlnet(folder: Path, model_folder: Path, **options) -> Path:
+    """A ControlNet for a tiny model whose last layers are not zero, as a fresh one's are: it changes the picture."""
+    torch.manual_seed(1)
+    unet = diffusers.UNet2DConditionModel.from_pretrained(model_folder / "unet")
+    options = {"conditioning_embedding_out_channels": (8, 16, 24, 32), **options}
+    controlnet = diffusers.ControlNetModel.from_unet(unet, **options)
+    for name, parameter in controlnet.named_parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1 if name.endswith("weight") else 0.02)
+    controlnet.save_pretrained(folder)
+    return folder
