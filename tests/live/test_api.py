@@ -198,7 +198,7 @@ class TestArguments:
             ({"scheduler": None}, {}, "scheduler is None"),
             ({"exact_steps": "yes"}, {}, "exact_steps is 'yes'; choose True or False"),
             ({"mehtod": "area"}, {}, "known are: method, scheduler, exact_steps, keep_statistics, matched_noise"),
-            (["area", "simple", *[False] * 3, False, [], [], False, 1], {}, "at most 9"),
+            (["area", "simple", *[False] * 98], {}, "script_args has 100 values; at most"),
             (["area", {}], {}, "scheduler is {}"),
             ({"scheduler": "automatic", "matched_noise": True}, {}, "matched_noise needs a scheduler"),
             ({}, {"steps": 0}, "steps is 0; an integer from 1 to 1000"),

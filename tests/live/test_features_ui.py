@@ -1,0 +1,297 @@
+"""Features of the img2img tab that go on working with the script, in the browser, against a real WebUI."""
+
+import io
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps, PngImagePlugin
+
+from tests.live import test_api
+from tests.live.test_features import options
+from tests.live.test_ui import Page, browser  # noqa: F401
+
+STYLE = "latent upscale live test"
+
+
+class FeaturePage(Page):
+    """More of the tab."""
+
+    def prompt(self, text: str) -> None:
+        self.page.locator("#img2img_prompt textarea").fill(text)
+
+    def mode(self, name: str) -> None:
+        """One of the tabs over the picture."""
+        self.page.locator("#mode_img2img .tab-nav button").filter(has_text=re.compile(f"^ *{name} *$")).click()
+
+    def put(self, place: str, picture: Image.Image) -> None:
+        buffer = io.BytesIO()
+        infotext = PngImagePlugin.PngInfo()
+        if "parameters" in picture.info:
+            infotext.add_text("parameters", picture.info["parameters"])
+        picture.save(buffer, "PNG", pnginfo=infotext)
+        file = {"name": "picture.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
+        self.page.locator(f"#{place} input[type=file]").set_input_files([file])
+
+    def menu(self, entry: str) -> None:
+        """An entry of the menu that the right mouse button opens over "Generate" or, while that runs, "Interrupt"."""
+        running = self.page.locator("#img2img_interrupt").is_visible()
+        self.page.locator("#img2img_interrupt" if running else "#img2img_generate").click(button="right")
+        self.page.locator("#context-menu").get_by_text(entry, exact=True).click()
+
+    def compare(self) -> None:
+        self.panel.locator("[id$=latent_upscale_compare] > .label-wrap:visible").click()  # opened, it is on
+
+    def radio(self, elem_id: str, choice: str) -> None:
+        self.page.locator(f"#{elem_id}").get_by_label(choice, exact=True).check()
+
+    def start(self, webui: Any, step: int = 0) -> None:
+        """Press the button and wait until so many steps have run."""
+        self.page.locator("#img2img_generate").click()
+        self.page.locator("#img2img_interrupt").wait_for()
+        state = {"job": "", "sampling_step": 0}
+        while not state["job"] or state["sampling_step"] < step:
+            self.page.wait_for_timeout(50)
+            state = webui.call("/sdapi/v1/progress?skip_current_image=true")["state"]
+
+    def end(self) -> None:
+        """Wait until the result is there."""
+        for button in ("interrupting", "interrupt"):
+            self.page.wait_for_selector(f"#img2img_{button}", state="hidden", timeout=120_000)
+        self.page.wait_for_selector(".livePreview", state="detached", timeout=120_000)
+
+    def reload(self) -> None:
+        self.page.wait_for_function("() => !document.querySelector('#img2img_script_container')", timeout=30_000)
+        self.open_img2img()
+
+    @property
+    def pixels(self) -> np.ndarray:
+        return np.asarray(self.results[-1].convert("RGB")).astype(int)
+
+
+@pytest.fixture
+def page(browser, webui, picture) -> Iterator[FeaturePage]:  # noqa: F811
+    tab = browser.new_page(viewport={"width": 1400, "height": 1800})
+    tab.set_default_timeout(15_000)
+    page = FeaturePage(tab, webui.url)
+    page.upload(picture)
+    for field, value in (("width", 128), ("height", 128), ("steps", 4), ("seed", 7), ("cfg_scale", 2)):
+        page.number(f"img2img_{field}", value)
+    page.number("img2img_denoising_strength", 0.5)
+    page.prompt("a lighthouse")
+    page.choose("Script", "Latent Upscale")
+    yield page
+    tab.close()
+
+
+def alone(webui: Any, page: FeaturePage, picture: Image.Image, *args: Any, **changes: Any) -> np.ndarray:
+    """The same generation over the API."""
+    sampler = re.search(r"Sampler: ([^,]+)", page.infotext).group(1)
+    return webui.ours(picture, *args, **{"sampler_name": sampler, "steps": 4, **changes}).pixels
+
+
+@pytest.fixture
+def style(page) -> Iterator[str]:
+    """A style that is made in the dialog of styles, and deleted there."""
+    page.page.locator("#img2img_styles_edit_button").click()
+    name = page.page.locator("#img2img_styles_edit_select input")
+    name.fill(STYLE)
+    name.press("Enter")
+    page.page.locator("#img2img_edit_style_prompt textarea").fill("stormy {prompt}")
+    page.page.locator("#img2img_edit_style_save").click()
+    page.page.locator("#img2img_edit_style_delete").wait_for()
+    page.page.locator("#img2img_edit_style_close").click()
+    yield STYLE
+    page.page.locator("#img2img_styles_edit_button").click()
+    page.page.locator("#img2img_edit_style_delete").click()
+    page.page.locator("#img2img_edit_style_close").click()
+
+
+def test_a_style(page, webui, picture, style):
+    page.page.locator("#img2img_styles input").click()
+    page.page.locator("ul.options li:visible").filter(has_text=style).first.click()
+    page.page.keyboard.press("Escape")
+    page.generate()
+    assert "stormy a lighthouse" in page.infotext
+    expected = alone(webui, page, picture, prompt="stormy a lighthouse")
+    np.testing.assert_array_equal(page.pixels, expected)
+    np.testing.assert_array_equal(alone(webui, page, picture, styles=[style]), expected)
+    assert (alone(webui, page, picture) != expected).any()
+
+
+@pytest.mark.parametrize("compare", [False, True], ids=["alone", "comparing"])
+def test_generate_forever(page, webui, picture, compare):
+    before = webui.warm(picture).pixels
+    page.number("img2img_seed", -1)
+    if compare:
+        page.compare()
+    page.menu("Generate forever")
+    seeds: set[str] = set()
+    deadline = time.monotonic() + 120
+    while len(seeds) < 3 and time.monotonic() < deadline:
+        seeds |= set(re.findall(r"Seed: (\d+), .*Latent upscale method: nearest-exact", page.infotext))
+        page.page.wait_for_timeout(100)
+    page.menu("Cancel generate forever")
+    page.end()
+    page.page.wait_for_timeout(1500)  # it would have begun again
+    assert not page.page.locator("#img2img_interrupt").is_visible()
+    assert len(seeds) >= 3
+    last = re.search(r"Seed: (\d+)", page.infotext).group(1)
+    np.testing.assert_array_equal(page.pixels, alone(webui, page, picture, seed=int(last)))
+    np.testing.assert_array_equal(webui.host(picture).pixels, before)
+
+
+@pytest.mark.parametrize("compare", [False, True], ids=["alone", "comparing"])
+@pytest.mark.parametrize("button", ["interrupt", "skip"])
+def test_interrupt_and_skip(page, webui, picture, button, compare):
+    before = webui.warm(picture).pixels
+    for field, value in (("steps", 60), ("width", 256), ("height", 256), ("batch_count", 2)):
+        page.number(f"img2img_{field}", value)
+    if compare:
+        page.compare()
+    page.start(webui, step=2)
+    page.page.locator(f"#img2img_{button}").click()
+    page.end()
+    assert page.page.locator("#html_log_img2img .error").count() == 0
+    assert all(min(one.size) >= 256 for one in page.results)
+    np.testing.assert_array_equal(webui.host(picture).pixels, before)
+
+
+def test_live_previews_show_while_it_runs(page, webui):
+    for field, value in (("steps", 150), ("width", 256), ("height", 256)):
+        page.number(f"img2img_{field}", value)
+    wanted = {"live_previews_enable": True, "show_progress_every_n_steps": 1, "show_progress_type": "Approx cheap"}
+    with options(webui, **wanted, live_preview_refresh_period=100):
+        page.start(webui)
+        preview = page.page.locator("#img2img_gallery_container .livePreview img, .livePreview img").first
+        preview.wait_for(timeout=60_000)
+        width, height = preview.evaluate("image => [image.naturalWidth, image.naturalHeight]")
+        page.page.locator("#img2img_interrupt").click()
+        page.end()
+    assert width == height >= 32
+
+
+def test_png_info_sends_every_setting(page, webui, picture):
+    asked = {"method": "lanczos", "scheduler": "karras", "exact_steps": False, "keep_statistics": True}
+    made = webui.ours(picture, asked, steps=5, seed=9, width=160, height=96).pictures[0]
+    page.tab("PNG Info")
+    page.put("pnginfo_image", made)
+    page.page.locator("#tab_pnginfo").get_by_text("Latent upscale method: lanczos").first.wait_for()
+    page.page.locator("#tab_pnginfo #img2img_tab").click()
+    page.page.wait_for_function(
+        "() => [...document.querySelectorAll('#img2img_script_container input')].some(one => one.value === 'lanczos')"
+    )
+    page.tab("img2img")
+    page.generate()
+    assert page.infotext.split("Script: ")[1].split(", Version")[0] in made.info["parameters"]
+    again = webui.ours(made, asked, steps=5, seed=9, width=160, height=96).pixels
+    np.testing.assert_array_equal(page.pixels, again)
+
+
+def test_a_result_is_sent_to_img2img(page, webui, picture):
+    """The host sends the picture alone; what is set stays, and the next generation enlarges the result."""
+    page.choose("Upscale method", "bislerp")
+    page.generate()
+    first = page.results[-1].convert("RGB")
+    before = page.page.locator("#img2img_image img").first.get_attribute("src")
+    page.page.locator("#img2img_send_to_img2img").click()
+    page.page.wait_for_function(
+        "before => (document.querySelector('#img2img_image img')?.src ?? before) !== before", arg=before
+    )
+    page.number("img2img_width", 192)
+    page.number("img2img_height", 192)
+    page.generate()
+    assert page.labelled("Upscale method").input_value() == "bislerp"
+    np.testing.assert_array_equal(page.pixels, alone(webui, page, first, ["bislerp"], width=192, height=192))
+
+
+def test_defaults_from_the_settings_page(page, webui, picture):
+    kept = webui.call("/sdapi/v1/options")
+    page.tab("Settings")
+    page.page.locator("#settings button").filter(has_text=re.compile("^ *Latent Upscale *$")).click()
+    section = page.page.locator("#settings_latent_upscale")
+    section.get_by_label("Default upscale method").first.click()
+    page.page.locator("ul.options li:visible").filter(has_text=re.compile("^[ ✓]*lanczos *$")).first.click()
+    section.get_by_label("Exact steps by default").uncheck()
+    page.page.locator("#settings_submit").click()
+    page.page.locator("#settings_result").get_by_text(re.compile("settings? changed")).wait_for()
+    try:
+        page.page.locator("#settings_restart_gradio").click()
+        page.reload()
+        page.choose("Script", "Latent Upscale")
+        assert page.labelled("Upscale method").input_value() == "lanczos"
+        assert not page.labelled("Exact steps").is_checked()
+        assert page.labelled("Scheduler").input_value() == "simple"
+        written = webui.ours(picture).infotext
+        assert "Latent upscale method: lanczos" in written
+        assert "Latent upscale exact steps: False" in written
+    finally:
+        names = ("latent_upscale_method", "latent_upscale_exact_steps")
+        webui.call("/sdapi/v1/options", {name: kept[name] for name in names})
+        page.page.get_by_role("link", name="Reload UI").click()
+        page.reload()
+
+
+@pytest.mark.parametrize("area", ["Whole picture", "Only masked"])
+@pytest.mark.parametrize("inverted", [False, True], ids=["masked", "not masked"])
+def test_inpaint_upload(page, webui, picture, area, inverted):
+    mask = test_api.square_mask((64, 64), test_api.MASKED)
+    page.mode("Inpaint upload")
+    page.put("img_inpaint_base", picture)
+    page.put("img_inpaint_mask", ImageOps.invert(mask) if inverted else mask)
+    page.page.wait_for_selector("#img_inpaint_base img")
+    page.page.wait_for_selector("#img_inpaint_mask img")
+    page.radio("img2img_inpaint_full_res", area)
+    page.radio("img2img_mask_mode", "Inpaint not masked" if inverted else "Inpaint masked")
+    page.number("img2img_denoising_strength", 0.9)
+    page.number("img2img_mask_blur", 1)
+    page.generate()
+    test_api.TestMasks.check(page.pixels, picture, (128, 128), test_api.MASKED, fade=4)
+
+
+@pytest.mark.parametrize("area", ["Whole picture", "Only masked"])
+def test_the_batch_tab_with_masks(page, webui, picture, area, tmp_path):
+    """Folders can be named only where the WebUI runs on this machine."""
+    if not Path(webui.call("/sdapi/v1/cmd-flags")["data_dir"]).is_dir():
+        pytest.skip("the WebUI is not on this machine")
+    sources = {"one": picture, "two": ImageOps.flip(picture)}
+    for folder in ("in", "masks", "out"):
+        (tmp_path / folder).mkdir()
+    for name, source in sources.items():
+        source.save(tmp_path / "in" / f"{name}.png")
+        test_api.square_mask((64, 64), test_api.MASKED).save(tmp_path / "masks" / f"{name}.png")
+    page.mode("Inpaint upload")  # the Batch tab uses the area that is chosen there
+    page.radio("img2img_inpaint_full_res", area)
+    page.mode("Batch")
+    page.page.locator("#img2img_batch_source .tab-nav button").filter(has_text="From directory").click()
+    for field, folder in (("input", "in"), ("output", "out"), ("inpaint_mask", "masks")):
+        page.page.locator(f"#img2img_batch_{field}_dir textarea").fill(str(tmp_path / folder))
+    page.number("img2img_denoising_strength", 0.9)
+    page.generate()
+    page.end()
+    for name, source in sources.items():
+        (file,) = (tmp_path / "out").glob(f"*{name}.png")
+        made = np.asarray(Image.open(file).convert("RGB")).astype(int)
+        test_api.TestMasks.check(made, source, (128, 128), test_api.MASKED, fade=16)
+
+
+def test_a_sampler_that_ignores_sigmas_is_said_below_the_result(page):
+    page.choose("Scheduler", "karras")
+    page.page.get_by_label("Sampling method", exact=True).locator("visible=true").first.click()
+    page.page.locator("ul.options li:visible").filter(has_text=re.compile("^[ ✓]*DDIM *$")).first.click()
+    page.generate()
+    said = page.page.locator("#html_log_img2img").last.inner_text()
+    assert "DDIM ignores sigmas; its own timesteps ran instead of karras" in said
+
+
+def test_batch_count_and_size(page, webui, picture):
+    page.number("img2img_batch_count", 2)
+    page.number("img2img_batch_size", 2)
+    page.generate()
+    for seed, made in zip(range(7, 11), page.results[-4:], strict=True):
+        pixels = np.asarray(made.convert("RGB")).astype(int)
+        assert np.abs(pixels - alone(webui, page, picture, seed=seed)).max() <= 1
