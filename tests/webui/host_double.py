@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -85,12 +86,24 @@ class Img2Img:
     steps: int = 4
     denoising_strength: float = 0.5
     sampler_name: str = "Euler"
+    scheduler: str = "Automatic"
     batch_size: int = 1
     n_iter: int = 1
     seed: int = 7
+    subseed: int = 3
+    prompt: str = ""
+    negative_prompt: str = ""
+    styles: tuple[str, ...] = ()
     image_mask: Image.Image | None = None
+    mask_round: bool = True
+    mask_blur_x: int = 0
+    mask_blur_y: int = 0
     inpaint_full_res: bool = False
+    inpaint_full_res_padding: int = 0
     inpainting_fill: int = 1
+    do_not_save_samples: bool = False
+    do_not_save_grid: bool = False
+    outpath_samples: str = ""
     next_sampler: Any = None
     fails_in: str = ""
     sampler_noise_scheduler_override: Any = None
@@ -99,6 +112,12 @@ class Img2Img:
     mask_for_overlay: Any = None
     overlay_images: Any = None
     iteration: int = 0
+    rng: Any = None
+    noise: Any = None
+    all_prompts: Any = None
+    all_negative_prompts: Any = None
+    all_seeds: Any = None
+    all_subseeds: Any = None
     scripts: Any = None
     script_args: Any = ()
     extra_generation_params: dict[str, Any] = field(default_factory=dict)
@@ -138,6 +157,7 @@ class Img2Img:
     def sample(self, **_: Any) -> torch.Tensor:
         if self.fails_in == "sample":
             raise MemoryError("out of memory")
+        self.noise = self.rng.next()
         return self.sampler.sample_img2img(self, self.init_latent)
 
 
@@ -145,8 +165,10 @@ def process_images(p: Img2Img) -> Any:
     """One generation: hooks, `init`, and `sample` for each of "Batch count"."""
     run_hooks(p, "before_process")
     count = p.batch_size * p.n_iter
-    seeds = [p.seed + index for index in range(count)]
-    p.init([""] * count, seeds, seeds)
+    seeds = p.all_seeds = [p.seed + index for index in range(count)]
+    p.all_subseeds = [p.subseed + index for index in range(count)]
+    p.all_prompts, p.all_negative_prompts = [p.prompt] * count, [p.negative_prompt] * count
+    p.init(p.all_prompts, seeds, p.all_subseeds)
     latents, images, infotexts = [], [], []
     state = sys.modules["modules.shared"].state
     if state.job_count == -1:
@@ -157,25 +179,44 @@ def process_images(p: Img2Img) -> Any:
         state.skipped = False
         p.iteration = iteration
         p.seeds = seeds[p.iteration * p.batch_size : (p.iteration + 1) * p.batch_size]
+        p.rng = SimpleNamespace(next=partial(next, iter([f"{seeds[0]}, draw {draw}" for draw in range(3)])))
         latents.append(p.sample())
         state.nextjob()
         torch.manual_seed(p.seeds[-1])  # the host leaves its global generator like this
         for index in range(p.batch_size):
             p.batch_index = index
-            shown = SimpleNamespace(image=Image.new("RGB", (p.width, p.height)))
+            shown = SimpleNamespace(image=decode(latents[-1][index]).resize((p.width, p.height)))
             run_hooks(p, "postprocess_image", shown)
             run_hooks(p, "postprocess_image_after_composite", shown)
             images.append(shown.image)
             infotexts.append(infotext(p))
+            if not p.do_not_save_samples:
+                save_image(shown.image, info=infotexts[-1])
     processed = SimpleNamespace(
-        images=images, latents=latents, infotexts=infotexts, comments=list(p.comments), width=p.width, height=p.height
+        images=images,
+        index_of_first_image=0,
+        latents=latents,
+        infotexts=infotexts,
+        comments=list(p.comments),
+        width=p.width,
+        height=p.height,
     )
     run_hooks(p, "postprocess", processed)
     return processed
 
 
+def decode(latent: torch.Tensor) -> Image.Image:
+    """(4, height, width) to a picture of that size."""
+    pixels = (255 * latent[:3].clamp(0, 1)).round().to(torch.uint8)
+    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+
+
+def save_image(picture: Image.Image, *_: Any, info: Any, **__: Any) -> None:
+    sys.modules["modules.images"].saved.append((picture, info))
+
+
 def infotext(p: Img2Img) -> dict[str, Any]:
-    written = {"Size": f"{p.width}x{p.height}", "Schedule type": "Automatic", **p.extra_generation_params}
+    written = {"Size": f"{p.width}x{p.height}", "Schedule type": p.scheduler, **p.extra_generation_params}
     return {label: value for label, value in written.items() if value is not None}
 
 
@@ -292,10 +333,17 @@ def modules() -> dict[str, ModuleType]:
     moves = Moves()
     callbacks: dict[str, list[Any]] = {"settings": [], "before_ui": [], "unloaded": []}
     contents: dict[str, dict[str, Any]] = {
-        "processing": {"opt_f": CELL, "images_tensor_to_samples": encode, "process_images": process_images},
+        "processing": {
+            "opt_f": CELL,
+            "images_tensor_to_samples": encode,
+            "process_images": process_images,
+            "create_binary_mask": lambda mask, **_: mask.convert("L"),
+        },
         "images": {
             "flatten": lambda picture, _color: picture.convert("RGB"),
             "resize_image": resize_image,
+            "save_image": save_image,
+            "saved": [],
         },
         "errors": {"exception_records": []},
         "infotext_utils": {"quote": lambda text: f'"{text}"'},
@@ -306,7 +354,7 @@ def modules() -> dict[str, ModuleType]:
         "masking": {"fill": lambda picture, mask: Image.composite(picture.filter(ImageFilter.BLUR), picture, mask)},
         "shared": {"opts": Options(), "device": "cpu", "OptionInfo": OptionInfo, "state": State()},
         "scripts": {"Script": Script, "AlwaysVisible": object(), "scripts_data": [grid_script]},
-        "devices": {"dtype": torch.float16},
+        "devices": {"dtype": torch.float16, "NansException": type("NansException", (Exception,), {})},
         "paths": {"models_path": ""},
         "ui_components": {"InputAccordion": Component},
         "ui_common": {"create_refresh_button": lambda *_: None},
