@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 from modules import script_callbacks, scripts
@@ -70,9 +71,10 @@ class LatentUpscaleScript(scripts.Script):
     def run(self, p: Any, *args: Any) -> Any:
         given = given_arguments(self, p.scripts, p.script_args) if p.scripts is not None else list(args)
         settings, comparison = settings_from_arguments(given, default_settings()), comparison_from_arguments(given)
-        upscale, passes = LatentUpscale(p, settings), passes_from_arguments(p, given, self.kept)
+        make_passes = partial(passes_from_arguments, arguments=given, kept=self.kept)
         if comparison.compare:
-            return compare(p, settings, comparison, passes)
+            return compare(p, settings, comparison, make_passes)
+        upscale, passes = LatentUpscale(p, settings), make_passes(p)
         if passes.own_run is not None:
             return run_twice(p, upscale, passes, passes.own_run)
         with upscale.installed(), passes.installed():

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +26,8 @@ from lib_latent_upscale.webui.errors import ArgumentError
 from lib_latent_upscale.webui.generation import TITLE, LatentUpscale
 from lib_latent_upscale.webui.passes import Passes
 from lib_latent_upscale.webui.placement import LATENT, STRETCH, cut_for_encoding, placed
-from lib_latent_upscale.webui.variants import DEFAULT_NAME, CompareSettings, make_variants
+from lib_latent_upscale.webui.second_pass import run_twice
+from lib_latent_upscale.webui.variants import DEFAULT_NAME, PASSES, CompareSettings, make_variants
 
 __all__ = ["RECORD", "compare"]
 
@@ -37,12 +38,14 @@ _FILE_NAME = "latent_upscale_comparison"
 
 _log = logging.getLogger(__name__)
 
+MakePasses = Callable[[Any], Passes]
 
-def compare(p: Any, own: UpscaleSettings, asked: CompareSettings, passes: Passes) -> Any:
+
+def compare(p: Any, own: UpscaleSettings, asked: CompareSettings, make_passes: MakePasses) -> Any:
     """Run the variants on copies of the processing object and return one `Processed` with everything.
 
     The pictures come in this order, one each for every seed: sheets, plain resizes, maps of the differences where asked
-    for, and each variant's own.
+    for, and each variant's own. `make_passes` makes the passes that are set up, for such a copy.
 
     Raises:
         ArgumentError: something that is asked for is not allowed; nothing has run then.
@@ -50,9 +53,7 @@ def compare(p: Any, own: UpscaleSettings, asked: CompareSettings, passes: Passes
     base = copy(p)
     processing.fix_seed(base)
     base.comments = dict(p.comments)
-    if passes:
-        base.comment(f"Latent Upscale: a comparison leaves out: {', '.join(passes.names)}.")
-    runs = _Runs(base, own, asked)
+    runs = _Runs(base, own, asked, make_passes)
     runs.finish_all()
     if not runs.finished:
         return runs.unfinished
@@ -143,33 +144,37 @@ class _Done:
 class _Runs:
     """The variants' runs; everything is checked before the first one."""
 
-    def __init__(self, base: Any, own: UpscaleSettings, asked: CompareSettings) -> None:
+    def __init__(self, base: Any, own: UpscaleSettings, asked: CompareSettings, make_passes: MakePasses) -> None:
         self.finished: list[_Done] = []
         self.unfinished: Any = None
+        self.passes = make_passes(base)
         self._base = base
+        self._make_passes = make_passes
         self._encoded = _Encoded()
         self._schedule = host.default_schedule(base.scheduler, base.sampler_name)
         try:
-            self._variants = make_variants(own, asked, self._schedule)
+            self._variants = make_variants(own, asked, self._schedule, self.passes.names)
         except ValueError as error:
             raise ArgumentError(f"Latent Upscale: {error}") from None
         self._prepared = {id(variant): self._prepare(variant) for variant in self._variants}
         if own.matched_noise and not any(v.name.startswith(f"{DEFAULT_NAME},") for v in self._variants):
             base.comment(f"Latent Upscale: the WebUI's schedule {self._schedule} has no matched noise here.")
 
-    def _prepare(self, variant: Variant) -> tuple[Any, _Compared]:
+    def _prepare(self, variant: Variant) -> tuple[Any, _Compared, Passes]:
         p = copy(self._base)
         p.styles = list(p.styles or [])
         p.override_settings = dict(p.override_settings)
         p.do_not_save_grid = True
         for name, value in variant.overrides.items():
-            setattr(p, name, value)
+            if name != PASSES:
+                setattr(p, name, value)
         if p.sampler_name not in sd_samplers.all_samplers_map:
             known = ", ".join(sd_samplers.all_samplers_map)
             raise ArgumentError(
                 f"Latent Upscale: {variant.name}: sampler_name is {p.sampler_name!r}; choose from: {known}"
             )
-        return p, _Compared(p, variant.settings, self._encoded)
+        passes = self._make_passes(p).first(len(variant.overrides.get(PASSES, ())))
+        return p, _Compared(p, variant.settings, self._encoded), passes
 
     def finish_all(self) -> None:
         """Run until the end or an interrupt; what cannot be finished is said, and the others go on."""
@@ -185,7 +190,7 @@ class _Runs:
 
     def _groups(self) -> Iterator[list[Variant]]:
         """The first variant, and when it has shown the sizes of the latents, the others, equal ones together."""
-        shared.state.job_count = shared.state.job_no + len(self._variants) * self._base.n_iter
+        shared.state.job_count = shared.state.job_no + self._jobs(self._variants)
         yield self._variants[:1]
         groups = [[variant] for variant in self._variants]
         if len(self._encoded.sizes) == 1:
@@ -194,15 +199,18 @@ class _Runs:
             groups = merge_same(self._variants, (source[0], source[1]), (target[0], target[1]))
         if self.finished:
             self.finished[0] = replace(self.finished[0], same=groups[0][1:])
-        shared.state.job_count = shared.state.job_no + (len(groups) - 1) * self._base.n_iter
+        shared.state.job_count = shared.state.job_no + self._jobs([group[0] for group in groups[1:]])
         yield from groups[1:]
 
+    def _jobs(self, variants: Sequence[Variant]) -> int:
+        """How often the progress bar will begin again: for every batch, and for every picture of a pass."""
+        passes = sum(len(variant.overrides.get(PASSES, ())) for variant in variants)
+        return int((len(variants) + passes * self._base.batch_size) * self._base.n_iter)
+
     def _finish(self, group: Sequence[Variant]) -> None:
-        p, upscale = self._prepared[id(group[0])]
+        p, upscale, passes = self._prepared[id(group[0])]
         try:
-            with upscale.installed():
-                processed = processing.process_images(p)
-                extra = dict(p.extra_generation_params)
+            processed, extra = _run(p, upscale, passes)
         except (RuntimeError, devices.NansException) as error:
             if not self.finished:
                 raise
@@ -213,9 +221,28 @@ class _Runs:
         if shared.state.interrupted or shared.state.skipped:
             self.unfinished = processed
             return
-        pictures, infotexts = host.own_pictures(p, processed)
-        if pictures:
+        pictures, infotexts = _own_pictures(p, processed, passes)
+        if pictures and all(passes.ran(infotext) for infotext in infotexts):
             self.finished.append(_Done(group[0], group[1:], p, extra, processed, pictures, infotexts, upscale, seconds))
+
+
+def _run(p: Any, upscale: _Compared, passes: Passes) -> tuple[Any, dict[str, Any]]:
+    """One variant: what the host returns, and what the script has put into the infotext."""
+    if passes.own_run is not None:
+        processed = run_twice(p, upscale, passes, passes.own_run)
+        return processed, dict(processed.extra_generation_params)
+    with upscale.installed(), passes.installed():
+        return processing.process_images(p), dict(p.extra_generation_params)
+
+
+def _own_pictures(p: Any, processed: Any, passes: Passes) -> tuple[list[Image.Image], list[str]]:
+    """The pictures without masks, and their infotexts; after a second pass the masks stand behind all pictures."""
+    if passes.own_run is None and not passes.hide_masks:
+        pictures, infotexts = host.own_pictures(p, processed)
+        return list(pictures), list(infotexts)
+    first = processed.index_of_first_image
+    infotexts = processed.infotexts[first:]
+    return processed.images[first : first + len(infotexts)], infotexts
 
 
 class _Results:
@@ -225,10 +252,12 @@ class _Results:
         self._base = base
         self._own = own
         self._asked = asked
+        self._passes = runs.passes
         self._runs = runs.finished
         self._first = runs.finished[0]
         self._schedule = host.default_schedule(base.scheduler, base.sampler_name)
         self._count = min(len(done.pictures) for done in runs.finished)
+        self._size = min(done.pictures[0].size for done in runs.finished)  # what a pass has enlarged is shown shrunk
 
     def processed(self) -> Any:
         """One `Processed`, in which all lists are as long as the list of pictures."""
@@ -280,18 +309,20 @@ class _Results:
         return make_report(subject, entries, difference=self._asked.compare_difference, font=_font())
 
     def _entry(self, done: _Done, index: int) -> Finished:
+        picture, size = done.pictures[index], self._size
         scheduler = done.variant.settings.scheduler
         if scheduler == AUTOMATIC:
             scheduler = f"{AUTOMATIC} ({host.default_schedule(done.p.scheduler, done.p.sampler_name)})"
         return Finished(
             variant=done.variant,
             same=done.same,
-            picture=done.pictures[index],
+            picture=picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS),
             infotext=done.infotexts[index],
             scheduler=scheduler,
             steps=done.upscale.steps,
             first_sigma=done.upscale.first_sigma,
             seconds=done.seconds / len(done.pictures),
+            shrunk_from=None if picture.size == size else picture.size,
         )
 
     def _sheet_text(self, index: int) -> str:
@@ -303,6 +334,7 @@ class _Results:
             "Script": TITLE,
             **self._own.to_infotext(),
             **compared.to_infotext(),
+            **self._passes.infotext,
         }
         result: str = processing.create_infotext(p, p.all_prompts, p.all_seeds, p.all_subseeds, index=index)
         return result

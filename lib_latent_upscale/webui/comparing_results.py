@@ -51,7 +51,9 @@ class Finished:
     first_sigma: float | None
     """Where they started; None where nothing ran or the sampler knows no sigmas."""
     seconds: float
-    """Sampling and decoding; what all variants share is left out."""
+    """Sampling, decoding and passes; what all variants share is left out."""
+    shrunk_from: tuple[int, int] | None = None
+    """(width, height) of the result itself, where a pass has made it larger than the others."""
 
     @property
     def names(self) -> list[str]:
@@ -137,7 +139,8 @@ def _plain(figures: Figures | None) -> dict[str, Any] | None:
 
 def _notes(entry: Finished, figures: Figures | None) -> list[str]:
     same = [f"the same as {twin.name} ({twin.settings.method}): not run twice" for twin in entry.same]
-    return [entry.detail, entry.start, *_lines(figures), f"{entry.seconds:.1f} s", *same]
+    shrunk = ["{} x {} pixels, shrunk here".format(*entry.shrunk_from)] if entry.shrunk_from else []
+    return [entry.detail, entry.start, *shrunk, *_lines(figures), f"{entry.seconds:.1f} s", *same]
 
 
 def _title(subject: Subject, size: tuple[int, int]) -> str:
@@ -169,6 +172,7 @@ def _record(entry: Finished, figures: Figures | None) -> dict[str, Any]:
         "steps_run": entry.steps,
         "first_sigma": None if entry.first_sigma is None else round(entry.first_sigma, 6),
         "same_result": [twin.name for twin in entry.same],
+        "shrunk_from": None if entry.shrunk_from is None else list(entry.shrunk_from),
         "seconds": round(entry.seconds, 3),
         "figures": _plain(figures),
         "parameters": entry.infotext,

@@ -151,10 +151,23 @@ class Passes:
         self.size = picture.size
         return picture
 
-    def arrange_mask(self, shown: Any) -> None:
-        """Leave out the mask where the host would fail, since it composes it with pictures of two sizes."""
+    def first(self, count: int) -> Passes:
+        """Only the first `count` passes."""
+        return Passes(self._p, self._passes[:count])
+
+    def ran(self, infotext: str) -> bool:
+        """Whether a picture's infotext names all passes; one that failed is taken out of it."""
+        return all(any(f"{label}: " in infotext for label in one.infotext) for one in self._passes)
+
+    @property
+    def hide_masks(self) -> bool:
+        """Whether there are no masks beside the pictures: the host would compose them with pictures of two sizes."""
         composed = host.option("return_mask_composite") or host.option("save_mask_composite")
-        if composed and shown.mask_for_overlay is not None and any(one.ENLARGES for one in self._passes):
+        return bool(composed) and any(one.ENLARGES for one in self._passes)
+
+    def arrange_mask(self, shown: Any) -> None:
+        """Leave out the mask where the host would fail with it."""
+        if self.hide_masks and shown.mask_for_overlay is not None:
             shown.mask_for_overlay = None
             host.comment(self._p, f"{TITLE}: mask and masked composite are left out, since the picture is enlarged.")
 

@@ -20,11 +20,14 @@ __all__ = [
     "COMPARE_LABELS",
     "DEFAULT_NAME",
     "OWN_NAME",
+    "PASSES",
     "CompareSettings",
     "make_variants",
 ]
 
 DEFAULT_NAME, OWN_NAME = "WebUI default", "Latent Upscale"
+PASSES = "passes"
+"""Where `Variant.overrides` has the names of the passes that a variant runs; no setting of the host."""
 
 COMPARE_LABELS: Mapping[str, str] = MappingProxyType(
     {
@@ -112,7 +115,9 @@ _OVERRIDES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 """What a variant may change of the host's own settings, and what is allowed there."""
 
 
-def make_variants(own: UpscaleSettings, asked: CompareSettings, host_schedule: str) -> list[Variant]:
+def make_variants(
+    own: UpscaleSettings, asked: CompareSettings, host_schedule: str, passes: Sequence[str] = ()
+) -> list[Variant]:
     """The variants in the order in which they run; the WebUI's default is the first. None is there twice.
 
     Args:
@@ -120,6 +125,8 @@ def make_variants(own: UpscaleSettings, asked: CompareSettings, host_schedule: s
         asked: the further variants.
         host_schedule: what the WebUI runs by itself. With matched noise its default is shown a second time, from the
             noise that all others start from.
+        passes: names of the passes that are set up. Each is one more variant: the script's settings with all passes up
+            to this one.
 
     Raises:
         ValueError: a further variant that is not allowed, or only one variant altogether.
@@ -136,10 +143,15 @@ def make_variants(own: UpscaleSettings, asked: CompareSettings, host_schedule: s
             for scheduler in asked.compare_schedulers or [own.scheduler]
         ]
     wanted += [_further(index, given, own) for index, given in enumerate(asked.compare_variants)]
+    wanted += [_with_passes(own, passes[: count + 1]) for count in range(len(passes))]
     variants = _without_twins(wanted)
     if len(variants) < 2:
         raise ValueError("compare: the settings are the WebUI's default; choose another method, or methods to compare")
     return variants
+
+
+def _with_passes(own: UpscaleSettings, passes: Sequence[str]) -> Variant:
+    return Variant(" + ".join([OWN_NAME, *passes]), own, MappingProxyType({PASSES: tuple(passes)}))
 
 
 def _without_twins(variants: Sequence[Variant]) -> list[Variant]:

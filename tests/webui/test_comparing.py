@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 
 from lib_latent_upscale.settings import UpscaleSettings
+from lib_latent_upscale.x4_upscaler import X4OutOfMemory
+from tests.webui.test_x4_pass import fail, models, small, upscaler  # noqa: F401
 
 RECORD = "Latent upscale comparison"
 
@@ -90,8 +92,8 @@ class ComparingHost:
         self.during.get(index, lambda: None)()
         shade = Image.fromarray(np.random.default_rng(index).integers(0, 255, (128, 128, 3), dtype=np.uint8))
         return SimpleNamespace(
-            images=[shade],
-            infotexts=[json.dumps(done.infotexts[0])],
+            images=[shade.resize(done.images[0].size)],
+            infotexts=[", ".join(f"{label}: {value}" for label, value in done.infotexts[0].items())],
             index_of_first_image=0,
             all_prompts=[""],
             all_negative_prompts=[""],
@@ -199,6 +201,56 @@ class TestWhatIsKept:
         assert [variant["figures"] for variant in record["variants"]] == [None, None]
         assert record["plain_resize"] is None
         assert "the package scikit-image is missing" in footers[0]
+
+
+class TestPasses:
+    def record(self, result):
+        return result.extra_generation_params[RECORD]["comparisons"][0]["variants"]
+
+    def test_a_pass_that_is_set_up_is_one_more_variant(self, host, upscaler, picture):  # noqa: F811
+        result = host.compare(picture, {"x4": True, "x4_noise_level": 50})
+        assert names(result) == ["WebUI default", "Latent Upscale", "Latent Upscale + x4 upscaler"]
+        assert upscaler.seeds == [7]
+        *others, last = self.record(result)
+        assert last["passes"] == ("x4 upscaler",)
+        assert "x4 upscaler noise level: 50" in last["parameters"]
+        assert not any("x4" in one["parameters"] for one in others)
+        assert [run.extra_generation_params for run in host.runs] == [{}] * 3
+
+    def test_a_larger_result_is_measured_and_shown_shrunk_and_given_whole(self, host, upscaler, picture):  # noqa: F811
+        result = host.compare(picture, {"x4": True})
+        assert [image.size for image in result.images[-3:]] == [(128, 128), (128, 128), (512, 512)]
+        assert [one["shrunk_from"] for one in self.record(result)] == [None, None, [512, 512]]
+        assert result.extra_generation_params[RECORD]["comparisons"][0]["size"] == [128, 128]
+        assert self.record(result)[-1]["figures"] is not None
+        notes = result.extra_generation_params[RECORD]["pictures"][-1]["notes"]
+        assert "512 x 512 pixels, shrunk here" in notes
+
+    def test_the_comparison_can_be_made_again_with_its_passes(self, host, upscaler, picture):  # noqa: F811
+        text = json.loads(host.compare(picture, {"x4": True, "x4_steps": 3}).infotexts[0])
+        assert (text["Latent upscale compare"], text["x4 upscaler steps"]) == ("True", "3")
+
+    def test_the_same_upscale_with_and_without_it_are_two(self, host, upscaler, picture):  # noqa: F811
+        result = host.compare(picture, {"x4": True, "compare_methods": ["nearest", "area"]})
+        assert names(result) == ["WebUI default", "Latent Upscale", "Latent Upscale + x4 upscaler"]
+        assert self.record(result)[1]["same_result"] == ["nearest + simple", "area + simple"]
+        assert self.record(result)[2]["same_result"] == []
+
+    def test_one_whose_pass_failed_is_left_out_and_it_is_said(self, host, upscaler, picture):  # noqa: F811
+        upscaler.happens[1] = fail(X4OutOfMemory("The memory is not enough"))
+        result = host.compare(picture, {"x4": True})
+        assert names(result) == ["WebUI default", "Latent Upscale"]
+        assert "The memory is not enough" in result.comments
+        assert "1 of 3 variants were not finished" in result.comments
+
+    def test_a_pass_that_cannot_run_is_refused_before_any_work(self, host, upscaler, picture):  # noqa: F811
+        with pytest.raises(ValueError, match="x4_model is 'none'"):
+            host.compare(picture, {"x4": True, "x4_model": "none"})
+        assert host.runs == []
+
+    def test_every_picture_of_a_pass_is_a_job_of_the_progress_bar(self, host, upscaler, picture):  # noqa: F811
+        host.compare(picture, {"x4": True}, n_iter=1)
+        assert (host.state.job_count, host.state.job_no) == (4, 4)
 
 
 class TestVariants:

@@ -321,12 +321,6 @@ class TestWhatGoesWrong:
         assert p.extra_generation_params == {}
         assert webui.host_alone(webui.process(picture)).infotexts == before
 
-    def test_a_comparison_says_that_it_leaves_it_out(self, webui, picture, upscaler, monkeypatch):
-        asked = []
-        monkeypatch.setattr(webui.script_module, "compare", lambda *arguments: asked.append(arguments))
-        webui.run(webui.process(picture), {"x4": True, "compare": True})
-        assert asked[0][-1].names == ["x4 upscaler"]
-
 
 class TestProgress:
     def test_it_counts_every_picture_as_a_job_and_its_tiles_as_steps(self, webui, picture, upscaler):
