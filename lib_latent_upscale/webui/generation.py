@@ -126,6 +126,7 @@ class LatentUpscale:
     # init
 
     def _init(self, all_prompts: Any, all_seeds: Any, all_subseeds: Any) -> None:
+        host.apply_noise_schedule(self._p)
         with host.preserved_random_state():
             host.seed_draws(int(all_seeds[0]))  # inpainting models draw once more for their conditioning
             with host.replaced_encode(partial(self._encode, all_seeds)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 __all__ = [
     "LATENT_CELL",
+    "apply_noise_schedule",
     "comment",
     "default_schedule",
     "enlarged",
@@ -131,11 +133,33 @@ def model_sigmas(p: Any) -> Tensor:
 
 def loaded_model_sigmas() -> Tensor | None:
     """The table of the model that is loaded now; None where there is none or it keeps no such table."""
-    kept = getattr(getattr(sd_models.model_data, "sd_model", None), "alphas_cumprod", None)
-    if not isinstance(kept, Tensor):
+    model = getattr(sd_models.model_data, "sd_model", None)
+    kept = next((table for place in _TABLES if isinstance(table := _found(model, place), Tensor)), None)
+    if kept is None:
         return None
     kept = kept.detach().cpu().double()
+    if option("sd_noise_schedule") == "Zero Terminal SNR":
+        kept = sd_models.rescale_zero_terminal_snr_abar(kept)
     return ((1 - kept) / kept).sqrt().float()
+
+
+_TABLES = ("alphas_cumprod_original", "alphas_cumprod", "forge_objects.unet.model.predictor.alphas_cumprod")
+"""Where hosts keep the model's products of alphas: v1.10.1 as trained, the same after changes, Forge."""
+
+
+def _found(thing: Any, place: str) -> Any:
+    try:
+        return attrgetter(place)(thing)
+    except AttributeError:
+        return None
+
+
+def apply_noise_schedule(p: Any) -> None:
+    """Let the model follow the option for its noise schedule before the sampler reads the model's sigmas.
+
+    v1.10.1 does it after `init`, so that a change counts from the second picture on. Forge's sampler reads them late.
+    """
+    sd_models.apply_alpha_schedule_override(p.sd_model, p)
 
 
 _SCHEDULE_OPTIONS = {

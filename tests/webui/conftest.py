@@ -95,6 +95,11 @@ def picture() -> Image.Image:
 
 
 @pytest.fixture
+def plain_sampler() -> Any:
+    return double.Sampler()
+
+
+@pytest.fixture
 def timestep_sampler() -> Any:
     return double.TimestepSampler()
 

@@ -105,6 +105,7 @@ class Img2Img:
     do_not_save_grid: bool = False
     outpath_samples: str = ""
     next_sampler: Any = None
+    sd_model: Any = None
     fails_in: str = ""
     sampler_noise_scheduler_override: Any = None
     paste_to: Any = None
@@ -360,6 +361,7 @@ def modules() -> dict[str, ModuleType]:
         "ui_common": {"create_refresh_button": lambda *_: None},
         "sd_models": {
             "checkpoint_aliases": {},
+            "apply_alpha_schedule_override": lambda _model, _p: None,
             "model_data": moves.model_data,
             "moves": moves.moves,
             "send_model_to_cpu": moves.send_model_to_cpu,

@@ -76,6 +76,19 @@ def test_matched_noise_starts_where_normal_does(webui, picture, scheduler, exact
     assert (p.sampler.ran.diff() < 0).all()
 
 
+def test_a_noise_schedule_that_was_changed_counts_at_once(webui, picture, plain_sampler):
+    """The host applies its option for zero terminal SNR only after `init`, where the sampler has read the model's."""
+    plain_sampler.model_wrap.sigmas = TABLE * 300
+
+    def rescale(_model, p):
+        p.next_sampler = plain_sampler
+
+    webui.modules["modules.sd_models"].apply_alpha_schedule_override = rescale
+    p = webui.process(picture, denoising_strength=1.0)
+    webui.run(p, "area", "simple")
+    assert p.sampler.ran[0].item() == pytest.approx(300 * 14.6)
+
+
 def test_the_persons_own_ends_of_schedules_count(webui, picture):
     webui.options.sigma_max, webui.options.sigma_min, webui.options.rho = 5.0, 0.1, 0
     p = webui.process(picture, denoising_strength=1.0)
