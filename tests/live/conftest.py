@@ -133,6 +133,7 @@ RESTORED = (
     "img2img_fix_steps",
     "randn_source",
     "sd_model_checkpoint",
+    "sd_noise_schedule",
     "sigma_max",
     "sigma_min",
 )

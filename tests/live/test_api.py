@@ -109,6 +109,46 @@ class TestSamenessWithTheHost:
             assert all((result != other).any() for other in results[index + 1 :])
 
 
+class TestModels:
+    """Every checkpoint that the WebUI has: SD 1.x and 2.x, SDXL, v-prediction, inpainting."""
+
+    @pytest.fixture
+    def checkpoints(self, webui):
+        return [model["title"] for model in webui.call("/sdapi/v1/sd-models")]
+
+    @pytest.mark.parametrize("noise_schedule", ["Default", "Zero Terminal SNR"])
+    def test_the_hosts_settings_give_the_hosts_picture(self, webui, picture, checkpoints, noise_schedule):
+        compared = 0
+        for name in checkpoints:
+            changes = {"override_settings": {"sd_model_checkpoint": name, "sd_noise_schedule": noise_schedule}}
+            ours = webui.ours(picture, LIKE_HOST, **changes).pixels
+            try:
+                host = webui.warm(picture, **changes).pixels
+            except Exception as error:
+                if type(error).__name__ == "RefusedError" and "inpainting" in name:
+                    continue  # the host cannot do it with these
+                raise
+            np.testing.assert_array_equal(ours, host, err_msg=name)
+            compared += 1
+        assert compared
+
+    def test_masks(self, webui, picture, checkpoints):
+        for name in checkpoints:
+            changes = {**TestMasks.changes, "override_settings": {"sd_model_checkpoint": name}}
+            made = webui.ours(picture, mask=square_mask((64, 64), MASKED), **changes).pixels
+            TestMasks.check(made, picture, (128, 128), MASKED)
+
+    def test_a_noise_schedule_counts_from_the_first_picture_on(self, webui, picture):
+        """v1.10.1 alone makes the first one with the schedule of the generation before."""
+        rescaled = {"override_settings": {"sd_noise_schedule": "Zero Terminal SNR"}, "denoising_strength": 1.0}
+        for asked in ({}, {"scheduler": "karras"}, LIKE_HOST):
+            plain = webui.ours(picture, asked, denoising_strength=1.0).pixels
+            first, second = (webui.ours(picture, asked, **rescaled).pixels for _ in range(2))
+            np.testing.assert_array_equal(first, second)
+            assert (first != plain).any()
+            np.testing.assert_array_equal(webui.ours(picture, asked, denoising_strength=1.0).pixels, plain)
+
+
 class TestTheHostKeepsItsWays:
     def test_pictures_without_the_script_stay_the_same(self, webui, picture):
         before = webui.warm(picture).pixels
@@ -403,7 +443,8 @@ class TestTogetherWith:
         for sampler in webui.call("/sdapi/v1/samplers"):
             result = webui.ours(picture, sampler_name=sampler["name"], steps=6)
             assert result.pictures[0].size == (128, 128), sampler["name"]
-            assert result.pixels.std() > 1, sampler["name"]
+            if result.pixels.std() <= 1:  # reForge offers samplers for flow models, which give black with others
+                assert webui.host(picture, sampler_name=sampler["name"], steps=6).pixels.std() <= 1, sampler["name"]
 
     def test_a_refiner(self, webui, picture):
         plain = webui.ours(picture, steps=6)
@@ -424,6 +465,8 @@ class TestTogetherWith:
     def test_variation_seeds_and_tiling(self, webui, picture):
         plain = webui.ours(picture).pixels
         assert (webui.ours(picture, subseed=3, subseed_strength=0.5).pixels != plain).any()
+        if (webui.warm(picture, tiling=True).pixels == webui.warm(picture).pixels).all():
+            pytest.skip("tiling changes nothing in this WebUI (Forge has switched it off)")
         assert (webui.ours(picture, tiling=True).pixels != plain).any()
 
     def test_denoising_strength_zero(self, webui, picture):
@@ -449,8 +492,8 @@ class TestXYZ:
         labels = info["args"][0]["choices"]
         axes = [*axes, *[("Nothing", "")] * (3 - len(axes))]
         args = [part for label, values in axes for part in (labels.index(label), values, values.split(","))]
-        switches = {"legend": False, "lone": True, "grids": False, "random": False, "x": False, "y": False, "z": False}
-        args += [*switches.values(), 0, True]
+        wanted = {"Draw legend": False, "Include Sub Images": True, "Use text inputs instead of dropdowns": True}
+        args += [wanted.get(control["label"], control["value"]) for control in info["args"][9:]]
         return webui.host(picture, script_name="x/y/z plot", script_args=args, **changes)
 
     def test_an_axis_is_enough(self, webui, picture):

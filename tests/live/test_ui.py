@@ -41,7 +41,9 @@ class Page:
         return self.page.locator("#img2img_script_container")
 
     def tab(self, name: str) -> None:
-        self.page.locator("#tabs > .tab-nav button").filter(has_text=re.compile(f"^ *{name} *$", re.I)).first.click()
+        self.page.locator("#tabs > .tab-nav button").filter(
+            has_text=re.compile(f"^ *{name} *$", re.IGNORECASE)
+        ).first.click()
 
     def open_img2img(self) -> None:
         self.page.wait_for_selector("#img2img_script_container #script_list input", state="attached", timeout=60_000)
