@@ -250,6 +250,7 @@ class _Denoiser:
 
     def __post_init__(self) -> None:
         self._log_sigmas = self.run.model.noise.sigmas.log().numpy()
+        self._dtype: torch.dtype = self.run.model.unet.dtype  # diffusers looks through all modules for it
 
     def __call__(self, latents: Tensor, sigma: Tensor, **_: Any) -> Tensor:
         level = float(sigma.reshape(-1)[0])
@@ -267,9 +268,9 @@ class _Denoiser:
         """What the UNet returns for tiles (n, 7, h, w), guidance included: (n, 4, h, w), float32."""
         model, count, prompts = self.run.model, len(inputs), len(self.text)
         output: Tensor = model.unet(
-            inputs.to(model.device, model.unet.dtype).repeat(prompts, 1, 1, 1),
+            inputs.to(model.device, self._dtype).repeat(prompts, 1, 1, 1),
             torch.tensor(timestep, device=model.device),
-            encoder_hidden_states=self.text.to(model.device, model.unet.dtype).repeat_interleave(count, dim=0),
+            encoder_hidden_states=self.text.to(model.device, self._dtype).repeat_interleave(count, dim=0),
             # int64: floats raise in the embedding.
             class_labels=torch.full((count * prompts,), self.run.settings.noise_level, device=model.device),
             return_dict=False,
@@ -295,12 +296,12 @@ def _decoder_tiles(run: _Run, size: tuple[int, int]) -> int:
 
 def _decode(run: _Run, latents: Tensor) -> tuple[Tensor, int]:
     """The picture (1, 3, 4h, 4w), float32 on the CPU, and the tile size that was used."""
-    vae, device = run.model.vae, run.model.device
+    vae, device, dtype = run.model.vae, run.model.device, run.model.vae.dtype
     size = (int(latents.shape[-2]), int(latents.shape[-1]))
     sampled = run.done
 
     def decode(tile: Tensor) -> Tensor:
-        picture: Tensor = vae.decode(tile.to(device, vae.dtype), return_dict=False)[0]
+        picture: Tensor = vae.decode(tile.to(device, dtype), return_dict=False)[0]
         return picture
 
     def work(plan: Plan) -> Tensor:
@@ -320,7 +321,7 @@ def _decode(run: _Run, latents: Tensor) -> tuple[Tensor, int]:
             size,
             run.settings.decoder_tile,
             _DECODER_OVERLAP,
-            bytes_per_value=vae.dtype.itemsize,
+            bytes_per_value=dtype.itemsize,
             device=device,
         )
         decoded, plan = fit(replace(plan, batch=1), work, device, run.note)
