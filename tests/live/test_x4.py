@@ -226,3 +226,20 @@ class TestWaiting:
         assert not [label for label in written if label.startswith("x4")]
         assert "interrupted; the picture before it is kept" in result.infotext
         np.testing.assert_array_equal(result.pixels, webui.ours(picture).pixels)
+
+
+class TestComparison:
+    def test_the_pass_is_one_more_variant(self, x4, webui, picture, model):
+        result = x4({"compare": True})
+        record = result.info["extra_generation_params"]["Latent upscale comparison"]
+        shown = [one["name"] for one in record["pictures"]]
+        assert shown[-3:] == ["WebUI default", "Latent Upscale", "Latent Upscale + x4 upscaler"]
+        assert [one.size for one in result.pictures[-3:]] == [(128, 128), (128, 128), (512, 512)]
+        *others, last = record["comparisons"][0]["variants"]
+        assert last["shrunk_from"] == [512, 512]
+        assert last["passes"] == ["x4 upscaler"]
+        np.testing.assert_array_equal(pixels(result.pictures[-1]), x4().pixels)
+        np.testing.assert_array_equal(pixels(result.pictures[-2]), webui.ours(picture).pixels)
+        assert f"x4 upscaler model: {model}" in result.info["infotexts"][-1]
+        assert not any("x4 upscaler" in one["parameters"] for one in others)
+        assert f"x4 upscaler model: {model}" in result.infotext
