@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -118,6 +118,11 @@ def start_with_colour(vae: AutoencoderKL, reference: float = 1.5) -> None:
 
 def build_unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(**UNET_CONFIG)
+
+
+def build_tile_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
+    """A copy of the UNet's first half that is shown a picture; it says nothing before it is trained."""
+    return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(16, 32, 64, 128))
 
 
 def build_text_encoder() -> CLIPTextModel:
@@ -332,3 +337,13 @@ def export(folder: Path, vae: AutoencoderKL, unet: UNet2DConditionModel, text: C
     index = {name: [libraries.get(name, "diffusers"), kind] for name, kind in classes.items()}
     absent = {"safety_checker": [None, None], "feature_extractor": [None, None]}
     write_json(parts / "model_index.json", {"_class_name": "StableDiffusionPipeline"} | index | absent)
+
+
+def export_tile_controlnet(folder: Path, controlnet: ControlNetModel) -> None:
+    """Write the tile ControlNet as a diffusers folder beside the model's files, in half precision."""
+    parts = folder / "tile-controlnet"
+    config = {key: value for key, value in controlnet.config.items() if not key.startswith("_")}
+    write_json(parts / "config.json", {"_class_name": "ControlNetModel"} | config)
+    weights = {key: value.half().contiguous() for key, value in controlnet.state_dict().items()}
+    save_file(weights, parts / "diffusion_pytorch_model.safetensors")
+    (parts / "diffusion_pytorch_model.safetensors").chmod(0o644)

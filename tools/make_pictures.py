@@ -1,6 +1,6 @@
 """Make the README's pictures with the project's own commands.
 
-    python tools/make_pictures.py
+python tools/make_pictures.py
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
     python tools/train_demo_model.py pictures   draw the training pictures
     python tools/train_demo_model.py vae        train the autoencoder (an hour on two cores with bfloat16 units)
     python tools/train_demo_model.py unet       train the denoiser on its latents
-    python tools/train_demo_model.py export     write assets/demo-model
+    python tools/train_demo_model.py tile       train the tile ControlNet for that denoiser
+    python tools/train_demo_model.py export     write assets/demo-model, the tile ControlNet with it
 
 Each stage goes on from its last checkpoint. Small machine: --minutes bounds a stage.
 """
@@ -16,6 +17,7 @@ import logging
 import math
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MethodType
@@ -25,19 +27,31 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from dead_leaves import dead_leaves
-from demo_model import build_text_encoder, build_unet, build_vae, export, start_with_colour
+from demo_model import (
+    build_text_encoder,
+    build_tile_controlnet,
+    build_unet,
+    build_vae,
+    export,
+    export_tile_controlnet,
+    start_with_colour,
+)
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 logger = logging.getLogger("train_demo_model")
 PICTURE_SIZE = 256
+CELL = 8
+"""Pixels of a side that one latent cell covers."""
 SETTLED = 0.75
 """Share of the training after which the decoder is taught to forgive."""
 LATENT_DEVIATION = 4.0
 """Standard deviation of the latents that the UNet sees. Stable Diffusion's is 1. This model knows so much less about
 pictures that the same noise would leave nothing of them; larger latents make a denoising strength mean about the
 same."""
+TILE_SIZES = ((32, 6), (16, 24), (24, 10))
+"""(latent cells of a side, pictures) of a batch for the tile ControlNet."""
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -245,6 +259,21 @@ def encode_pool(args: argparse.Namespace, vae: AutoencoderKL) -> Tensor:
     return torch.cat(latents).contiguous()
 
 
+@dataclass(frozen=True)
+class Place:
+    """A square of a training picture, in latent cells."""
+
+    picture: int
+    y: int
+    x: int
+    size: int
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, pictures: int, size: int) -> Place:
+        y, x = rng.integers(0, PICTURE_SIZE // CELL - size + 1, 2)
+        return cls(int(rng.integers(pictures)), int(y), int(x), size)
+
+
 @torch.no_grad()
 def prompt_states(text: nn.Module, rng: np.random.Generator, count: int = 256) -> Tensor:
     """The text encoder's output (count, 77, channels) for the empty prompt, first, and for random lower-case words."""
@@ -256,18 +285,28 @@ def prompt_states(text: nn.Module, rng: np.random.Generator, count: int = 256) -
     return text(torch.from_numpy(tokens)).last_hidden_state
 
 
-def train_unet(args: argparse.Namespace) -> None:
-    """Epsilon prediction over SD 1.x's betas. Prompts are empty or random words, so that text learns to do no harm."""
-    vae, unet, text = build_vae(), build_unet(), build_text_encoder()
-    restore(args.work / "vae.safetensors", {"average-vae": vae})
+def scaled_latents(args: argparse.Namespace) -> Tensor:
+    """The pictures' latents as the UNet sees them; encoded once."""
     cache = args.work / "latents.safetensors"
     if not cache.exists():
+        vae = build_vae()
+        restore(args.work / "vae.safetensors", {"average-vae": vae})
         pool = encode_pool(args, prepare(vae))
         save_file({"latents": pool, "scale": LATENT_DEVIATION / pool.std()}, cache)
     pool = load_file(cache)
-    latents = pool["latents"] * pool["scale"]
+    return pool["latents"] * pool["scale"]
+
+
+def alpha_products() -> Tensor:
+    """Cumulated products of SD 1.x's alphas (1000)."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    products = (1 - betas).cumprod(0).float()
+    return (1 - betas).cumprod(0).float()
+
+
+def train_unet(args: argparse.Namespace) -> None:
+    """Epsilon prediction over SD 1.x's betas. Prompts are empty or random words, so that text learns to do no harm."""
+    unet, text = build_unet(), build_text_encoder()
+    latents, products = scaled_latents(args), alpha_products()
     prompts = prompt_states(text, np.random.default_rng(args.seed))
     prepare(unet)
     sizes = [(32, 16), (16, 48), (24, 24)]
@@ -289,15 +328,71 @@ def train_unet(args: argparse.Namespace) -> None:
     optimise(args, "unet", {"unet": unet}, {"unet": Averaged(unet)}, 1e-3, loss)
 
 
+def coarse_pictures(pictures: np.ndarray[Any, Any], rng: np.random.Generator, places: list[Place]) -> Tensor:
+    """What the tile ControlNet is shown: crops (batch, 3, size, size) in 0..1 that were up to four times smaller."""
+    size = places[0].size * CELL
+    crops = [pictures[p.picture, p.y * CELL : p.y * CELL + size, p.x * CELL : p.x * CELL + size] for p in places]
+    x = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+    small = F.interpolate(x, size=round(size / rng.uniform(1, 4)), mode="bilinear", antialias=True)
+    return F.interpolate(small, size=size, mode="bicubic").clamp(0, 1)
+
+
+def train_tile(args: argparse.Namespace) -> None:
+    """A ControlNet for the finished UNet: it sees a coarse picture, the UNet shall find the latents of the fine one."""
+    unet, text = build_unet(), build_text_encoder()
+    restore(args.work / "unet.safetensors", {"average-unet": unet})
+    controlnet = prepare(build_tile_controlnet(unet))
+    prepare(unet).requires_grad_(False)
+    pictures = np.load(args.work / "pictures.npy")
+    latents, products = scaled_latents(args), alpha_products()
+    prompts = prompt_states(text, np.random.default_rng(args.seed))
+
+    def loss(rng: np.random.Generator, _progress: float) -> Tensor:
+        size, batch = TILE_SIZES[rng.integers(len(TILE_SIZES))]
+        places = [Place.draw(rng, len(latents), size) for _ in range(batch)]
+        clean = torch.stack([latents[p.picture, :, p.y : p.y + size, p.x : p.x + size] for p in places])
+        prompt = prompts[torch.from_numpy(rng.integers(0, len(prompts), batch) * (rng.random(batch) < 0.5))]
+        timestep = torch.from_numpy(rng.integers(0, 1000, batch))
+        product = products[timestep].view(-1, 1, 1, 1)
+        noise = torch.randn_like(clean)
+        noisy = (product.sqrt() * clean + (1 - product).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            shown = coarse_pictures(pictures, rng, places).contiguous(memory_format=torch.channels_last)
+            down, middle = controlnet(noisy, timestep, prompt, shown, return_dict=False)
+            epsilon = unet(
+                noisy, timestep, prompt, down_block_additional_residuals=down, mid_block_additional_residual=middle
+            ).sample
+        # Where noise is strong the picture is made up, yet an error of epsilon weighs least: as v-prediction weighs.
+        weight = 1 + (1 - product) / product / LATENT_DEVIATION**2
+        return (weight * (epsilon.float() - noise).square()).mean()
+
+    optimise(args, "tile", {"tile": controlnet}, {"tile": Averaged(controlnet)}, 1e-3, loss)
+
+
 def export_model(args: argparse.Namespace) -> None:
     vae, unet = build_vae(), build_unet()
     restore(args.work / "vae.safetensors", {"average-vae": vae})
     restore(args.work / "unet.safetensors", {"average-unet": unet})
     scale = float(load_file(args.work / "latents.safetensors")["scale"])
     export(args.output, vae, unet, build_text_encoder(), scale)
+    export_tile(args)
 
 
-STAGES = {"pictures": draw_pictures, "vae": train_vae, "unet": train_unet, "export": export_model}
+def export_tile(args: argparse.Namespace) -> None:
+    """Write the tile ControlNet beside the model it belongs to."""
+    controlnet = build_tile_controlnet(build_unet())
+    if restore(args.work / "tile.safetensors", {"average-tile": controlnet}):
+        export_tile_controlnet(args.output, controlnet)
+
+
+STAGES = {
+    "pictures": draw_pictures,
+    "vae": train_vae,
+    "unet": train_unet,
+    "tile": train_tile,
+    "export": export_model,
+    "export-tile": export_tile,
+}
 
 
 def main() -> None:
