@@ -75,16 +75,14 @@ def lora(webui) -> Iterator[str]:
 
 
 def random_lora(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """Rank 4, on an attention of the U-Net's middle, several times as strong as the model's own weights."""
-    module = "middle_block.1.transformer_blocks.0.attn2.to_out.0"
+    """Rank 4, on the U-Net's last convolution, as strong as its own weights."""
     with safe_open(checkpoint, "pt") as kept:
-        weight = kept.get_tensor(f"model.diffusion_model.{module}.weight").float()
+        weight = kept.get_tensor("model.diffusion_model.out.2.weight").float()
     rng = torch.Generator().manual_seed(5)
-    prefix = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_out_0"
     return {
-        f"{prefix}.lora_down.weight": torch.randn(4, weight.shape[1], generator=rng),
-        f"{prefix}.lora_up.weight": torch.randn(weight.shape[0], 4, generator=rng) * 5 * weight.std(),
-        f"{prefix}.alpha": torch.tensor(4.0),
+        "lora_unet_conv_out.lora_down.weight": torch.randn(4, *weight.shape[1:], generator=rng) * weight.std(),
+        "lora_unet_conv_out.lora_up.weight": torch.randn(weight.shape[0], 4, 1, 1, generator=rng) / 2,
+        "lora_unet_conv_out.alpha": torch.tensor(4.0),
     }
 
 
