@@ -57,10 +57,10 @@ def tradeoff_plot(evidence: Evidence) -> Figure:
         _mark(panel, evidence, Variant(strength), "default of this project", marker="o", s=150)
         _mark(panel, evidence, Variant.host(strength), "default of the WebUI", marker="X", s=90)
         panel.set_title(f"denoising strength {strength:g}", fontsize=11)
+        panel.set_xlabel("sharpness, share of the original's")
         panel.grid(alpha=0.25)
     _frame(axes[0][0], [_point(evidence, v) for s in strengths for v in evidence.variants(s) if v.schedule != OUTSIDE])
     axes[0][0].set_ylabel("PSNR against the original, dB")
-    axes[0][len(strengths) // 2].set_xlabel("sharpness: gradient energy as a share of the original's")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return figure
 

@@ -9,7 +9,7 @@ import scipy.stats
 from PIL import Image
 
 from benchmarks.quality import grid as grid_module
-from benchmarks.quality.document import FINDINGS, Finding, check_findings, document, table
+from benchmarks.quality.document import FINDINGS, Claim, check_findings, document, table
 from benchmarks.quality.evidence import MEASURES, Evidence, Mean, Run, Variant, ranks
 from benchmarks.quality.grid import FIGURES, WHOLE, Grid, Reference, pictures_of, run_grid
 from benchmarks.quality.photographs import PHOTOGRAPHS, original, shrunk
@@ -180,7 +180,7 @@ def test_a_table_has_a_line_a_row():
 
 def test_a_finding_that_is_not_so_stops_the_document():
     evidence = made_up(lambda *_: 1.0)
-    true, false = Finding(lambda _: "so", lambda _: True), Finding(lambda _: "not so", lambda _: False)
+    true, false = (lambda _: Claim("so", True)), (lambda _: Claim("not so", False))
     check_findings(evidence, [true])
     with pytest.raises(ValueError, match=r"anew:\nnot so$"):
         check_findings(evidence, [true, false])
