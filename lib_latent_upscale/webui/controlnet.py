@@ -22,7 +22,7 @@ from PIL import Image
 
 from lib_latent_upscale.tile_controlnet import CONTROL_MODES, TileSettings
 
-__all__ = ["ControlNet", "Unit", "find_controlnet", "find_models", "is_there"]
+__all__ = ["ControlNet", "Unit", "control_modes", "find_controlnet", "find_models", "is_there"]
 
 _TITLE = "controlnet"
 _SMALLEST_RATE = 1.1
@@ -56,6 +56,8 @@ class _Kind:
     """How many units of (script, processing object) are switched on."""
     hooked: Callable[[Any, Any], bool]
     """Whether the last one of them acts on the sampling that is about to start."""
+    modes: Callable[[], tuple[str, ...]]
+    """Those of `CONTROL_MODES` that have an effect."""
 
 
 # sd-webui-controlnet
@@ -94,7 +96,7 @@ def _extension_refresh() -> None:
 
 
 def _built_in_unit(unit: Unit) -> Any:
-    """An instance: reForge turns the control mode of a dictionary into something that it then does not recognise."""
+    """An instance, in which the control mode stays the text that it is compared with."""
     code, settings = _code(), unit.settings
     return code.ControlNetUnit(
         enabled=True,
@@ -140,6 +142,15 @@ def _built_in_hooked(script: Any, p: Any) -> bool:
     return bool(head.control_model is prepared[units - 1].model.model_patcher.control_model)
 
 
+def _built_in_modes() -> tuple[str, ...]:
+    """Forge's follow all; reForge hands them on to a ControlNet that no longer asks for them, and nobody is told."""
+    works = any(
+        hasattr(sys.modules.get(name), "compute_controlnet_weighting")
+        for name in ("backend.patcher.controlnet", "ldm_patched.modules.controlnet")
+    )
+    return CONTROL_MODES if works else CONTROL_MODES[:1]
+
+
 def _built_in_models() -> dict[str, str | None]:
     state = sys.modules["lib_controlnet.global_state"]
     return {name: state.get_controlnet_filename(name) for name in state.get_all_controlnet_names() if name != "None"}
@@ -156,6 +167,7 @@ _KINDS: Mapping[str, _Kind] = {
         unit=_built_in_unit,
         units=_built_in_units,
         hooked=_built_in_hooked,
+        modes=_built_in_modes,
     ),
     "internal_controlnet.external_code": _Kind(
         models=lambda: _code().global_state.cn_models,
@@ -163,6 +175,7 @@ _KINDS: Mapping[str, _Kind] = {
         unit=_extension_unit,
         units=lambda script, _p: len(script.enabled_units),
         hooked=_extension_hooked,
+        modes=lambda: CONTROL_MODES,
     ),
 }
 """By the module in which ControlNet describes its units; it is loaded where the WebUI has it."""
@@ -174,6 +187,12 @@ def _module() -> str | None:
 
 def _code() -> Any:
     return sys.modules[_module() or ""]
+
+
+def control_modes() -> tuple[str, ...]:
+    """Those of `CONTROL_MODES` that this WebUI's ControlNet follows; all where there is no ControlNet."""
+    module = _module()
+    return CONTROL_MODES if module is None else _KINDS[module].modes()
 
 
 def is_there() -> bool:

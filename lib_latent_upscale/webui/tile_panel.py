@@ -11,13 +11,7 @@ from modules.ui_common import create_refresh_button
 from modules.ui_components import InputAccordion
 
 from lib_latent_upscale.settings import AUTOMATIC
-from lib_latent_upscale.tile_controlnet import (
-    CONTROL_MODES,
-    PREPROCESSORS,
-    TILE_INFOTEXT_LABELS,
-    TILE_MODEL_LABEL,
-    TileSettings,
-)
+from lib_latent_upscale.tile_controlnet import PREPROCESSORS, TILE_INFOTEXT_LABELS, TILE_MODEL_LABEL, TileSettings
 from lib_latent_upscale.webui import controlnet
 from lib_latent_upscale.webui.options import SCHEDULERS
 from lib_latent_upscale.webui.pass_panel import PassPanel, pasted_settings
@@ -47,7 +41,7 @@ def make_tile_panel(elem_id: Callable[[str], str]) -> PassPanel:
         with gr.Row():
             preprocessor = made(gr.Dropdown, "preprocessor", "Tile preprocessor", choices=list(PREPROCESSORS))
             rate = made(gr.Slider, "down_sampling_rate", "Tile down-sampling rate", minimum=1, maximum=8, step=0.01)
-            mode = made(gr.Dropdown, "control_mode", "Tile control mode", choices=list(CONTROL_MODES))
+            mode = made(gr.Dropdown, "control_mode", "Tile control mode", choices=list(controlnet.control_modes()))
         gr.HTML(_TIPS)
         second = made(gr.Checkbox, "second_pass", "Tile ControlNet as a second pass")
         with gr.Row():

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from lib_latent_upscale.settings import AUTOMATIC
 from lib_latent_upscale.tile_controlnet import TILE_MODEL_LABEL, TileSettings
 from lib_latent_upscale.webui import host
-from lib_latent_upscale.webui.controlnet import Unit, find_controlnet
+from lib_latent_upscale.webui.controlnet import Unit, control_modes, find_controlnet
 from lib_latent_upscale.webui.passes import Kept, OwnRun, Pass
 from lib_latent_upscale.webui.placement import LATENT, STRETCH
 from lib_latent_upscale.webui.tile_models import choose_model
@@ -42,6 +42,7 @@ class TilePass(Pass):
         if controlnet is None:
             raise ValueError(MISSING)
         self._controlnet = controlnet
+        _check_mode(self._settings.control_mode)
         self._model = choose_model(str(values.get(f"{_PREFIX}model") or AUTOMATIC), p.override_settings)
         if len(p.init_images or ()) > 1 and not self._settings.second_pass:
             raise ValueError(
@@ -67,6 +68,14 @@ class TilePass(Pass):
         unit = Unit(self._model.key, host.flattened(p.init_images[0]), mode, self._settings)
         with self._controlnet.attached(p, unit):
             yield
+
+
+def _check_mode(mode: str) -> None:
+    known = control_modes()
+    if mode not in known:
+        raise ValueError(
+            f"{_PREFIX}control_mode is {mode!r}, which the ControlNet of this WebUI ignores; choose {', '.join(known)}"
+        )
 
 
 def _settings(values: Mapping[str, Any]) -> TileSettings:

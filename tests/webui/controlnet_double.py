@@ -155,7 +155,13 @@ def modules(kind: str, models: dict[str, str]) -> dict[str, ModuleType]:
     state.get_all_controlnet_names = lambda: ["None", *models]
     state.get_controlnet_filename, state.update_controlnet_filenames = models.get, refresh
     code.ControlNetUnit, code.ControlMode = BuiltInUnit, ControlMode
-    return {"lib_controlnet.external_code": code, "lib_controlnet.global_state": state}
+    acting = ModuleType("acting")
+    acting.compute_controlnet_weighting = None  # reForge has none
+    return {
+        "lib_controlnet.external_code": code,
+        "lib_controlnet.global_state": state,
+        "backend.patcher.controlnet": acting,
+    }
 
 
 @contextmanager

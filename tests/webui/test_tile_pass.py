@@ -277,6 +277,15 @@ class TestRefusals:
             )
             assert state.refreshed  # it may have been put there a minute ago
 
+    def test_a_mode_that_controlnet_ignores(self, lab, picture, kind):
+        """reForge's."""
+        if kind == "built-in":
+            del sys.modules["backend.patcher.controlnet"].compute_controlnet_weighting
+            said = self.refused(lab, picture, control_mode="ControlNet is more important")
+            assert "which the ControlNet of this WebUI ignores; choose Balanced" in said
+            mode = next(control for control in lab.webui.script.ui(True) if control.label == "Tile control mode")
+            assert mode.choices == ["Balanced"]
+
     @pytest.mark.parametrize("second", [False, True])
     def test_a_unit_that_controlnet_does_not_take_is_noticed(self, lab, picture, second):
         """The host swallows what the hook raises, and would make a picture without it."""
