@@ -1,5 +1,7 @@
 """Tiny models, made once, and pictures to work on."""
 
+import signal
+
 import numpy as np
 import pytest
 import skimage.data
@@ -49,3 +51,11 @@ def picture_file(tmp_path, photo):
 @pytest.fixture
 def noise_picture():
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8))
+
+
+@pytest.fixture
+def ctrl_c():
+    """The signal of Ctrl-C works, which a shell switches off for what it runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -247,6 +247,7 @@ def test_an_interrupt_while_writing_leaves_nothing_half_done(picture_file, sd1_f
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_stops_a_running_command(picture_file, sd1_folder):
     command = [sys.executable, "-m", "lib_latent_upscale", "upscale", str(picture_file), "--model", str(sd1_folder)]
     process = subprocess.Popen(

@@ -254,6 +254,7 @@ def _exhaust(monkeypatch, after=0):
     monkeypatch.setattr(x4, "upscale_x4", upscale)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_while_a_picture_is_made_leaves_nothing_behind(small_file, x4_folder, capsys, monkeypatch):
     tiles = _press_ctrl_c(monkeypatch)
     assert alone(small_file, x4_folder, "--steps", "9") == 130
@@ -382,6 +383,7 @@ def test_out_of_memory_at_one_picture_of_a_folder_does_not_stop_the_others(
     assert [size(results / name) for name in ("small.png", "twin.png")] == [(160, 96), (40, 24)]
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_in_the_last_pass_keeps_the_picture_before_it(
     small_file, sd1_folder, x4_folder, tmp_path, capsys, monkeypatch
 ):
