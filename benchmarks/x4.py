@@ -3,10 +3,11 @@
     python -m benchmarks.x4 --width 16 --sizes 64 128 256 512 --output benchmarks/x4.md
 
 Builds a randomly initialised model of the published architecture, `--width` channels wide (published: 256), and runs
-each picture in processes of their own, ours and theirs in turn, `--repeats` times; the fastest run counts. Both take
-the same DDIM steps with guidance. Time is the clock's on an accelerator, and otherwise the processor's own seconds,
-which other programs do not disturb. Memory is what the call adds to the loaded model: on an accelerator, what torch
-allocated there at most; otherwise, how far the process grew. `--width 256` is the true size, for a machine that can.
+each picture in processes of their own, in turn, `--repeats` times; the median counts. Ours runs twice: with tiles
+chosen from the free memory, and with tiles of `--tile`, as where memory is short. All take the same DDIM steps with
+guidance. Time is the clock's on an accelerator, and otherwise the processor's own seconds, which other programs hardly
+disturb. Memory is what the call adds to the loaded model: on an accelerator, what torch allocated there at most;
+otherwise, how far the process grew. `--width 256` is the true size, for a machine that can.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -34,13 +36,13 @@ MIB = 2**20
 WORKER = "--worker"
 
 
-def ours(folder: Path, steps: int) -> Callable[[Image.Image], Any]:
+def ours(folder: Path, steps: int, tile: int = 0) -> Callable[[Image.Image], Any]:
     model = load_x4(folder)
-    settings = X4Settings(steps=steps, sampler="DDIM", scheduler="ddim_uniform", seed=0)
+    settings = X4Settings(steps=steps, sampler="DDIM", scheduler="ddim_uniform", seed=0, tile=tile)
     return lambda picture: upscale_x4(picture, model, settings).image
 
 
-def theirs(folder: Path, steps: int) -> Callable[[Image.Image], Any]:
+def theirs(folder: Path, steps: int, _tile: int) -> Callable[[Image.Image], Any]:
     from diffusers import StableDiffusionUpscalePipeline
 
     device = default_device()
@@ -52,7 +54,14 @@ def theirs(folder: Path, steps: int) -> Callable[[Image.Image], Any]:
     ).images[0]
 
 
-RUNNERS = {"ours": ours, "theirs": theirs}
+def untiled(folder: Path, steps: int, _tile: int) -> Callable[[Image.Image], Any]:
+    return ours(folder, steps)
+
+
+RUNNERS = {"ours": untiled, "tiled": ours, "theirs": theirs}
+
+Result = dict[str, float] | str
+"""Figures, or why there are none."""
 
 
 def peak_memory() -> int:
@@ -69,9 +78,9 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def work(name: str, folder: Path, size: int, steps: int) -> dict[str, float]:
+def work(name: str, folder: Path, size: int, steps: int, tile: int) -> dict[str, float]:
     """Measure one call, after one with a small picture that imports what is imported late."""
-    run = RUNNERS[name](folder, steps)
+    run = RUNNERS[name](folder, steps, tile)
     run(Image.new("RGB", (64, 64), "teal"))
     before = peak_memory()
     clock = time.process_time if default_device().type == "cpu" else time.perf_counter
@@ -83,9 +92,10 @@ def work(name: str, folder: Path, size: int, steps: int) -> dict[str, float]:
     return {"seconds": seconds, "mebibytes": (peak_memory() - before) / MIB}
 
 
-def measure(name: str, folder: Path, size: int, options: argparse.Namespace) -> dict[str, float] | str:
+def measure(name: str, folder: Path, size: int, options: argparse.Namespace) -> Result:
     """The figures of one process, or why there are none."""
-    command = [sys.executable, "-m", "benchmarks.x4", WORKER, name, str(folder), str(size), str(options.steps)]
+    numbers = (str(number) for number in (size, options.steps, options.tile))
+    command = [sys.executable, "-m", "benchmarks.x4", WORKER, name, str(folder), *numbers]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=options.timeout, check=False)
     except subprocess.TimeoutExpired:
@@ -97,32 +107,35 @@ def measure(name: str, folder: Path, size: int, options: argparse.Namespace) -> 
     return "out of memory" if done.returncode < 0 or "memory" in last[0] else last[0][:80]
 
 
-def best(runs: list[dict[str, float] | str]) -> dict[str, float] | str:
+def middle(runs: list[Result]) -> Result:
+    """The median of each figure; why there is none where a run failed."""
     figures = [run for run in runs if isinstance(run, dict)]
-    if not figures:
-        return str(runs[0])
-    return {key: min(run[key] for run in figures) for key in figures[0]}
+    if len(figures) < len(runs):
+        return next(run for run in runs if isinstance(run, str))
+    return {key: statistics.median(run[key] for run in figures) for key in figures[0]}
 
 
-def cells(result: dict[str, float] | str) -> list[str]:
-    return [result, ""] if isinstance(result, str) else [f"{result['seconds']:.1f}", f"{result['mebibytes']:.0f}"]
+def cell(result: Result) -> str:
+    return result if isinstance(result, str) else f"{result['seconds']:.1f} s, {result['mebibytes']:.0f} MiB"
 
 
-def ratios(first: dict[str, float] | str, second: dict[str, float] | str) -> list[str]:
-    if isinstance(first, str) or isinstance(second, str):
-        return ["", ""]
-    memory = f"{first['mebibytes'] / second['mebibytes']:.2f}" if second["mebibytes"] > 1 else ""
-    return [f"{first['seconds'] / second['seconds']:.2f}", memory]
+def ratio(key: str, results: dict[str, Result]) -> str:
+    """Ours beside theirs, and in tiles beside theirs."""
+    theirs = results["theirs"]
+    if isinstance(theirs, str):
+        return ""
+    mine = (results["ours"], results["tiled"])
+    return ", ".join(result if isinstance(result, str) else f"{result[key] / theirs[key]:.2f}" for result in mine)
 
 
-def table(results: dict[int, dict[str, dict[str, float] | str]], options: argparse.Namespace) -> str:
+def table(results: dict[int, dict[str, Result]], options: argparse.Namespace) -> str:
     import diffusers
 
     rows = [
-        ["input", "ours, s", "ours, MiB", "diffusers, s", "diffusers, MiB", "time ours/theirs", "memory ours/theirs"],
-        ["---"] * 7,
+        ["input", "ours", f"ours, tiles of {options.tile}", "diffusers", "time beside theirs", "memory beside theirs"],
+        ["---"] * 6,
         *(
-            [f"{size}x{size}", *cells(found["ours"]), *cells(found["theirs"]), *ratios(found["ours"], found["theirs"])]
+            [f"{size}x{size}", *map(cell, found.values()), ratio("seconds", found), ratio("mebibytes", found)]
             for size, found in results.items()
         ),
     ]
@@ -130,9 +143,9 @@ def table(results: dict[int, dict[str, dict[str, float] | str]], options: argpar
     threads = os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())
     return (
         f"# x4 upscaler: time and memory beside diffusers\n\n{lines}\n\n"
-        f"Random weights, width {options.width} (published: 256), {options.steps} DDIM steps with guidance, fastest of "
-        f"{options.repeats}; seconds are the processor's where the device is one. "
-        "Memory is what the call adds to the loaded model and a 64x64 picture. "
+        f"Random weights, width {options.width} (published: 256), {options.steps} DDIM steps with guidance, median of "
+        f"{options.repeats}; seconds are the processor's where the device is one. The first column chooses its tiles "
+        "from the free memory. Memory is what the call adds to the loaded model and a 64x64 picture. "
         f"Device {default_device().type}, {threads} threads, {platform.system()} {platform.machine()}, "
         f"torch {torch.__version__}, diffusers {diffusers.__version__}.\n"
     )
@@ -151,26 +164,27 @@ def build(folder: Path, width: int) -> None:
 
 def main() -> None:
     if WORKER in sys.argv:
-        name, folder, size, steps = sys.argv[sys.argv.index(WORKER) + 1 :]
-        sys.stdout.write(json.dumps(work(name, Path(folder), int(size), int(steps))) + "\n")
+        name, folder, *numbers = sys.argv[sys.argv.index(WORKER) + 1 :]
+        sys.stdout.write(json.dumps(work(name, Path(folder), *map(int, numbers))) + "\n")
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--width", type=int, default=16, help="channels of the UNet's first block, a multiple of 8")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256, 512], help="sides of the pictures")
     parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--tile", type=int, default=128, help="side of the tiles of our second run")
     parser.add_argument("--timeout", type=int, default=600, help="seconds after which a process is stopped")
     parser.add_argument("--output", type=Path, help="write the table here too")
     options = parser.parse_args()
-    results: dict[int, dict[str, dict[str, float] | str]] = {}
+    results: dict[int, dict[str, Result]] = {}
     with tempfile.TemporaryDirectory() as place:
         build(Path(place) / "model", options.width)
         for size in options.sizes:
-            runs: dict[str, list[dict[str, float] | str]] = {name: [] for name in RUNNERS}
+            runs: dict[str, list[Result]] = {name: [] for name in RUNNERS}
             for _ in range(options.repeats):
                 for name, found in runs.items():
                     found.append(measure(name, Path(place) / "model", size, options))
-            results[size] = {name: best(found) for name, found in runs.items()}
+            results[size] = {name: middle(found) for name, found in runs.items()}
             sys.stderr.write(f"{size}: {results[size]}\n")
     text = table(results, options)
     sys.stdout.write(text)
