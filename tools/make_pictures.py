@@ -11,16 +11,22 @@ from pathlib import Path
 from lib_latent_upscale.standalone.cli import main
 
 ASSETS = Path(__file__).parents[1] / "assets"
+ORIGINAL = str(ASSETS / "original.png")
+COMMANDS = {
+    "comparison.png": ["compare", ORIGINAL, "--denoise", "0.3"],
+    "tile-controlnet.png": ["compare", ORIGINAL, "--denoise", "0.8", "--tile-controlnet", "demo"],
+    "schedules.png": ["schedules", "--scheduler", "simple", "--scheduler", "karras"],
+}
 
 
 def make_pictures() -> int:
-    """Run each command; the page and the figures of the comparison are not kept."""
-    sheet = ASSETS / "comparison.png"
-    code = main(["compare", str(ASSETS / "original.png"), "-o", str(sheet)])
-    for suffix in (".json", ".html"):
-        sheet.with_suffix(suffix).unlink(missing_ok=True)
-    plot = ["--steps", "20", "--denoise", "0.5", "--scheduler", "simple", "--scheduler", "karras"]
-    return code or main(["schedules", *plot, "-o", str(ASSETS / "schedules.png")])
+    """Run each command; the page and the figures of a comparison are not kept."""
+    for name, command in COMMANDS.items():
+        if code := main([*command, "-o", str(ASSETS / name)]):
+            return code
+        for suffix in (".json", ".html"):
+            (ASSETS / name).with_suffix(suffix).unlink(missing_ok=True)
+    return 0
 
 
 if __name__ == "__main__":
