@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from modules import sd_models
 from lib_latent_upscale.settings import AUTOMATIC
 from lib_latent_upscale.webui import controlnet, host, host_machine
 from lib_latent_upscale.x4_upscaler.errors import X4Error
-from lib_latent_upscale.x4_upscaler.layouts import read_header
+from lib_latent_upscale.x4_upscaler.layouts import PICKLES, read_header
 
 __all__ = ["TileModel", "choose_model", "offered_models"]
 
@@ -38,6 +38,8 @@ class TileModel:
     """As ControlNet calls it, with a hash."""
     width: int | None
     """Width of the text that it was made for; None where the file does not say."""
+    fault: str | None = None
+    """Why it cannot be loaded."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class _Checkpoint:
     width: int | None
 
     def takes(self, model: TileModel) -> bool:
-        return self.width is None or model.width in (None, self.width)
+        return model.fault is None and (self.width is None or model.width in (None, self.width))
 
 
 def offered_models(*, refresh: bool = False) -> list[str]:
@@ -63,19 +65,19 @@ def choose_model(name: str, overrides: Mapping[str, Any]) -> TileModel:
         overrides: the settings of this generation, which may name another checkpoint.
 
     Raises:
-        ValueError: there is none, or it does not fit; says which there are and where to put one.
+        ValueError: there is none, or it does not fit or is damaged; says which there are and where to put one.
     """
     checkpoint = _checkpoint(overrides)
-    models = _tile_models(refresh=False) or _tile_models(refresh=True)
-    if name in ("", AUTOMATIC):
-        fitting = [model for model in models if checkpoint.takes(model)]
-        if not fitting:
-            raise ValueError(_nothing_fits(models, checkpoint))
-        return fitting[0]
-    found = next((model for model in models if name in (model.name, model.key)), None)
-    if found is None:
-        there = f"choose one of: {', '.join(model.name for model in models)}" if models else "there is none yet"
-        raise ValueError(f"tile_controlnet_model is {name!r}; {there}. {_where()}")
+    models = _tile_models(refresh=False)
+    wanted = _wanted(name, models, checkpoint)
+    if not wanted:  # it may have been put there a minute ago
+        models = _tile_models(refresh=True)
+        wanted = _wanted(name, models, checkpoint)
+    if not wanted:
+        raise ValueError(_not_found(name, models, checkpoint))
+    found = wanted[0]
+    if found.fault is not None:
+        raise ValueError(f"tile_controlnet_model {found.name} cannot be loaded: {found.fault}")
     if not checkpoint.takes(found):
         raise ValueError(
             f"tile_controlnet_model {found.name} is made for {_family(found.width)}, but the checkpoint "
@@ -84,10 +86,21 @@ def choose_model(name: str, overrides: Mapping[str, Any]) -> TileModel:
     return found
 
 
-def _nothing_fits(models: list[TileModel], checkpoint: _Checkpoint) -> str:
+def _wanted(name: str, models: Sequence[TileModel], checkpoint: _Checkpoint) -> list[TileModel]:
+    """Those that a name may mean; of a name that a person has chosen they may be useless."""
+    if name in ("", AUTOMATIC):
+        return [model for model in models if checkpoint.takes(model)]
+    return [model for model in models if name in (model.name, model.key)]
+
+
+def _not_found(name: str, models: Sequence[TileModel], checkpoint: _Checkpoint) -> str:
+    if name not in ("", AUTOMATIC):
+        whole = [model.name for model in models if model.fault is None]
+        there = f"choose one of: {', '.join(whole)}" if whole else "there is none yet"
+        return f"tile_controlnet_model is {name!r}; {there}. {_where()}"
     if not models:
         return f"tile_controlnet needs a tile model, and there is none yet. {_where()}"
-    known = ", ".join(f"{model.name} ({_family(model.width)})" for model in models)
+    known = ", ".join(f"{model.name} ({'damaged' if model.fault else _family(model.width)})" for model in models)
     kind = _family(checkpoint.width)
     return f"no tile model fits the checkpoint {checkpoint.name}, which is {kind}; there are: {known}. {_where()}"
 
@@ -117,12 +130,15 @@ def _plain(key: str) -> str:
 
 def _described(key: str, path: Path) -> TileModel | None:
     """The model; None where the file says that it is no ControlNet."""
-    name, shapes = _plain(key), _shapes(path)
-    if shapes is None:
+    name = _plain(key)
+    if path.suffix.lower() in PICKLES:
         return TileModel(name, key, next((width for text, width in _IN_NAMES if text in name.lower()), None))
-    if not any(tensor.endswith(_CONTROL_PARTS) for tensor in shapes):
-        return None
-    return TileModel(name, key, _text_width(shapes))
+    try:
+        shapes = read_header(path).shapes
+    except (X4Error, OSError) as error:
+        return TileModel(name, key, None, fault=str(error))
+    is_control = any(tensor.endswith(_CONTROL_PARTS) for tensor in shapes)
+    return TileModel(name, key, _text_width(shapes)) if is_control else None
 
 
 def _checkpoint(overrides: Mapping[str, Any]) -> _Checkpoint:
@@ -131,15 +147,15 @@ def _checkpoint(overrides: Mapping[str, Any]) -> _Checkpoint:
     info = known.get(overrides.get("sd_model_checkpoint")) or known.get(host.option("sd_model_checkpoint"))
     if info is None:
         return _Checkpoint("", None)
-    return _Checkpoint(info.name, _text_width(_shapes(Path(info.filename)) or {}))
+    return _Checkpoint(info.name, _text_width(_shapes(Path(info.filename))))
 
 
-def _shapes(path: Path) -> Mapping[str, tuple[int, ...]] | None:
-    """Shapes of the tensors in a file; None where its header cannot be read, as with pickles."""
+def _shapes(path: Path) -> Mapping[str, tuple[int, ...]]:
+    """Shapes of the tensors in a file; none where its header cannot be read, as with pickles."""
     try:
         return read_header(path).shapes
     except (X4Error, OSError):
-        return None
+        return {}
 
 
 def _text_width(shapes: Mapping[str, tuple[int, ...]]) -> int | None:

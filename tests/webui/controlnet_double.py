@@ -139,21 +139,23 @@ class BuiltIn(_Script):
 
 
 def modules(kind: str, models: dict[str, str]) -> dict[str, ModuleType]:
-    """Modules of one kind of ControlNet, which knows these models."""
+    """Modules of one kind of ControlNet; these models lie in its folder, in which it looks again when told to."""
     state = ModuleType("state")
+    known = {"None": None, **models}
     state.refreshed = 0
 
     def refresh() -> None:
         state.refreshed += 1
+        known.update(models)
 
     code = ModuleType("code")
     code.resize_mode_from_value = lambda value: ("stretched", "cropped", "filled")[value]
     if kind == "extension":
-        state.cn_models, state.update_cn_models = {"None": None, **models}, refresh
+        state.cn_models, state.update_cn_models = known, refresh
         code.global_state = state
         return {"internal_controlnet.external_code": code}
-    state.get_all_controlnet_names = lambda: ["None", *models]
-    state.get_controlnet_filename, state.update_controlnet_filenames = models.get, refresh
+    state.get_all_controlnet_names = lambda: list(known)
+    state.get_controlnet_filename, state.update_controlnet_filenames = known.get, refresh
     code.ControlNetUnit, code.ControlMode = BuiltInUnit, ControlMode
     acting = ModuleType("acting")
     acting.compute_controlnet_weighting = None  # reForge has none

@@ -42,6 +42,9 @@ def control_file(path: Path, family: str = "SD 1.x", layout: str = "control_mode
 class Lab:
     """A host with a ControlNet, a checkpoint and models."""
 
+    models: dict[str, str]
+    """Files in ControlNet's folder, which it finds when it looks again."""
+
     def __init__(self, webui: Any, script: Any, folder: Path) -> None:
         self.webui, self.script, self.folder = webui, script, folder
         webui.runner.alwayson_scripts = [script, webui.companion]
@@ -85,7 +88,9 @@ def lab(webui, kind, tmp_path) -> Iterator[Lab]:
         "old_xl_tile [66]": str(tmp_path / "old.pth"),
     }
     with double.installed(kind, models) as script:
-        yield Lab(webui, script, tmp_path)
+        lab = Lab(webui, script, tmp_path)
+        lab.models = models
+        yield lab
 
 
 def shift(lab: Lab, picture: Image.Image, given: dict[str, Any], **changes: Any) -> float:
@@ -277,6 +282,19 @@ class TestRefusals:
             )
             assert state.refreshed  # it may have been put there a minute ago
 
+    def test_a_damaged_file_is_named_and_never_taken(self, lab, picture):
+        """A download that broke off is what people have most."""
+        (lab.folder / "tile.safetensors").write_bytes((lab.folder / "tile.safetensors").read_bytes()[:-8])
+        (lab.folder / "other.safetensors").unlink()
+        offered = lab.webui.adapter("tile_models").offered_models
+        assert offered() == []
+        said = self.refused(lab, picture, model="control_v11f1e_sd15_tile")
+        assert "control_v11f1e_sd15_tile cannot be loaded: tile.safetensors has" in said
+        assert "download it again" in said
+        assert "other_tile cannot be loaded: " in self.refused(lab, picture, model="other_tile")
+        assert "control_v11f1e_sd15_tile (damaged)" in self.refused(lab, picture)
+        assert "; choose one of: big-Tile, old_xl_tile. " in self.refused(lab, picture, model="no such")
+
     def test_a_mode_that_controlnet_ignores(self, lab, picture, kind):
         """reForge's."""
         if kind == "built-in":
@@ -314,6 +332,13 @@ class TestModels:
         given = {"tile_controlnet": True}
         written = lab.run(picture, given, override_settings={"sd_model_checkpoint": "SD 1.x"}).infotexts[0]
         assert written[TILE_MODEL_LABEL] == "control_v11f1e_sd15_tile"
+
+    @pytest.mark.parametrize("name", ["new_tile", "automatic"])
+    def test_a_model_that_was_put_there_a_minute_ago(self, lab, picture, name):
+        lab.checkpoint("SD 2.x")
+        lab.models["new_tile [77]"] = control_file(lab.folder / "new.safetensors", "SD 2.x")
+        lab.run(picture, {"tile_controlnet": True, "tile_controlnet_model": name})
+        assert lab.script.seen[-1].model == "new_tile [77]"
 
     @pytest.mark.parametrize("name", ["other_tile", "other_tile [22]"])
     def test_a_name_with_or_without_its_hash(self, lab, picture, name):
