@@ -35,14 +35,16 @@ ROOT = Path(__file__).resolve().parents[1]
 MIB = 2**20
 WORKER = "--worker"
 
+Call = Callable[[Image.Image], Any]
 
-def ours(folder: Path, steps: int, tile: int = 0) -> Callable[[Image.Image], Any]:
+
+def ours(folder: Path, steps: int, tile: int = 0) -> Call:
     model = load_x4(folder)
     settings = X4Settings(steps=steps, sampler="DDIM", scheduler="ddim_uniform", seed=0, tile=tile)
     return lambda picture: upscale_x4(picture, model, settings).image
 
 
-def theirs(folder: Path, steps: int, _tile: int) -> Callable[[Image.Image], Any]:
+def theirs(folder: Path, steps: int, _tile: int) -> Call:
     from diffusers import StableDiffusionUpscalePipeline
 
     device = default_device()
@@ -54,11 +56,11 @@ def theirs(folder: Path, steps: int, _tile: int) -> Callable[[Image.Image], Any]
     ).images[0]
 
 
-def untiled(folder: Path, steps: int, _tile: int) -> Callable[[Image.Image], Any]:
+def untiled(folder: Path, steps: int, _tile: int) -> Call:
     return ours(folder, steps)
 
 
-RUNNERS = {"ours": untiled, "tiled": ours, "theirs": theirs}
+RUNNERS: dict[str, Callable[[Path, int, int], Call]] = {"ours": untiled, "tiled": ours, "theirs": theirs}
 
 Result = dict[str, float] | str
 """Figures, or why there are none."""
