@@ -4,11 +4,16 @@ A randomly initialised model of full size is enough. Pictures are small and of o
 seconds, and memory for both models is needed.
 """
 
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save
 
 from lib_latent_upscale.tile_controlnet import TILE_MODEL_LABEL, TileSettings
 from tests.live.test_api import parameters, refused, square_mask
@@ -138,6 +143,106 @@ class TestSecondPass:
         original = np.asarray(picture.resize((128, 128), Image.Resampling.LANCZOS)).astype(int)
         assert np.abs(result - original)[:24].max() <= 2
         assert np.abs(result - original)[40:88, 40:88].mean() > 5
+
+
+class TestComparison:
+    def test_the_pass_is_one_more_variant(self, webui, picture, made, model):
+        before = webui.warm(picture, **FAST).pixels
+        result = webui.ours(picture, {**tile(), "compare": True}, **FAST)
+        record = result.info["extra_generation_params"]["Latent upscale comparison"]
+        shown = [one["name"] for one in record["pictures"]]
+        assert shown[-3:] == ["WebUI default", "Latent Upscale", "Latent Upscale + tile ControlNet"]
+        *others, last = record["comparisons"][0]["variants"]
+        assert last["passes"] == ["tile ControlNet"]
+        assert f"{TILE_MODEL_LABEL}: {model}" in last["parameters"]
+        assert not any(TILE_MODEL_LABEL in one["parameters"] for one in others)
+        for one, alone in zip(result.pictures[-3:], (before, made({}).pixels, made(tile()).pixels), strict=True):
+            np.testing.assert_array_equal(np.asarray(one.convert("RGB")), alone)
+        webui.warm(picture, **FAST)
+        np.testing.assert_array_equal(webui.host(picture, **FAST).pixels, before)
+        np.testing.assert_array_equal(webui.ours(picture, **FAST).pixels, made({}).pixels)
+
+    def test_a_second_pass_is_one_too(self, webui, picture, made):
+        result = webui.ours(picture, {**tile(**SECOND), "compare": True}, **FAST)
+        np.testing.assert_array_equal(np.asarray(result.pictures[-2].convert("RGB")), made({}).pixels)
+        np.testing.assert_array_equal(np.asarray(result.pictures[-1].convert("RGB")), made(tile(**SECOND)).pixels)
+
+
+ATTENTION = "input_blocks.5.1.transformer_blocks.0.attn2.to_k.weight"
+"""sd-webui-controlnet takes the width of the text from there."""
+
+
+def control_file(text_width: int) -> bytes:
+    """Starts like a ControlNet, but everything else is missing and what there is is too small."""
+    hint = torch.zeros(16, 3, 3, 3)
+    return save({"input_hint_block.0.weight": hint, ATTENTION: torch.zeros(64, text_width)})
+
+
+class TestFiles:
+    """Files beside the tile model, in the folder that the WebUI names."""
+
+    @pytest.fixture
+    def folder(self, webui, picture, model) -> Path:
+        said = refused(webui.ours, picture, tile(model="no such")).message
+        folder = Path(re.search(r"into (.+)$", said).group(1))
+        if not folder.is_dir():
+            pytest.skip("the WebUI runs on another machine: no file can be put into its folder")
+        return folder
+
+    @pytest.fixture
+    def put(self, folder) -> Iterator[Callable[[str, bytes], str]]:
+        """Puts a file there for one test; what comes back is the model's name."""
+        files = []
+
+        def put(name: str, content: bytes) -> str:
+            files.append(folder / f"{name}.safetensors")
+            files[-1].write_bytes(content)
+            return name
+
+        yield put
+        for file in files:
+            file.unlink()
+
+    def test_one_put_there_just_now_is_found(self, webui, picture, made, model, folder):
+        file, link = folder / f"{model}.safetensors", folder / "just_now_tile.safetensors"
+        if not file.exists():
+            pytest.skip(f"{file.name} is in a folder of its own")
+        link.symlink_to(file)
+        try:
+            result = webui.ours(picture, tile(model=link.stem), **FAST)
+        finally:
+            link.unlink()
+        assert parameters(result.infotext)[TILE_MODEL_LABEL] == link.stem
+        np.testing.assert_array_equal(result.pixels, made(tile()).pixels)
+
+    @pytest.mark.parametrize(("text_width", "family"), [(1024, "SD 2.x"), (2048, "SDXL")])
+    def test_one_of_another_family_is_refused(self, webui, picture, put, text_width, family):
+        error = refused(webui.ours, picture, tile(model=put("other_family_tile", control_file(text_width))))
+        assert error.status == 422
+        assert f"other_family_tile is made for {family}, but the checkpoint" in error.message
+        assert "choose a tile model of that family" in error.message
+
+    @pytest.mark.parametrize("content", [b"", b"<!doctype html>", control_file(768)[:-1000]], ids=len)
+    def test_a_damaged_one_is_refused(self, webui, picture, put, content):
+        error = refused(webui.ours, picture, tile(model=put("damaged_tile", content)))
+        assert error.status == 422
+        assert "damaged_tile cannot be loaded: damaged_tile.safetensors" in error.message
+
+    def test_one_that_controlnet_cannot_load_makes_no_picture(self, webui, picture, made, put):
+        """The WebUI swallows what ControlNet says, and would go on without it."""
+        name = put("a_strange_tile", control_file(768))
+        error = refused(webui.ours, picture, tile(model=name), **FAST)
+        assert "ControlNet has not taken the tile unit; it says: " in error.message
+        assert "No picture was made" in error.message
+        np.testing.assert_array_equal(webui.ours(picture, **FAST).pixels, made({}).pixels)
+        np.testing.assert_array_equal(webui.ours(picture, tile(), **FAST).pixels, made(tile()).pixels)
+
+    def test_in_a_second_pass_the_first_picture_is_kept(self, webui, picture, made, put):
+        name = put("a_strange_tile", control_file(768))
+        kept = webui.ours(picture, tile(model=name, **SECOND), **FAST)
+        assert "the second pass failed: Latent Upscale: ControlNet has not taken the tile unit" in kept.infotext
+        assert TILE_MODEL_LABEL not in kept.infotext
+        np.testing.assert_array_equal(kept.pixels, made({}).pixels)
 
 
 def test_pictures_without_it_stay_the_same(webui, picture, model):
