@@ -8,6 +8,7 @@ what hooks of scripts raise, and would make the picture without it.
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -27,6 +28,7 @@ __all__ = ["ControlNet", "Unit", "control_modes", "find_controlnet", "find_model
 _TITLE = "controlnet"
 _SMALLEST_RATE = 1.1
 """Below it sd-webui-controlnet's tile_resample leaves the picture alone (`annotator`'s `tile_resample`)."""
+_LONGEST_REASON = 300
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,7 @@ class ControlNet:
         arguments, init = p.script_args, vars(p).get("init")
         place = (self._script.args_from, self._script.args_to)
         p.script_args = _Arguments(arguments, place, self._kind.unit(unit))
-        p.init = partial(self._init, p, p.init, _swallowed())
+        p.init = partial(self._init, p, p.init, unit.model, _swallowed())
         try:
             yield
         finally:
@@ -243,22 +245,31 @@ class ControlNet:
             if init is not None:
                 p.init = init
 
-    def _init(self, p: Any, init: Callable[..., None], earlier: list[Any], *args: Any) -> None:
+    def _init(self, p: Any, init: Callable[..., None], model: str, earlier: list[Any], *args: Any) -> None:
         init(*args)
         self._forget_infotext(p)  # the host writes its params.txt before sampling
-        p.sampler.sample_img2img = partial(self._sample, p, p.sampler.sample_img2img, earlier)
+        p.sampler.sample_img2img = partial(self._sample, p, p.sampler.sample_img2img, model, earlier)
 
-    def _sample(self, p: Any, sample: Callable[..., Any], earlier: list[Any], *args: Any, **kwargs: Any) -> Any:
+    def _sample(
+        self, p: Any, sample: Callable[..., Any], model: str, earlier: list[Any], *args: Any, **kwargs: Any
+    ) -> Any:
         if not self._kind.hooked(self._script, p):
             new = [error["exception"] for error in _swallowed() if all(error is not old for old in earlier)]
-            why = f"it says: {new[0]}" if new else "the WebUI's console says why"
-            raise RuntimeError(f"Latent Upscale: ControlNet has not taken the tile unit; {why}. No picture was made.")
+            why = f"it says: {_shortened(new[0])}" if new else "the WebUI's console says why"
+            raise RuntimeError(
+                f"Latent Upscale: ControlNet has not taken the tile unit with {model}; {why}. No picture was made."
+            )
         self._forget_infotext(p)  # with a refiner it is written only now
         return sample(*args, **kwargs)
 
     def _forget_infotext(self, p: Any) -> None:
         """When pasted, ControlNet's own words about our unit would set up a second one in its panel."""
         p.extra_generation_params.pop(f"ControlNet {self._kind.units(self._script, p) - 1}", None)
+
+
+def _shortened(text: str) -> str:
+    """One line; of a model that does not fit, torch writes one for each of hundreds of tensors."""
+    return textwrap.shorten(text, _LONGEST_REASON, placeholder=" ...").rstrip(".")
 
 
 def _swallowed() -> list[Any]:

@@ -310,14 +310,24 @@ class TestRefusals:
         lab.script.fails = RuntimeError("is not compatible with sd model")
         p = lab.webui.process(picture)
         given = {"tile_controlnet": True, "tile_controlnet_second_pass": second}
+        said = r"not taken the tile unit with control_v11f1e_sd15_tile \[33\]; it says:"
         if second:
             processed = lab.webui.run(p, given)
             assert any("the second pass failed: Latent Upscale: ControlNet" in text for text in p.comments)
             assert "is not compatible with sd model" in processed.infotexts[0]
         else:
-            with pytest.raises(RuntimeError, match="not taken the tile unit; it says: is not compatible with sd model"):
+            with pytest.raises(RuntimeError, match=f"{said} is not compatible with sd model. No picture was made"):
                 lab.webui.run(p, given)
             assert p.sampler.ran is None
+
+    def test_a_long_reason_is_shortened(self, lab, picture):
+        """torch names every tensor that does not fit, each in a line of its own."""
+        lab.script.fails = RuntimeError("Error(s) in loading:\n\t" + "size mismatch for a tensor\n\t" * 300)
+        with pytest.raises(RuntimeError, match=r"it says: Error.s. in loading: size mismatch for") as failed:
+            lab.run(picture, {"tile_controlnet": True})
+        assert len(str(failed.value)) < 500
+        assert str(failed.value).endswith("No picture was made.")
+        assert "\n" not in str(failed.value)
 
 
 class TestModels:
