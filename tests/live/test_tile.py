@@ -232,10 +232,7 @@ class TestFiles:
         """The WebUI swallows what ControlNet says, and would go on without it."""
         name = put("a_strange_tile", control_file(768))
         error = refused(webui.ours, picture, tile(model=name), **FAST)
-        assert re.search(
-            r"ControlNet has not taken the tile unit with a_strange_tile.*; (it says|the WebUI.s console)",
-            error.message,
-        )
+        assert "ControlNet has not taken the tile unit with a_strange_tile" in error.message
         assert "No picture was made" in error.message
         np.testing.assert_array_equal(webui.ours(picture, **FAST).pixels, made({}).pixels)
         np.testing.assert_array_equal(webui.ours(picture, tile(), **FAST).pixels, made(tile()).pixels)
