@@ -138,7 +138,7 @@ def loaded_model_sigmas() -> Tensor | None:
     if kept is None:
         return None
     kept = kept.detach().cpu().double()
-    if option("sd_noise_schedule") == "Zero Terminal SNR":
+    if option("sd_noise_schedule") == "Zero Terminal SNR" and not _rescales_around_sampling(model):
         kept = sd_models.rescale_zero_terminal_snr_abar(kept)
     return ((1 - kept) / kept).sqrt().float()
 
@@ -159,7 +159,17 @@ def apply_noise_schedule(p: Any) -> None:
 
     v1.10.1 does it after `init`, so that a change counts from the second picture on. Forge's sampler reads them late.
     """
-    sd_models.apply_alpha_schedule_override(p.sd_model, p)
+    if not _rescales_around_sampling(p.sd_model):
+        sd_models.apply_alpha_schedule_override(p.sd_model, p)
+
+
+def _rescales_around_sampling(model: Any) -> bool:
+    """Whether this is reForge's model.
+
+    reForge changes it for one sampling, after img2img has read the model's sigmas, and keeps what it finds before as
+    the original: if it were changed already, the host would stay so.
+    """
+    return _found(model, "forge_objects.unet.model.model_sampling") is not None
 
 
 _SCHEDULE_OPTIONS = {

@@ -1,5 +1,7 @@
 """What the adapter does to one generation, on a double of the host."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -87,6 +89,15 @@ def test_a_noise_schedule_that_was_changed_counts_at_once(webui, picture, plain_
     p = webui.process(picture, denoising_strength=1.0)
     webui.run(p, "area", "simple")
     assert p.sampler.ran[0].item() == pytest.approx(300 * 14.6)
+
+
+def test_a_model_that_reforge_changes_itself_is_left_alone(webui, picture):
+    """It keeps what it finds before a sampling as the model's original schedule, and puts that back."""
+    seen = []
+    webui.modules["modules.sd_models"].apply_alpha_schedule_override = lambda *_: seen.append("changed")
+    unet = SimpleNamespace(model=SimpleNamespace(model_sampling=object()))
+    webui.run(webui.process(picture, sd_model=SimpleNamespace(forge_objects=SimpleNamespace(unet=unet))))
+    assert seen == []
 
 
 def test_the_persons_own_ends_of_schedules_count(webui, picture):
