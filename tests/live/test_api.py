@@ -197,14 +197,15 @@ class TestSameness:
     @pytest.mark.parametrize("changes", [{"batch_size": 3}, {"n_iter": 3}], ids=str)
     def test_each_picture_of_a_batch_can_be_made_alone(self, webui, picture, changes):
         together = webui.ours(picture, **changes)
-        pictures = [np.asarray(one).astype(int) for one in together.pictures[-3:]]  # a grid may come first
+        # a grid may come first
+        pictures = [np.asarray(one.convert("RGB")).astype(int) for one in together.pictures[-3:]]
         for index, made in enumerate(pictures):
             alone = webui.ours(picture, seed=7 + index).pixels
             assert np.abs(made - alone).max() <= 1
 
     def test_several_init_pictures_are_each_enlarged(self, webui, picture, wide_picture):
         together = webui.ours([picture, wide_picture], batch_size=2)
-        made = [np.asarray(one).astype(int) for one in together.pictures[-2:]]
+        made = [np.asarray(one.convert("RGB")).astype(int) for one in together.pictures[-2:]]
         for index, source in enumerate([picture, wide_picture]):
             assert np.abs(made[index] - webui.ours(source, seed=7 + index).pixels).max() <= 1
 
@@ -487,6 +488,7 @@ class TestTogetherWith:
 class TestXYZ:
     @staticmethod
     def grid(webui, picture, *axes, **changes):
+        """Cells that reForge saves hold their infotext in an alpha channel, too."""
         scripts = webui.call("/sdapi/v1/script-info")
         info = next(script for script in scripts if script["name"] == "x/y/z plot" and script["is_img2img"])
         labels = info["args"][0]["choices"]
@@ -498,7 +500,7 @@ class TestXYZ:
 
     def test_an_axis_is_enough(self, webui, picture):
         result = self.grid(webui, picture, ("[Latent Upscale] Method", "bilinear,area,lanczos"))
-        cells = [np.asarray(one).astype(int) for one in result.pictures[-3:]]
+        cells = [np.asarray(one.convert("RGB")).astype(int) for one in result.pictures[-3:]]
         for method, cell in zip(("bilinear", "area", "lanczos"), cells, strict=True):
             np.testing.assert_array_equal(cell, webui.ours(picture, {"method": method}).pixels)
 
@@ -510,7 +512,7 @@ class TestXYZ:
             ("[Latent Upscale] Exact steps", "true,FALSE"),
             ("Steps", "2,4"),
         )
-        cells = [np.asarray(one).astype(int) for one in result.pictures[-8:]]
+        cells = [np.asarray(one.convert("RGB")).astype(int) for one in result.pictures[-8:]]
         expected = [
             webui.ours(picture, {"scheduler": scheduler, "exact_steps": exact}, steps=steps).pixels
             for steps in (2, 4)
