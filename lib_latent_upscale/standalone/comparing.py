@@ -35,6 +35,7 @@ from lib_latent_upscale.standalone.images import Picture, check_output, load_pic
 from lib_latent_upscale.standalone.models import checked_source, model_name
 from lib_latent_upscale.standalone.samplers import sampler_named
 from lib_latent_upscale.standalone.settings import GenerationSettings, write_parameters
+from lib_latent_upscale.standalone.tile import check_range
 from lib_latent_upscale.tile_controlnet import TileSettings
 
 __all__ = [
@@ -258,6 +259,8 @@ def run(arguments: argparse.Namespace) -> int:
     picture = load_picture(arguments.input)
     base = replace(generation_settings(arguments, picture.size), model=model_name(arguments.model))
     with_tile = tile_variants(tile_overrides(arguments), base)
+    for variant in with_tile:
+        check_range(generation_of(variant, base))
     variants = [*default_variants(base), *with_tile, *(parse_variant(text, base) for text in arguments.variant)]
     reference = _reference(arguments.reference, base)
     files = _files(arguments)

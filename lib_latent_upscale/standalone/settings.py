@@ -117,11 +117,7 @@ def write_parameters(generation: GenerationSettings) -> str:
         "RNG": "CPU",
         "Script": SCRIPT,
         **generation.upscale.to_infotext(),
-        **(
-            {}
-            if generation.tile is None
-            else {TILE_MODEL_LABEL: generation.tile_model, **generation.tile.to_infotext()}
-        ),
+        **({} if generation.tile is None else _tile_labels(generation.tile, generation.tile_model)),
         **({} if generation.x4 is None else x4_labels(generation.x4, generation.x4_model)),
     }
     negative = f"Negative prompt: {generation.negative_prompt}" if generation.negative_prompt else ""

@@ -12,11 +12,13 @@ from PIL import Image
 from torch import Tensor
 
 from lib_latent_upscale.standalone.errors import InputError
+from lib_latent_upscale.standalone.samplers import plan_generation
+from lib_latent_upscale.standalone.schedule_view import sd1_sigmas
 from lib_latent_upscale.standalone.settings import GenerationSettings
 from lib_latent_upscale.standalone.vae import encode_picture
 from lib_latent_upscale.tile_controlnet import TileSettings
 
-__all__ = ["ColourFix", "Control", "colour_fix", "control_picture", "controlled_steps", "second_pass"]
+__all__ = ["ColourFix", "Control", "check_range", "colour_fix", "control_picture", "controlled_steps", "second_pass"]
 
 _VARIATION = 8
 """Latent cells to each side over which tile_colorfix takes means: the default of sd-webui-controlnet."""
@@ -106,6 +108,14 @@ def controlled_steps(settings: TileSettings, steps: int) -> range:
             "wider range or more steps."
         )
     return range(inside[0], inside[-1] + 1) if inside else range(0)
+
+
+def check_range(generation: GenerationSettings) -> None:
+    """Raise InputError where `controlled_steps` would, before a model is loaded: no count of steps depends on it."""
+    tile = generation.tile
+    if tile is not None:
+        controlled = second_pass(generation)[1] if tile.second_pass else generation
+        controlled_steps(tile, plan_generation(controlled, sd1_sigmas()).steps)
 
 
 def control_picture(pictures: Tensor, size: tuple[int, int], settings: TileSettings) -> Tensor:

@@ -24,6 +24,7 @@ from lib_latent_upscale.standalone.images import (
 )
 from lib_latent_upscale.standalone.models import checked_source, model_name
 from lib_latent_upscale.standalone.settings import GenerationSettings, write_parameters
+from lib_latent_upscale.standalone.tile import check_range
 from lib_latent_upscale.standalone.tile_models import checked_tile
 from lib_latent_upscale.standalone.x4 import FACTOR, LastPass, load_last_pass, x4_settings
 
@@ -59,8 +60,9 @@ def _load(arguments: argparse.Namespace) -> tuple[Engine, LastPass | None]:
 
 
 def _generation(arguments: argparse.Namespace, size: tuple[int, int]) -> GenerationSettings:
-    generation = generation_settings(arguments, size)
-    return replace(generation, model=arguments.model_name, **tile_overrides(arguments))
+    generation = replace(generation_settings(arguments, size), model=arguments.model_name, **tile_overrides(arguments))
+    check_range(generation)
+    return generation
 
 
 def _beside(source: Path, generation: GenerationSettings, *, enlarged: bool) -> Path:
@@ -80,7 +82,7 @@ def _upscale(
     with progress_bar(", ".join(path.name for path in pictures), quiet=quiet, leave=len(pictures) == 1) as progress:
         done = engine.upscale([picture.rgb for picture in pictures.values()], generation, progress)
     for (path, picture), result in zip(pictures.items(), done.pictures, strict=True):
-        final, made_with = last(result, generation, path, engine.model) if last else (result, generation)
+        final, made_with = last(result, generation, path, engine) if last else (result, generation)
         save_png(picture.dressed(final), path, write_parameters(made_with), picture.icc_profile)
         sys.stdout.write(f"{path}\n")
     if last and last.interrupted:

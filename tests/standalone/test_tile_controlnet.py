@@ -345,12 +345,16 @@ def test_every_option_sets_its_field():
         (["--tile-controlnet", "demo", "--second-steps", "3"], "--second-steps: only with --second-pass"),
         (["--controlnet-weight", "1"], "--controlnet-weight: only with --tile-controlnet MODEL"),
         (["--second-pass"], "--second-pass: only with --tile-controlnet MODEL"),
+        (["--tile-controlnet", "demo", "--controlnet-end", "0.01"], "0 to 0.01 holds none of the 20 steps"),
+        (["--tile-controlnet", "demo", "--second-pass", "--controlnet-end", "0.01"], "holds none of the 20 steps"),
         (["--tile-controlnet", "nothing.safetensors"], "'nothing.safetensors' does not exist"),
     ],
 )
-def test_bad_options_are_one_sentence(picture_file, sd1_folder, capsys, more, message):
+@pytest.mark.parametrize("command", ["upscale", "compare"])
+def test_bad_options_are_one_sentence(picture_file, capsys, monkeypatch, command, more, message):
+    monkeypatch.setattr("lib_latent_upscale.standalone.models.load_model", None)  # nothing is loaded before
     before = sorted(picture_file.parent.iterdir())
-    assert main(["upscale", str(picture_file), "--model", str(sd1_folder), *more]) == 2
+    assert main([command, str(picture_file), *more]) == 2
     shown = capsys.readouterr().err
     assert message in shown
     assert shown.count("\n") == 1
