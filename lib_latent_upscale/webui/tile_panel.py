@@ -40,14 +40,17 @@ def make_tile_panel(elem_id: Callable[[str], str]) -> PassPanel:
             start, end = share("start", "Tile start"), share("end", "Tile end")
         with gr.Row():
             preprocessor = made(gr.Dropdown, "preprocessor", "Tile preprocessor", choices=list(PREPROCESSORS))
-            rate = made(gr.Slider, "down_sampling_rate", "Tile down-sampling rate", minimum=1, maximum=8, step=0.01)
             mode = made(gr.Dropdown, "control_mode", "Tile control mode", choices=list(controlnet.control_modes()))
-        gr.HTML(_TIPS)
+        rate = made(gr.Slider, "down_sampling_rate", "Tile down-sampling rate", minimum=1, maximum=8, step=0.01)
         second = made(gr.Checkbox, "second_pass", "Tile ControlNet as a second pass")
-        with gr.Row():
-            strength = share("second_denoising_strength", "Second pass denoising strength")
-            steps = made(gr.Slider, "second_steps", "Second pass steps", minimum=1, maximum=150, step=1)
+        with gr.Column(visible=usual.second_pass) as of_the_second:
+            with gr.Row():
+                strength = share("second_denoising_strength", "Second pass denoising strength")
+                steps = made(gr.Slider, "second_steps", "Second pass steps", minimum=1, maximum=150, step=1)
             scheduler = made(gr.Dropdown, "second_scheduler", "Second pass scheduler", choices=list(SCHEDULERS))
+        gr.HTML("<br>".join(f"<small><b>{name}</b>: {tip}</small>" for name, tip in _TIPS.items()))
+    second.change(fn=_shown, inputs=[second], outputs=[of_the_second], show_progress=False, queue=False)
+    second.do_not_save_to_config = True  # switched on by ui-config.json, it would not show its controls
     controls = {
         "weight": weight,
         "start": start,
@@ -64,12 +67,16 @@ def make_tile_panel(elem_id: Callable[[str], str]) -> PassPanel:
     return PassPanel([switch, model, *(controls[field] for field in SETTINGS)], pasted)
 
 
-_TIPS = (
-    "<small><b>Tile weight</b>, from <b>start</b> to <b>end</b> of the steps: how strongly the picture guides. "
-    "<b>Tile down-sampling rate</b>, for tile_resample: more leaves more room for new detail. "
-    "<b>As a second pass</b>: after the latent upscale, at the same size, with steps and a denoising strength of its "
-    "own.</small>"
-)
+_TIPS = {
+    "Tile model": "automatic takes the first that fits the checkpoint",
+    "Tile weight": "how strongly the picture guides, from start to end of the steps",
+    "Tile down-sampling rate": "for tile_resample; more leaves more room for new detail",
+    "As a second pass": "after the latent upscale, at the same size, with steps and a denoising strength of its own",
+}
+
+
+def _shown(second_pass: bool) -> Any:
+    return gr.update(visible=second_pass)
 
 
 def _introduction() -> str:

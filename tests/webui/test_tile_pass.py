@@ -511,6 +511,14 @@ class TestPanel:
         model = next(control for control in lab.webui.script.ui(True) if control.label == "Tile model")
         assert model.choices == ["automatic", "control_v11f1e_sd15_tile", "other_tile"]
 
+    @pytest.mark.parametrize("switched_on", [False, True])
+    def test_controls_of_the_second_pass_show_when_it_is_on(self, lab, switched_on):
+        switch = next(c for c in lab.webui.script.ui(True) if c.label == "Tile ControlNet as a second pass")
+        (listener,) = switch.listeners
+        (shown,) = listener["outputs"]
+        assert (switch.value, shown.visible) == (False, False)
+        assert listener["fn"](switched_on).visible is switched_on
+
     def test_defaults_are_the_cores(self, lab):
         own = lab.webui.adapter("tile_pass")
         names = lab.webui.adapter("arguments")._POSITIONS
