@@ -17,6 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from lib_latent_upscale.standalone.common import progress_bar
+from lib_latent_upscale.standalone.engine import Engine
 from lib_latent_upscale.standalone.errors import GenerationError, InputError
 from lib_latent_upscale.standalone.folders import report_failures, result_paths, tried
 from lib_latent_upscale.standalone.images import (
@@ -27,7 +28,7 @@ from lib_latent_upscale.standalone.images import (
     load_picture,
     save_png,
 )
-from lib_latent_upscale.standalone.models import LatentModel, best_device, checked_device, number_format
+from lib_latent_upscale.standalone.models import best_device, checked_device, number_format
 from lib_latent_upscale.standalone.settings import GenerationSettings, add_labels, x4_labels
 from lib_latent_upscale.x4_upscaler import (
     X4Error,
@@ -178,11 +179,11 @@ class LastPass:
     """Whether the person stopped it; from then on every picture is kept as it is."""
 
     def __call__(
-        self, image: Image.Image, generation: GenerationSettings, path: Path, before: LatentModel
+        self, image: Image.Image, generation: GenerationSettings, path: Path, before: Engine
     ) -> tuple[Image.Image, GenerationSettings]:
         """`image` four times larger and what made it, or both as they were.
 
-        The latent model `before` leaves its device meanwhile.
+        The models of `before` leave their device meanwhile.
         """
         if self.interrupted:
             return self._kept(image, generation, path, "it was interrupted")
@@ -224,9 +225,16 @@ def load_last_pass(arguments: argparse.Namespace) -> LastPass | None:
 
 
 @contextmanager
-def _resting(model: LatentModel) -> Iterator[None]:
-    """Keep a latent model in the computer's own memory: the device is for the x4 upscaler."""
+def _resting(engine: Engine) -> Iterator[None]:
+    """Keep an engine's models in the computer's own memory: the device is for the x4 upscaler."""
     with ExitStack() as stack:
-        for part in (model.unet, model.vae, *(encoder.model for encoder in model.encoders)):
+        for part in _networks(engine):
             stack.enter_context(on_device(part, torch.device("cpu")))
         yield
+
+
+def _networks(engine: Engine) -> Iterator[torch.nn.Module]:
+    model = engine.model
+    yield from (model.unet, model.vae, *(encoder.model for encoder in model.encoders))
+    if engine.tile is not None:
+        yield engine.tile.network

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.standalone import cli, x4
 from lib_latent_upscale.standalone.cli import build_parser, main
+from lib_latent_upscale.standalone.engine import Engine
 from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.standalone.settings import (
     GenerationSettings,
@@ -24,6 +25,7 @@ from lib_latent_upscale.standalone.settings import (
     write_parameters,
     x4_labels,
 )
+from lib_latent_upscale.standalone.tile_models import TileModel
 from lib_latent_upscale.x4_upscaler import SAMPLERS, X4OutOfMemory, X4Settings, load_x4, upscale_x4
 from tests.core.x4_small import write_folder
 
@@ -320,16 +322,38 @@ def test_transparency_and_name_of_the_last_pass(sd1_folder, x4_folder, tmp_path)
     assert np.abs(alpha - np.asarray(source.getchannel("A"))).max() <= 2
 
 
-def test_the_latent_model_leaves_the_device_meanwhile_and_comes_back(engine):
+def test_every_model_leaves_the_device_meanwhile_and_comes_back(engine):
     model = engine.model
     parts = [model.unet, model.vae, *(encoder.model for encoder in model.encoders)]
     assert len(parts) == 3
-    elsewhere = torch.device("meta")
-    copies = replace(model, unet=torch.nn.Linear(1, 1, device=elsewhere), vae=torch.nn.Linear(1, 1), encoders=[])
-    with pytest.raises(NotImplementedError, match="meta"), x4._resting(copies):  # it is moved: meta has no values
-        pytest.fail("the model stayed")
-    with x4._resting(model):
+    with x4._resting(Engine(model)):
         assert {part.device.type for part in parts} == {"cpu"}
+
+
+class Elsewhere(torch.nn.Linear):
+    """A network on another device than the computer's own memory; it notes where it is moved."""
+
+    def __init__(self):
+        super().__init__(1, 1, device="meta")
+        self.device = torch.device("meta")
+        self.moves = []
+
+    def to(self, device):
+        self.moves.append(device.type)
+
+
+@pytest.mark.parametrize("which", ["unet", "vae", "encoder", "tile"])
+def test_each_of_them_is_moved_to_the_computers_own_memory_and_back(engine, which):
+    model, encoder, network = engine.model, engine.model.encoders[0], Elsewhere()
+    busy = {
+        "unet": lambda: Engine(replace(model, unet=network)),
+        "vae": lambda: Engine(replace(model, vae=network)),
+        "encoder": lambda: Engine(replace(model, encoders=[replace(encoder, model=network)])),
+        "tile": lambda: Engine(model, TileModel("tile", network)),
+    }[which]()
+    with x4._resting(busy):
+        assert network.moves == ["cpu"]
+    assert network.moves == ["cpu", "meta"]
 
 
 @pytest.mark.parametrize(("setting", "message"), BAD_SETTINGS.values(), ids=BAD_SETTINGS)
