@@ -110,11 +110,16 @@ class TestSamenessWithTheHost:
 
 
 class TestModels:
-    """Every checkpoint that the WebUI has: SD 1.x and 2.x, SDXL, v-prediction, inpainting."""
+    """Every checkpoint that the WebUI has: SD 1.x and 2.x, SDXL, v-prediction, inpainting, depth, InstructPix2Pix."""
+
+    conditioned: ClassVar = ("inpainting", "depth", "edit", "pix2pix")
+    """In the names of models that see the picture itself, too; there the host's latents and picture differ in size."""
 
     @pytest.fixture
     def checkpoints(self, webui):
-        return [model["title"] for model in webui.call("/sdapi/v1/sd-models")]
+        """The WebUI takes every file in its folder for one, the ControlNet beside the demo model too."""
+        titles = [model["title"] for model in webui.call("/sdapi/v1/sd-models")]
+        return [title for title in titles if "controlnet" not in title]
 
     @pytest.mark.parametrize("noise_schedule", ["Default", "Zero Terminal SNR"])
     def test_the_hosts_settings_give_the_hosts_picture(self, webui, picture, checkpoints, noise_schedule):
@@ -122,10 +127,11 @@ class TestModels:
         for name in checkpoints:
             changes = {"override_settings": {"sd_model_checkpoint": name, "sd_noise_schedule": noise_schedule}}
             ours = webui.ours(picture, LIKE_HOST, **changes).pixels
+            assert ours.std() > 1, name
             try:
                 host = webui.warm(picture, **changes).pixels
             except Exception as error:
-                if type(error).__name__ == "RefusedError" and "inpainting" in name:
+                if type(error).__name__ == "RefusedError" and any(part in name for part in self.conditioned):
                     continue  # the host cannot do it with these
                 raise
             np.testing.assert_array_equal(ours, host, err_msg=name)

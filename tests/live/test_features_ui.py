@@ -271,6 +271,7 @@ def test_the_batch_tab_with_masks(page, webui, picture, area, tmp_path):
     for field, folder in (("input", "in"), ("output", "out"), ("inpaint_mask", "masks")):
         page.page.locator(f"#img2img_batch_{field}_dir textarea").fill(str(tmp_path / folder))
     page.number("img2img_denoising_strength", 0.9)
+    page.page.wait_for_timeout(2000)  # the host learns of the tab by an event, which must not come after the button's
     page.generate()
     page.end()
     for name, source in sources.items():
