@@ -129,9 +129,11 @@ def webui() -> Iterator[WebUI]:
 RESTORED = (
     "CLIP_stop_at_last_layers",
     "always_discard_next_to_last_sigma",
+    "face_restoration_model",
     "img2img_color_correction",
     "img2img_fix_steps",
     "randn_source",
+    "return_mask",
     "sd_model_checkpoint",
     "sd_noise_schedule",
     "sigma_max",
