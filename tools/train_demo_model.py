@@ -4,7 +4,7 @@
     python tools/train_demo_model.py vae        train the autoencoder (an hour on two cores with bfloat16 units)
     python tools/train_demo_model.py unet       train the denoiser on its latents
     python tools/train_demo_model.py tile       train the tile ControlNet for that denoiser
-    python tools/train_demo_model.py export     write assets/demo-model, the tile ControlNet with it
+    python tools/train_demo_model.py export     write assets/demo-model and assets/demo-tile-controlnet
 
 Each stage goes on from its last checkpoint. Small machine: --minutes bounds a stage.
 """

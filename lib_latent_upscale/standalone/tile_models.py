@@ -16,7 +16,7 @@ from lib_latent_upscale.standalone.models import DEMO, DEMO_FILE, HUB_ID, PICKLE
 
 __all__ = ["DEMO_TILE", "TileModel", "checked_tile", "load_tile"]
 
-DEMO_TILE = DEMO_FILE.parent / "tile-controlnet"
+DEMO_TILE = DEMO_FILE.parents[1] / "demo-tile-controlnet"
 """The folder of the tile ControlNet that belongs to the demo model."""
 
 _WEIGHTS: Mapping[str, str | None] = {
