@@ -178,68 +178,80 @@ def control_file(text_width: int) -> bytes:
     return save({"input_hint_block.0.weight": hint, ATTENTION: torch.zeros(64, text_width)})
 
 
+@pytest.fixture
+def folder(webui, picture, model) -> Path:
+    """Where tile models are put."""
+    said = refused(webui.ours, picture, tile(model="no such")).message
+    folder = Path(re.search(r"into (.+)$", said).group(1))
+    if not folder.is_dir():
+        pytest.skip("the WebUI runs on another machine: no file can be put into its folder")
+    return folder
+
+
+@pytest.fixture
+def put(folder, model) -> Iterator[Callable[..., Path]]:
+    """Puts a file with this content, or else the tile model itself, under another name for one test."""
+    files = []
+
+    def put(name: str, content: bytes | None = None) -> Path:
+        file, original = folder / f"{name}.safetensors", folder / f"{model}.safetensors"
+        files.append(file)
+        if content is not None:
+            file.write_bytes(content)
+        elif original.exists():
+            file.symlink_to(original)
+        else:
+            pytest.skip(f"{original.name} is in another folder")
+        return file
+
+    yield put
+    for file in files:
+        file.unlink(missing_ok=True)
+
+
 class TestFiles:
     """Files beside the tile model, in the folder that the WebUI names."""
 
-    @pytest.fixture
-    def folder(self, webui, picture, model) -> Path:
-        said = refused(webui.ours, picture, tile(model="no such")).message
-        folder = Path(re.search(r"into (.+)$", said).group(1))
-        if not folder.is_dir():
-            pytest.skip("the WebUI runs on another machine: no file can be put into its folder")
-        return folder
-
-    @pytest.fixture
-    def put(self, folder) -> Iterator[Callable[[str, bytes], str]]:
-        """Puts a file there for one test; what comes back is the model's name."""
-        files = []
-
-        def put(name: str, content: bytes) -> str:
-            files.append(folder / f"{name}.safetensors")
-            files[-1].write_bytes(content)
-            return name
-
-        yield put
-        for file in files:
-            file.unlink()
-
-    def test_one_put_there_just_now_is_found(self, webui, picture, made, model, folder):
-        file, link = folder / f"{model}.safetensors", folder / "just_now_tile.safetensors"
-        if not file.exists():
-            pytest.skip(f"{file.name} is in a folder of its own")
-        link.symlink_to(file)
-        try:
-            result = webui.ours(picture, tile(model=link.stem), **FAST)
-        finally:
-            link.unlink()
-        assert parameters(result.infotext)[TILE_MODEL_LABEL] == link.stem
+    def test_one_put_there_just_now_is_found(self, webui, picture, made, put):
+        result = webui.ours(picture, tile(model=put("just_now_tile").stem), **FAST)
+        assert parameters(result.infotext)[TILE_MODEL_LABEL] == "just_now_tile"
         np.testing.assert_array_equal(result.pixels, made(tile()).pixels)
+
+    def test_one_that_has_gone_is_refused(self, webui, picture, put):
+        file = put("gone_tile")
+        webui.ours(picture, tile(model="gone_tile"), **FAST)
+        file.unlink()
+        error = refused(webui.ours, picture, tile(model="gone_tile"))
+        assert error.status == 422
+        assert "gone_tile" in error.message
 
     @pytest.mark.parametrize(("text_width", "family"), [(1024, "SD 2.x"), (2048, "SDXL")])
     def test_one_of_another_family_is_refused(self, webui, picture, put, text_width, family):
-        error = refused(webui.ours, picture, tile(model=put("other_family_tile", control_file(text_width))))
+        put("other_family_tile", control_file(text_width))
+        error = refused(webui.ours, picture, tile(model="other_family_tile"))
         assert error.status == 422
         assert f"other_family_tile is made for {family}, but the checkpoint" in error.message
         assert "choose a tile model of that family" in error.message
 
     @pytest.mark.parametrize("content", [b"", b"<!doctype html>", control_file(768)[:-1000]], ids=len)
     def test_a_damaged_one_is_refused(self, webui, picture, put, content):
-        error = refused(webui.ours, picture, tile(model=put("damaged_tile", content)))
+        put("damaged_tile", content)
+        error = refused(webui.ours, picture, tile(model="damaged_tile"))
         assert error.status == 422
         assert "damaged_tile cannot be loaded: damaged_tile.safetensors" in error.message
 
     def test_one_that_controlnet_cannot_load_makes_no_picture(self, webui, picture, made, put):
         """The WebUI swallows what ControlNet says, and would go on without it."""
-        name = put("a_strange_tile", control_file(768))
-        error = refused(webui.ours, picture, tile(model=name), **FAST)
+        put("a_strange_tile", control_file(768))
+        error = refused(webui.ours, picture, tile(model="a_strange_tile"), **FAST)
         assert "ControlNet has not taken the tile unit with a_strange_tile" in error.message
         assert "No picture was made" in error.message
         np.testing.assert_array_equal(webui.ours(picture, **FAST).pixels, made({}).pixels)
         np.testing.assert_array_equal(webui.ours(picture, tile(), **FAST).pixels, made(tile()).pixels)
 
     def test_in_a_second_pass_the_first_picture_is_kept(self, webui, picture, made, put):
-        name = put("a_strange_tile", control_file(768))
-        kept = webui.ours(picture, tile(model=name, **SECOND), **FAST)
+        put("a_strange_tile", control_file(768))
+        kept = webui.ours(picture, tile(model="a_strange_tile", **SECOND), **FAST)
         assert "the second pass failed: Latent Upscale: ControlNet has not taken the tile unit" in kept.infotext
         assert TILE_MODEL_LABEL not in kept.infotext
         np.testing.assert_array_equal(kept.pixels, made({}).pixels)
