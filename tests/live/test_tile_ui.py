@@ -1,0 +1,273 @@
+"""The accordion of tile ControlNet in the browser, against a real WebUI with a ControlNet and a tile model."""
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lib_latent_upscale.settings import AUTOMATIC
+from lib_latent_upscale.tile_controlnet import TILE_MODEL_LABEL
+from tests.live.test_tile import FAST, control_file, folder, model, put, tile  # noqa: F401
+from tests.live.test_ui import Page, browser, page  # noqa: F401
+
+PASTED = {
+    "Tile weight": "0.65",
+    "Tile start": "0.1",
+    "Tile end": "0.9",
+    "Tile preprocessor": "tile_colorfix",
+    "Tile control mode": "Balanced",
+    "Second pass denoising strength": "0.35",
+    "Second pass steps": "1",
+    "Second pass scheduler": "karras",
+}
+TEXT = (
+    "Tile ControlNet weight: 0.65, Tile ControlNet start: 0.1, Tile ControlNet end: 0.9, "
+    "Tile ControlNet preprocessor: tile_colorfix, Tile ControlNet control mode: Balanced, "
+    "Tile ControlNet second pass: True, Tile ControlNet second denoising strength: 0.35, "
+    "Tile ControlNet second steps: 1, Tile ControlNet second scheduler: karras"
+)
+FIRST = (
+    "a lighthouse\nSteps: 1, Sampler: Euler, CFG scale: 1, Seed: 9, Size: 128x128, Denoising strength: 0.4, "
+    "Script: Latent Upscale, Latent upscale method: lanczos, Latent upscale scheduler: karras, "
+    "Latent upscale exact steps: True, Latent upscale keep statistics: False, Latent upscale matched noise: False"
+)
+
+
+class Accordion:
+    """The accordion with a checkbox in its head."""
+
+    def __init__(self, page: Page) -> None:  # noqa: F811
+        self.page = page
+        self.head = page.panel.locator("[id$=latent_upscale_tile] > .label-wrap:visible")
+        page.number("img2img_steps", FAST["steps"])
+        page.number("img2img_cfg_scale", FAST["cfg_scale"])
+
+    def open(self) -> None:
+        self.page.choose("Script", "Latent Upscale")
+        self.head.click()  # opened, it is on
+        self.page.labelled("Tile weight").wait_for()
+
+    def is_on(self, wanted: bool) -> None:
+        self.page.page.wait_for_function(
+            "wanted => [...document.querySelectorAll('[id$=latent_upscale_tile] > .label-wrap input')]"
+            ".some(box => box.offsetParent && box.checked === wanted)",
+            arg=wanted,
+        )
+
+    def paste(self, infotext: str) -> None:
+        self.page.page.locator("#img2img_prompt textarea").fill(infotext)
+        self.page.page.locator("#img2img_tools #paste, #img2img_tools button").first.click()
+
+    @property
+    def offered(self) -> list[str]:
+        self.page.labelled("Tile model").click()
+        shown = self.page.page.locator("ul.options li:visible, ul[role=listbox] li:visible")
+        shown.first.wait_for()
+        names = [re.sub(r"^[ ✓\n]*", "", text).strip() for text in shown.all_inner_texts()]
+        self.page.page.keyboard.press("Tab")
+        shown.first.wait_for(state="hidden")
+        return names
+
+    def refresh(self, wanted: str) -> None:
+        """Look for models again, until this one is offered."""
+        self.page.panel.locator("[id$=latent_upscale_tile_refresh]:visible").click()
+        for _ in range(20):
+            if wanted in self.offered:
+                return
+            self.page.page.wait_for_timeout(300)
+        pytest.fail(f"{wanted} is not offered: {self.offered}")
+
+    @property
+    def error(self) -> str:
+        said = self.page.page.locator("#html_log_img2img").last.inner_text()
+        if "NoneType" in said:
+            pytest.skip("this WebUI shows what a script raises in its console only, not in the page (reForge)")
+        return said
+
+
+class Unit:
+    """The first unit in ControlNet's own panel."""
+
+    KINDS = {"enable_checkbox": "checkbox", "control_weight_slider": "number", "ending_control_step_slider": "number"}  # noqa: RUF012
+
+    def __init__(self, page: Page) -> None:  # noqa: F811
+        self.page = page
+
+    def _input(self, name: str) -> Any:
+        return self.page.page.locator(
+            f"#img2img_controlnet_ControlNet-0_controlnet_{name} input[type={self.KINDS[name]}]"
+        ).first
+
+    def set_up(self, model: str) -> None:  # noqa: F811
+        self.page.page.locator("#img2img_controlnet #controlnet > .label-wrap").first.click()
+        self._input("enable_checkbox").check()
+        self.page.page.locator("#img2img_controlnet_ControlNet-0_controlnet_model_dropdown input").first.click()
+        option = self.page.page.locator("ul.options li:visible, ul[role=listbox] li:visible")
+        option.filter(has_text=model).first.click()
+        for name, value in (("control_weight_slider", "0.6"), ("ending_control_step_slider", "0.9")):
+            self._input(name).fill(value)
+            self._input(name).press("Tab")
+
+    @property
+    def values(self) -> list[Any]:
+        named = self.page.page.locator("#img2img_controlnet_ControlNet-0_controlnet_model_dropdown input").first
+        numbers = [self._input(name).input_value() for name, kind in self.KINDS.items() if kind == "number"]
+        return [self._input("enable_checkbox").is_checked(), named.input_value(), *numbers]
+
+
+@pytest.fixture
+def accordion(page, model) -> Accordion:  # noqa: F811
+    return Accordion(page)
+
+
+def pixels(shown: Any) -> Any:
+    return np.asarray(shown.convert("RGB")).astype(int)
+
+
+def by_api(webui: Any, picture: Any, given: dict[str, Any], page: Page, **more: Any) -> Any:  # noqa: F811
+    """The same over the API, with what the page has by default."""
+    sampler = re.search(r"Sampler: ([^,]+)", page.infotext).group(1)
+    changes = {"sampler_name": sampler, "denoising_strength": 0.75, "prompt": "", **FAST, **more}
+    return webui.ours(picture, given, **changes).pixels
+
+
+def test_a_picture_with_the_chosen_model_comes_out(accordion, page, webui, picture, model):  # noqa: F811
+    accordion.open()
+    page.choose("Tile model", model)
+    page.generate()
+    assert page.results[-1].size == (128, 128)
+    assert f"{TILE_MODEL_LABEL}: {model}, Tile ControlNet weight: 1" in page.infotext
+    made = pixels(page.results[-1])
+    np.testing.assert_array_equal(made, by_api(webui, picture, tile(), page))
+    assert np.abs(made - by_api(webui, picture, {}, page)).mean() > 0.1
+
+
+def test_fitting_models_are_offered_and_looked_for_again(accordion, put, model):  # noqa: F811
+    accordion.open()
+    known = accordion.offered
+    assert known[:2] == [AUTOMATIC, model]
+    put("just_now_tile")
+    put("other_family_tile", control_file(2048))
+    put("damaged_tile", control_file(768)[:-1000])
+    assert accordion.offered == known
+    accordion.refresh("just_now_tile")
+    assert sorted(accordion.offered) == sorted([*known, "just_now_tile"])
+
+
+def test_controls_of_the_second_pass_appear_when_it_is_on(accordion, page):  # noqa: F811
+    accordion.open()
+    steps = page.panel.get_by_label("Second pass steps", exact=True).locator("visible=true")
+    assert steps.count() == 0
+    page.labelled("Tile ControlNet as a second pass").check()
+    page.labelled("Second pass steps").wait_for()
+    page.labelled("Tile ControlNet as a second pass").uncheck()
+    steps.wait_for(state="hidden")
+
+
+def test_a_pasted_infotext_sets_every_control_and_its_absence_switches_it_off(accordion, page, model):  # noqa: F811
+    text = f"{FIRST}, {TILE_MODEL_LABEL}: {model}, {TEXT}"
+    accordion.paste(text)
+    accordion.is_on(True)
+    page.labelled("Second pass steps").wait_for()
+    assert page.labelled("Tile model").input_value() == model
+    shown = {label: page.labelled(label).input_value() for label in PASTED}
+    assert shown == PASTED
+    assert page.labelled("Tile ControlNet as a second pass").is_checked()
+    page.generate()
+    assert page.results[-1].size == (128, 128)
+    assert text.split("Script: ")[1] in page.infotext
+    accordion.paste(FIRST)
+    accordion.is_on(False)
+    page.generate()
+    assert TILE_MODEL_LABEL not in page.infotext
+
+
+def test_the_last_generation_is_pasted_with_its_pass(accordion, page):  # noqa: F811
+    """The host keeps the text of the last generation, written before its pictures, for an empty prompt."""
+    accordion.open()
+    page.labelled("Tile weight").fill("0.45")
+    page.labelled("Tile weight").press("Tab")
+    page.generate()
+    accordion.head.locator("input").uncheck()
+    accordion.paste("")
+    accordion.is_on(True)
+    assert page.labelled("Tile weight").input_value() == "0.45"
+    unit = page.page.locator("#img2img_controlnet_ControlNet-0_controlnet_enable_checkbox input").first
+    assert not unit.is_checked()
+
+
+def test_a_unit_of_the_person_works_beside_it_and_keeps_its_values(accordion, page, webui, picture, model):  # noqa: F811
+    unit = Unit(page)
+    unit.set_up(model)
+    before = unit.values
+    assert before[0]
+    assert before[1].startswith(model)
+    assert before[2:] == ["0.6", "0.9"]
+    page.choose("Script", "Latent Upscale")
+    page.generate()
+    alone = pixels(page.results[0])
+    accordion.open()
+    page.generate()
+    both = pixels(page.results[0])
+    assert unit.values == before
+    assert "ControlNet 0: " in page.infotext
+    assert "ControlNet 1: " not in page.infotext
+    accordion.head.locator("input").uncheck()
+    page.generate()
+    np.testing.assert_array_equal(pixels(page.results[0]), alone)
+    others = [by_api(webui, picture, given, page) for given in ({}, tile())]
+    for other in (alone, *others):
+        assert np.abs(both - other).mean() > 0.1
+
+
+def test_it_counts_in_an_xyz_plot(accordion, page, webui, picture):  # noqa: F811
+    accordion.open()
+    page.choose("Script", "X/Y/Z plot")
+    page.choose("X type", "[Latent Upscale] Method")
+    page.panel.locator("#xyz_grid_fill_x_tool_button").click()
+    page.panel.locator(".token").first.wait_for()
+    while page.panel.locator(".token").count() > 2:
+        page.panel.locator(".token .token-remove").last.click()
+    page.labelled("Include Sub Images").check()
+    page.generate()
+    texts = {result.info["parameters"]: result for result in page.results if result.size == (128, 128)}
+    cells = {re.search("Latent upscale method: ([^,]+)", text).group(1): cell for text, cell in texts.items()}
+    assert len(cells) == 2
+    assert all(TILE_MODEL_LABEL in text for text in texts)
+    for method, cell in cells.items():
+        np.testing.assert_array_equal(pixels(cell), by_api(webui, picture, {"method": method, **tile()}, page))
+
+
+class TestWhatIsWrongIsSaid:
+    def test_a_wrong_value(self, accordion, page):  # noqa: F811
+        accordion.open()
+        page.labelled("Tile start").fill("1")
+        page.labelled("Tile start").press("Tab")
+        page.generate()
+        assert "start must be smaller than end" in accordion.error
+
+    def test_a_pasted_model_that_is_not_here(self, accordion, page, model):  # noqa: F811
+        accordion.paste(f"{FIRST}, {TILE_MODEL_LABEL}: somebodys_tile, {TEXT}")
+        accordion.is_on(True)
+        page.generate()
+        assert f"tile_controlnet_model is 'somebodys_tile'; choose one of: {model}" in accordion.error
+        assert "Put tile models" in accordion.error
+
+    def test_a_model_that_has_gone(self, accordion, page, put):  # noqa: F811
+        accordion.open()
+        file = put("gone_tile")
+        accordion.refresh(file.stem)
+        page.choose("Tile model", file.stem)
+        file.unlink()
+        page.generate()
+        assert "gone_tile" in accordion.error
+        assert "No such file" in accordion.error
+
+    def test_a_model_that_controlnet_cannot_load(self, accordion, page, put):  # noqa: F811
+        accordion.open()
+        file = put("a_strange_tile", control_file(768))
+        accordion.refresh(file.stem)
+        page.choose("Tile model", file.stem)
+        page.generate()
+        assert "ControlNet has not taken the tile unit with a_strange_tile" in accordion.error
