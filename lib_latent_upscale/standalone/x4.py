@@ -154,7 +154,10 @@ def _settings(values: dict[str, Any]) -> X4Settings:
 
 
 def _load(source: str, arguments: argparse.Namespace) -> X4Model:
-    """The x4 upscaler `source`, on the device and in the number format of the arguments."""
+    """The x4 upscaler `source`, on the device and in the number format of the arguments.
+
+    InputError for a model that is none, GenerationError where the memory does not hold it.
+    """
     device = checked_device(arguments.device or best_device())
     dtype = number_format(arguments.dtype) if arguments.dtype else None
     for library in ("diffusers", "transformers"):
@@ -162,6 +165,8 @@ def _load(source: str, arguments: argparse.Namespace) -> X4Model:
             importlib.import_module(f"{library}.utils.logging").disable_progress_bar()
     try:
         return load_x4(source, device=device, dtype=dtype)
+    except X4OutOfMemory as error:
+        raise GenerationError(str(error)) from error
     except (X4Error, OSError) as error:
         raise InputError(f"x4 upscaler: {str(error).splitlines()[0]}") from error
 

@@ -23,7 +23,7 @@ from lib_latent_upscale.x4_upscaler.layouts import (
     read_config,
     weights_file,
 )
-from lib_latent_upscale.x4_upscaler.memory import default_device
+from lib_latent_upscale.x4_upscaler.memory import default_device, memory_errors
 from lib_latent_upscale.x4_upscaler.tokenizer import ClipTokenizer, find_merges
 
 __all__ = ["CONFIGURATION", "NoiseTable", "X4Model", "check_x4", "load_x4"]
@@ -111,18 +111,20 @@ def load_x4(
     hub id such as "stabilityai/stable-diffusion-x4-upscaler". `device` is where it will work (by default the
     accelerator); `dtype` is that of the UNet and the text encoder (by default float16 on an accelerator, float32
     otherwise). `configuration` is a folder that describes a single file; `download` lets a hub id be fetched.
-    Nothing but safetensors is loaded. Raises X4Error in all other cases, with a sentence that says why.
+    Nothing but safetensors is loaded. Raises X4OutOfMemory where the memory does not hold the model, and X4Error in all
+    other cases, with a sentence that says why.
     """
     target = default_device() if device is None else torch.device(device)
     if dtype is None:
         dtype = torch.float32 if target.type == "cpu" else torch.float16
     place = Path(path).expanduser()
-    if place.is_dir():
-        model = _load_folder(place, target, dtype)
-    elif place.is_file():
-        model = _load_single_file(place, target, dtype, configuration)
-    else:
-        model = _load_folder(_hub_folder(str(path), download), target, dtype, str(path))
+    with memory_errors(place.name, target):
+        if place.is_dir():
+            model = _load_folder(place, target, dtype)
+        elif place.is_file():
+            model = _load_single_file(place, target, dtype, configuration)
+        else:
+            model = _load_folder(_hub_folder(str(path), download), target, dtype, str(path))
     _log.info("Loaded the x4 upscaler %s.", model.name)
     return model
 

@@ -9,9 +9,17 @@ from typing import Any
 
 import torch
 
-__all__ = ["default_device", "free_memory", "is_out_of_memory", "on_device", "release_memory"]
+from lib_latent_upscale.x4_upscaler.errors import X4OutOfMemory
 
-_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
+__all__ = ["default_device", "free_memory", "is_out_of_memory", "memory_errors", "on_device", "release_memory"]
+
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "cannot allocate memory",  # a file that is to be mapped
+    "bad_alloc",
+)
 _CPU = torch.device("cpu")
 
 
@@ -62,6 +70,26 @@ def release_memory(device: torch.device) -> None:
     backend = _backend(device)
     if device.type != _CPU.type and hasattr(backend, "empty_cache"):
         backend.empty_cache()
+
+
+@contextmanager
+def memory_errors(name: str, device: torch.device) -> Iterator[None]:
+    """Memory that runs out where no tile is to blame, such as for the model `name` itself, is said in words.
+
+    Raises X4OutOfMemory after giving the memory back; any other error stays what it is.
+    """
+    try:
+        yield
+    except X4OutOfMemory:
+        raise
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error) or type(error).__name__
+    else:
+        return
+    release_memory(device)  # outside of `except`: the error holds on to what fills the memory
+    raise X4OutOfMemory(f"The memory is not enough for the x4 upscaler {name}: close other programs ({reason}).")
 
 
 @contextmanager

@@ -47,7 +47,7 @@ class Source:
         left, top = (FACTOR * side for side in self.offset)
         width, height = (FACTOR * side for side in self.size)
         cut = decoded[0, :, top : top + height, left : left + width]
-        values = ((cut / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0)
+        values = (cut / 2).add_(0.5).clamp_(0, 1).mul_(255).round_().to(torch.uint8).permute(1, 2, 0)
         picture = Image.fromarray(np.ascontiguousarray(values.numpy()))
         if self.alpha is not None:
             picture.putalpha(self.alpha.resize(picture.size, Image.Resampling.BICUBIC))

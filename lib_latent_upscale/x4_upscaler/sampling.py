@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import logging
 import random
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,9 +17,9 @@ from torch import Tensor
 
 from lib_latent_upscale.schedules import get_sigmas
 from lib_latent_upscale.tiling import Tile, TileBlend, batches, map_tiles
-from lib_latent_upscale.x4_upscaler.errors import X4Error, X4Interrupted, X4NotFinite, X4OutOfMemory
+from lib_latent_upscale.x4_upscaler.errors import X4Error, X4Interrupted, X4NotFinite
 from lib_latent_upscale.x4_upscaler.loading import NoiseTable, X4Model
-from lib_latent_upscale.x4_upscaler.memory import is_out_of_memory, on_device, release_memory
+from lib_latent_upscale.x4_upscaler.memory import memory_errors, on_device
 from lib_latent_upscale.x4_upscaler.picture import FACTOR, Source, guard_colours, prepare
 from lib_latent_upscale.x4_upscaler.plans import DECODER, UNET, Plan, fit
 from lib_latent_upscale.x4_upscaler.settings import SAMPLERS, X4Settings
@@ -110,7 +110,12 @@ def upscale_x4(
     run = _Run(model, settings, progress, interrupted)
     run.check()
     # k-diffusion's Euler and Heun draw from torch's global generator, even where they add no noise.
-    with torch.no_grad(), torch.random.fork_rng([]), _full_precision(model.device), _memory_errors(model):
+    with (
+        torch.no_grad(),
+        torch.random.fork_rng([]),
+        _full_precision(model.device),
+        memory_errors(model.name, model.device),
+    ):
         source = prepare(picture)
         latents, tile = _sample(run, source, _encode_prompts(run))
         decoded, decoder_tile = _decode(run, latents)
@@ -131,23 +136,6 @@ def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
         return torch.autocast(device.type, enabled=False)
     except RuntimeError:  # a kind of device that this torch has no autocast for
         return nullcontext()
-
-
-@contextmanager
-def _memory_errors(model: X4Model) -> Iterator[None]:
-    """Memory that runs out where no tile is to blame, such as for the model itself, is said in words too."""
-    try:
-        yield
-    except X4OutOfMemory:
-        raise
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        reason = str(error)
-    else:
-        return
-    release_memory(model.device)
-    raise X4OutOfMemory(f"The memory is not enough for the x4 upscaler {model.name}: close other programs ({reason}).")
 
 
 def _encode_prompts(run: _Run) -> Tensor:

@@ -17,7 +17,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from lib_latent_upscale.x4_upscaler import X4Error, X4Settings, check_x4, load_x4, tokenizer, upscale_x4
+from lib_latent_upscale.x4_upscaler import (
+    X4Error,
+    X4OutOfMemory,
+    X4Settings,
+    check_x4,
+    load_x4,
+    loading,
+    tokenizer,
+    upscale_x4,
+)
 from lib_latent_upscale.x4_upscaler.layouts import SINGLE_FILE_PARTS, read_header
 from lib_latent_upscale.x4_upscaler.loading import CONFIGURATION, NoiseTable, convert_open_clip
 from lib_latent_upscale.x4_upscaler.memory import default_device
@@ -340,6 +349,42 @@ def test_a_folder_that_lacks_a_tensor_is_refused(changed: Path, file: str, said:
     _drop_tensor(changed / f"{file}.safetensors")
     with pytest.raises(X4Error, match=said):
         load_x4(changed, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:83] err == 0. DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("unable to mmap 9 bytes from file <x4.safetensors>: Cannot allocate memory (12)"),
+        RuntimeError("std::bad_alloc"),
+        torch.OutOfMemoryError("Tried to allocate 1.00 GiB"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("layout", ["folder", "single_file"])
+def test_a_model_that_the_memory_does_not_hold_is_a_sentence(
+    layout: str, error: Exception, configuration: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    path = request.getfixturevalue(layout)
+
+    def full(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(loading, "_tensors", full)
+    with pytest.raises(X4OutOfMemory, match=rf"memory is not enough for the x4 upscaler {path.name}: close other"):
+        load_x4(path, device="cpu", configuration=configuration)
+
+
+def test_other_faults_of_loading_are_not_taken_for_a_lack_of_memory(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("a kernel failed")
+
+    monkeypatch.setattr(loading, "_tensors", broken)
+    with pytest.raises(RuntimeError, match="a kernel failed"):
+        load_x4(folder, device="cpu")
 
 
 # --- Hub ---

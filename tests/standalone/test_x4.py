@@ -244,6 +244,16 @@ def test_out_of_memory_is_a_sentence_and_nothing_is_written(small_file, x4_folde
     assert not (tmp_path / "out.png").exists()
 
 
+def test_a_model_that_the_memory_does_not_hold_is_a_sentence(small_file, x4_folder, capsys, monkeypatch):
+    def load(path, **_):
+        raise X4OutOfMemory(f"The memory is not enough for {path}.")
+
+    monkeypatch.setattr(x4, "load_x4", load)
+    assert alone(small_file, x4_folder) == 1
+    assert capsys.readouterr().err == f"latent-upscale: The memory is not enough for {x4_folder}.\n"
+    assert list(small_file.parent.iterdir()) == [small_file]
+
+
 def _exhaust(monkeypatch, after=0):
     """Memory runs out in the x4 upscaler, `after` some pictures."""
     calls = iter(range(after))
