@@ -9,7 +9,7 @@ from typing import Any
 from modules import script_callbacks, scripts
 from modules.processing import process_images
 
-from lib_latent_upscale.webui import xyz
+from lib_latent_upscale.webui import host, xyz
 from lib_latent_upscale.webui.arguments import (
     comparison_from_arguments,
     given_arguments,
@@ -69,6 +69,9 @@ class LatentUpscaleScript(scripts.Script):
             watch(self._panel, self._host_inputs, self._opener)
 
     def run(self, p: Any, *args: Any) -> Any:
+        return host.told(p, partial(self._run, p, *args))
+
+    def _run(self, p: Any, *args: Any) -> Any:
         given = given_arguments(self, p.scripts, p.script_args) if p.scripts is not None else list(args)
         settings, comparison = settings_from_arguments(given, default_settings()), comparison_from_arguments(given)
         make_passes = partial(passes_from_arguments, arguments=given, kept=self.kept)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from operator import attrgetter
@@ -30,6 +32,7 @@ __all__ = [
     "replaced_encode",
     "schedule_options",
     "seed_draws",
+    "told",
     "xyz_grid",
 ]
 
@@ -37,6 +40,8 @@ LATENT_CELL: int = processing.opt_f
 """Pixels per latent cell."""
 
 Encode = Callable[..., Tensor]
+
+_log = logging.getLogger(__name__)
 
 
 def option(name: str, default: Any = None) -> Any:
@@ -65,6 +70,27 @@ def filled(picture: Image.Image, mask: Image.Image) -> Image.Image:
 def comment(p: Any, text: str) -> None:
     """Say something where the person looks: below the result."""
     p.comment(text)
+
+
+def told(p: Any, run: Callable[[], Any]) -> Any:
+    """What `run` returns; where the page would not show what it raises, no pictures and the sentence below them."""
+    try:
+        return run()
+    except (ValueError, RuntimeError) as error:
+        if p.is_api or not _page_hides_errors():
+            raise
+        _log.warning("%s", error, exc_info=isinstance(error, RuntimeError))
+        comment(p, str(error))
+        return processing.Processed(p, [])
+
+
+def _page_hides_errors() -> bool:
+    """Whether generations run in a thread that keeps nothing of what they raise.
+
+    reForge's page then says that None cannot be iterated; Forge's thread keeps the exception.
+    """
+    thread = sys.modules.get("modules_forge.main_thread")
+    return thread is not None and not hasattr(thread, "last_exception")
 
 
 @contextmanager

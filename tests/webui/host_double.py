@@ -106,6 +106,7 @@ class Img2Img:
     outpath_samples: str = ""
     next_sampler: Any = None
     sd_model: Any = None
+    is_api: bool = False
     fails_in: str = ""
     sampler_noise_scheduler_override: Any = None
     paste_to: Any = None

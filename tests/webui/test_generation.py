@@ -1,5 +1,6 @@
 """What the adapter does to one generation, on a double of the host."""
 
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -98,6 +99,27 @@ def test_a_model_that_reforge_changes_itself_is_left_alone(webui, picture):
     unet = SimpleNamespace(model=SimpleNamespace(model_sampling=object()))
     webui.run(webui.process(picture, sd_model=SimpleNamespace(forge_objects=SimpleNamespace(unet=unet))))
     assert seen == []
+
+
+@pytest.mark.parametrize(
+    ("host", "is_api", "shown"),
+    [("v1.10.1", False, True), ("Forge", False, True), ("reForge", False, False), ("reForge", True, True)],
+)
+def test_what_is_refused_is_said_on_every_page(webui, picture, monkeypatch, host, is_api, shown):
+    """reForge's page shows nothing of what a script raises."""
+    thread = {"Forge": {"last_exception": None}, "reForge": {}}.get(host)
+    if thread is not None:
+        monkeypatch.setitem(sys.modules, "modules_forge.main_thread", SimpleNamespace(**thread))
+    made = webui.modules["modules.processing"]
+    made.Processed = lambda p, pictures: SimpleNamespace(images=pictures, comments=p.comments)
+    p = webui.process(picture, is_api=is_api)
+    if shown:
+        with pytest.raises(ValueError, match="method is 'no such'; choose one of"):
+            webui.run(p, "no such")
+    else:
+        answer = webui.run(p, "no such")
+        assert answer.images == []
+        assert "method is 'no such'; choose one of" in answer.comments[0]
 
 
 def test_the_persons_own_ends_of_schedules_count(webui, picture):
