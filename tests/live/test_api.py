@@ -117,9 +117,7 @@ class TestModels:
 
     @pytest.fixture
     def checkpoints(self, webui):
-        """The WebUI takes every file in its folder for one, the ControlNet beside the demo model too."""
-        titles = [model["title"] for model in webui.call("/sdapi/v1/sd-models")]
-        return [title for title in titles if "controlnet" not in title]
+        return [model["title"] for model in webui.call("/sdapi/v1/sd-models")]
 
     @pytest.mark.parametrize("noise_schedule", ["Default", "Zero Terminal SNR"])
     def test_the_hosts_settings_give_the_hosts_picture(self, webui, picture, checkpoints, noise_schedule):
