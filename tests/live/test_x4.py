@@ -3,7 +3,9 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from lib_latent_upscale.x4_upscaler import X4_INFOTEXT_LABELS, X4Settings
 from tests.live.test_api import parameters, refused
 
 FAST = {"x4": True, "x4_steps": 2}
+SINGLE_FILE = "x4-upscaler-ema"
 
 
 def described(webui: Any) -> dict[str, dict[str, Any]]:
@@ -135,6 +138,20 @@ class TestPictures:
         assert saved.info["parameters"] == made.infotext
 
 
+class TestSingleFile:
+    """The published file under its own name, or one with its names and shapes and random values."""
+
+    def test_it_is_chosen_by_its_name_and_used(self, x4, webui):
+        if SINGLE_FILE not in described(webui)["x4 model"]["choices"]:
+            pytest.skip(f"this WebUI has no {SINGLE_FILE}.safetensors: put one into models/x4-upscaler and start again")
+        given = {"x4_model": SINGLE_FILE, "x4_steps": 1, "x4_guidance_scale": 1.0, "x4_colour_guard": False}
+        made = x4(given, width=32, height=32)
+        assert made.pictures[0].size == (128, 128)
+        assert f"x4 upscaler model: {SINGLE_FILE}" in made.infotext
+        assert made.pixels.std() > 1
+        np.testing.assert_array_equal(x4(given, width=32, height=32).pixels, made.pixels)
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ("given", "said"),
@@ -158,6 +175,58 @@ class TestErrors:
         assert said in error.message
         assert webui.call("/sdapi/v1/progress")["state"]["sampling_step"] == 0
         assert jobs
+
+
+@pytest.fixture
+def short_of_memory(webui) -> Any:
+    """Hold the WebUI's process to what it has and some mebibytes more, for a while; for one on this Linux machine."""
+    psutil = pytest.importorskip("psutil")
+    resource = pytest.importorskip("resource")
+    port = urlsplit(webui.url).port
+    listening = [one.pid for one in psutil.net_connections("tcp") if one.status == "LISTEN" and one.laddr.port == port]
+    if not hasattr(resource, "prlimit") or not any(listening):
+        pytest.skip("the process of the WebUI cannot be held to a limit from here")
+
+    @contextmanager
+    def limit(mebibytes: int) -> Iterator[None]:
+        process = psutil.Process(listening[0])
+        allowed = process.memory_info().data + mebibytes * 2**20
+        before = process.rlimit(resource.RLIMIT_DATA)
+        process.rlimit(resource.RLIMIT_DATA, (allowed, before[1]))
+        try:
+            yield
+        finally:
+            process.rlimit(resource.RLIMIT_DATA, before)
+
+    return limit
+
+
+class TestMemory:
+    LARGE: ClassVar[dict[str, Any]] = {"x4_steps": 1, "x4_tile": 512, "x4_decoder_tile": 512}
+
+    def test_where_it_runs_out_smaller_tiles_are_tried_and_that_is_said(self, x4, short_of_memory):
+        x4(width=64, height=64)  # the model is there
+        with short_of_memory(120):  # with much less, torch itself may crash
+            made = x4(self.LARGE, width=256, height=256)
+        assert made.pictures[0].size == (1024, 1024)
+        assert "ran out of memory with tiles of 512 for decoding; it went on with" in made.infotext
+        read = X4Settings.from_infotext(parameters(made.infotext))
+        assert read.decoder_tile < 512
+        again = x4({**self.LARGE, "x4_tile": read.tile, "x4_decoder_tile": read.decoder_tile}, width=256, height=256)
+        np.testing.assert_array_equal(again.pixels, made.pixels)
+
+    def test_where_the_model_does_not_fit_the_picture_before_is_kept(self, x4, webui, picture, short_of_memory):
+        if SINGLE_FILE not in described(webui)["x4 model"]["choices"]:
+            pytest.skip(f"this WebUI has no {SINGLE_FILE}.safetensors: put one into models/x4-upscaler and start again")
+        before = x4(width=64, height=64)  # another model is kept
+        plain = webui.ours(picture, width=64, height=64)
+        with short_of_memory(200):
+            kept = x4({"x4_model": SINGLE_FILE}, width=64, height=64)
+        assert [one.size for one in kept.pictures] == [(64, 64)]
+        np.testing.assert_array_equal(kept.pixels, plain.pixels)
+        assert f"The memory is not enough for the x4 upscaler {SINGLE_FILE}" in kept.infotext
+        assert "x4 upscaler model" not in kept.infotext
+        np.testing.assert_array_equal(x4(width=64, height=64).pixels, before.pixels)
 
 
 class TestTheHostKeepsItsWays:
