@@ -85,6 +85,8 @@ class _Coder:
     """Values of a side of the input that one latent cell covers."""
     outward: int
     """The same of the output."""
+    singly: bool = False
+    """Whether each picture of a batch goes alone: on a processor it takes up to a fifth less time, and less memory."""
 
     def __call__(self, values: Tensor) -> Tensor:
         """Code a batch, in tiles where it is large, in smaller ones where the memory does not suffice."""
@@ -94,7 +96,8 @@ class _Coder:
         cells = values.shape[-2] // self.inward, values.shape[-1] // self.inward
         try:
             if max(cells) <= tile:
-                return self.code(values)
+                parts = torch.split(values, 1 if self.singly else len(values))
+                return torch.cat([self.code(part) for part in parts])
             return torch.cat([self._tiled(single[None], cells, tile) for single in values])
         except RuntimeError as error:
             if tile <= _SMALLEST_TILE or not is_out_of_memory(error):
@@ -119,6 +122,11 @@ def _ready(vae: Any, values: Tensor) -> Tensor:
     return values.to(vae.device, vae.dtype, memory_format=torch.channels_last)
 
 
+def _on_processor(vae: Any) -> bool:
+    device: torch.device = vae.device
+    return device.type == "cpu"
+
+
 @torch.no_grad()
 def encode_picture(vae: Any, picture: Tensor, cell: int, seed: int | None = None) -> Tensor:
     """Latent (batch, channels, h, w) of pictures (batch, 3, height, width) in -1 to 1, sides multiples of `cell`.
@@ -132,7 +140,7 @@ def encode_picture(vae: Any, picture: Tensor, cell: int, seed: int | None = None
         distribution = vae.encode(_ready(vae, part)).latent_dist
         return torch.cat([distribution.mean, distribution.std], dim=1).float()
 
-    latent, deviation = _Coder(vae.encoder, code, cell, 1)(picture).chunk(2, dim=1)
+    latent, deviation = _Coder(vae.encoder, code, cell, 1, _on_processor(vae))(picture).chunk(2, dim=1)
     if seed is not None:
         draw = torch.randn(latent.shape[1:], generator=torch.Generator().manual_seed(seed))
         latent = latent + deviation * draw.to(latent)
@@ -149,4 +157,4 @@ def decode_latent(vae: Any, latent: Tensor, cell: int) -> Tensor:
         return decoded.float()
 
     unscaled = latent / vae.config.scaling_factor + (getattr(vae.config, "shift_factor", None) or 0.0)
-    return _Coder(vae.decoder, code, 1, cell)(unscaled)
+    return _Coder(vae.decoder, code, 1, cell, _on_processor(vae))(unscaled)
