@@ -8,7 +8,8 @@ import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -235,6 +236,8 @@ class _Denoiser:
     text: Tensor
     tiles: list[Tile]
     plan: Plan
+    inner_model: ClassVar[Any] = SimpleNamespace(predictor=None)
+    """Forge's k_diffusion.sampling (`sample_euler_ancestral`, `sample_dpm_2_ancestral`) asks it for Flux."""
 
     def __post_init__(self) -> None:
         self._log_sigmas = self.run.model.noise.sigmas.log().numpy()

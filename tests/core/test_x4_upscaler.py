@@ -6,6 +6,7 @@ answer, so that a fault of the tiling shows as a fault of the picture.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -336,6 +337,25 @@ def test_every_sampler_obeys_the_seed_and_counts_its_tiles(sampler: str, steps: 
     assert torch.equal(before, torch.get_rng_state())
     assert [done for done, _ in told] == sorted({done for done, _ in told})
     assert told[-1][0] == told[-1][1] == told[0][1]
+
+
+@pytest.mark.parametrize("sampler", ["Euler a", "DPM2 a"])
+def test_samplers_of_forge_take_it_for_no_flux_model(sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their first line, in Forge's k_diffusion/sampling.py: `isinstance(model.inner_model.predictor, ...)`."""
+    import k_diffusion.sampling
+
+    name = SAMPLERS[sampler].function
+    original, asked = getattr(k_diffusion.sampling, name), []
+
+    @functools.wraps(original)
+    def forge(model: Any, *arguments: Any, **more: Any) -> torch.Tensor:
+        asked.append(model.inner_model.predictor)
+        return original(model, *arguments, **more)
+
+    expected = numbers(upscale_x4(picture(64, 64), oracle(), quick(sampler=sampler)))
+    monkeypatch.setattr(k_diffusion.sampling, name, forge)
+    assert np.array_equal(numbers(upscale_x4(picture(64, 64), oracle(), quick(sampler=sampler))), expected)
+    assert asked == [None]
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULES)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib_latent_upscale.x4_upscaler import X4_INFOTEXT_LABELS, X4Settings
+from lib_latent_upscale.x4_upscaler import SAMPLERS, X4_INFOTEXT_LABELS, X4Settings
 from tests.live.test_api import parameters, refused
 
 FAST = {"x4": True, "x4_steps": 2}
@@ -117,6 +117,13 @@ class TestPictures:
         plain = x4().pixels
         for changes in ({"x4_noise_level": 200}, {"x4_seed": 5}, {"x4_sampler": "Euler a"}, {"x4_colour_guard": False}):
             assert (x4(changes).pixels != plain).any(), changes
+
+    @pytest.mark.parametrize("sampler", SAMPLERS)
+    def test_every_sampler_works(self, x4, sampler):
+        """The forks have samplers of their own under k-diffusion's names."""
+        made = x4({"x4_sampler": sampler, "x4_steps": 3}, width=64, height=64)
+        assert f"x4 upscaler sampler: {sampler}" in made.infotext
+        assert made.pictures[0].size == (256, 256)
 
     def test_a_mask_and_its_composite(self, x4, picture, options):
         mask = Image.new("L", picture.size)
