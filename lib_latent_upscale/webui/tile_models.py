@@ -14,7 +14,7 @@ from lib_latent_upscale.webui import controlnet, host, host_machine
 from lib_latent_upscale.x4_upscaler.errors import X4Error
 from lib_latent_upscale.x4_upscaler.layouts import PICKLES, read_header
 
-__all__ = ["TileModel", "choose_model", "offered_models"]
+__all__ = ["TileModel", "choose_model", "offered_models", "where_to_put"]
 
 _PREFERRED = "control_v11f1e_sd15_tile"
 _FAMILIES = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}
@@ -81,7 +81,7 @@ def choose_model(name: str, overrides: Mapping[str, Any]) -> TileModel:
     if not checkpoint.takes(found):
         raise ValueError(
             f"tile_controlnet_model {found.name} is made for {_family(found.width)}, but the checkpoint "
-            f"{checkpoint.name} is {_family(checkpoint.width)}; choose a tile model of that family. {_where()}"
+            f"{checkpoint.name} is {_family(checkpoint.width)}; choose a tile model of that family. {where_to_put()}"
         )
     return found
 
@@ -97,15 +97,16 @@ def _not_found(name: str, models: Sequence[TileModel], checkpoint: _Checkpoint) 
     if name not in ("", AUTOMATIC):
         whole = [model.name for model in models if model.fault is None]
         there = f"choose one of: {', '.join(whole)}" if whole else "there is none yet"
-        return f"tile_controlnet_model is {name!r}; {there}. {_where()}"
+        return f"tile_controlnet_model is {name!r}; {there}. {where_to_put()}"
     if not models:
-        return f"tile_controlnet needs a tile model, and there is none yet. {_where()}"
+        return f"tile_controlnet needs a tile model, and there is none yet. {where_to_put()}"
     known = ", ".join(f"{model.name} ({'damaged' if model.fault else _family(model.width)})" for model in models)
     kind = _family(checkpoint.width)
-    return f"no tile model fits the checkpoint {checkpoint.name}, which is {kind}; there are: {known}. {_where()}"
+    return f"no tile model fits the checkpoint {checkpoint.name}, which is {kind}; there are: {known}. {where_to_put()}"
 
 
-def _where() -> str:
+def where_to_put() -> str:
+    """A sentence that says which file is wanted, and where."""
     folder = host_machine.models_folder() / "ControlNet"
     return f"Put tile models, such as {_PREFERRED}.safetensors for {_FAMILIES[768]}, into {folder}"
 

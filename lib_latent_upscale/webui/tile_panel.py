@@ -15,7 +15,7 @@ from lib_latent_upscale.tile_controlnet import PREPROCESSORS, TILE_INFOTEXT_LABE
 from lib_latent_upscale.webui import controlnet
 from lib_latent_upscale.webui.options import SCHEDULERS
 from lib_latent_upscale.webui.pass_panel import PassPanel, pasted_settings
-from lib_latent_upscale.webui.tile_models import offered_models
+from lib_latent_upscale.webui.tile_models import offered_models, where_to_put
 from lib_latent_upscale.webui.tile_pass import MISSING, SETTINGS
 
 __all__ = ["make_tile_panel"]
@@ -84,7 +84,7 @@ def _introduction() -> str:
         return f"<b>{escape(MISSING)}.</b>"
     return (
         "<small>Shows the picture to the model at every step, so that a denoising strength of 0.8 keeps the "
-        "composition. Units in the ControlNet panel work beside it.</small>"
+        f"composition. Units in the ControlNet panel work beside it. {escape(where_to_put())}.</small>"
     )
 
 

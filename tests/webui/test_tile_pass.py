@@ -511,6 +511,9 @@ class TestPanel:
         model = next(control for control in lab.webui.script.ui(True) if control.label == "Tile model")
         assert model.choices == ["automatic", "control_v11f1e_sd15_tile", "other_tile"]
 
+    def test_it_says_where_models_are_put(self, lab):
+        assert str(lab.folder / "ControlNet") in lab.webui.adapter("tile_panel")._introduction()
+
     @pytest.mark.parametrize("switched_on", [False, True])
     def test_controls_of_the_second_pass_show_when_it_is_on(self, lab, switched_on):
         switch = next(c for c in lab.webui.script.ui(True) if c.label == "Tile ControlNet as a second pass")
