@@ -220,7 +220,8 @@ class TestMemory:
         read = X4Settings.from_infotext(parameters(made.infotext))
         assert read.decoder_tile < 512
         again = x4({**self.LARGE, "x4_tile": read.tile, "x4_decoder_tile": read.decoder_tile}, width=256, height=256)
-        np.testing.assert_array_equal(again.pixels, made.pixels)
+        # How many tiles go at once depends on the memory, too, and with it the rounding.
+        assert np.abs(again.pixels - made.pixels).max() <= 1
 
     def test_where_the_model_does_not_fit_the_picture_before_is_kept(self, x4, webui, picture, short_of_memory):
         if SINGLE_FILE not in described(webui)["x4 model"]["choices"]:
