@@ -255,7 +255,8 @@ class ControlNet:
     ) -> Any:
         if not self._kind.hooked(self._script, p):
             new = [error["exception"] for error in _swallowed() if all(error is not old for old in earlier)]
-            why = f"it says: {_shortened(new[0])}" if new else "the WebUI's console says why"
+            said = [text for text in new if text not in ("", "None")]  # Forge's ControlNet raises some errors empty
+            why = f"it says: {_shortened(said[0])}" if said else "the WebUI's console says why"
             raise RuntimeError(
                 f"Latent Upscale: ControlNet has not taken the tile unit with {model}; {why}. No picture was made."
             )

@@ -39,7 +39,7 @@ class RefusedError(Exception):
     def __init__(self, status: int, answer: dict[str, Any]) -> None:
         super().__init__(f"{status}: {answer}")
         self.status = status
-        self.message = str(answer.get("detail") or answer.get("errors"))
+        self.message = str(answer.get("detail") or answer.get("errors") or answer.get("message"))
 
 
 def encoded(picture: Image.Image) -> str:

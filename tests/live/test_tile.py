@@ -70,7 +70,9 @@ def test_without_weight_it_is_the_picture_without(made):
 @pytest.mark.parametrize("count", [1, 3])
 def test_units_of_the_person_work_beside_it(webui, made, model, count):
     """Three are all the slots that ControlNet has by default."""
-    unit = {"enabled": True, "module": "none", "model": model, "weight": 0.6, "image": _blue(), "pixel_perfect": True}
+    nothing = next(name for name in webui.call("/controlnet/module_list")["module_list"] if name.lower() == "none")
+    name = next(name for name in webui.call("/controlnet/model_list")["model_list"] if name.startswith(model))
+    unit = {"enabled": True, "module": nothing, "model": name, "weight": 0.6, "image": _blue(), "pixel_perfect": True}
     own = {"alwayson_scripts": {"controlnet": {"args": [unit] * count}}}
     alone, both = made({}, **own), made(tile(), **own)
     assert distance(made({}), alone) > 0.1

@@ -320,6 +320,12 @@ class TestRefusals:
                 lab.webui.run(p, given)
             assert p.sampler.ran is None
 
+    @pytest.mark.parametrize("empty", ["", None])
+    def test_without_a_reason_the_console_is_named(self, lab, picture, empty):
+        lab.script.fails = RuntimeError(empty)
+        with pytest.raises(RuntimeError, match=r"the WebUI's console says why\. No picture was made"):
+            lab.run(picture, {"tile_controlnet": True})
+
     def test_a_long_reason_is_shortened(self, lab, picture):
         """torch names every tensor that does not fit, each in a line of its own."""
         lab.script.fails = RuntimeError("Error(s) in loading:\n\t" + "size mismatch for a tensor\n\t" * 300)
