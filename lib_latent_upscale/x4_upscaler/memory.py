@@ -20,6 +20,8 @@ _OUT_OF_MEMORY = (
     "cannot allocate memory",  # a file that is to be mapped
     "bad_alloc",
 )
+_WHOLE_MESSAGES = ("could not create a primitive", "could not create a memory object")
+"""Of oneDNN, which works on processors; the same words with more behind them are said of other faults."""
 _CPU = torch.device("cpu")
 
 
@@ -61,7 +63,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out: every device has its own type and words for it."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+    said = str(error).lower().strip()
+    found = said in _WHOLE_MESSAGES or any(words in said for words in _OUT_OF_MEMORY)
+    return isinstance(error, RuntimeError) and found
 
 
 def release_memory(device: torch.device) -> None:

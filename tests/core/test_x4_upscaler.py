@@ -490,6 +490,20 @@ def test_out_of_memory_while_decoding_keeps_the_samples() -> None:
     assert told[-1][0] == told[-1][1]
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("could not create a primitive", True),  # seen with torch 2.3 in reForge, held to a limit
+        ("could not create a primitive descriptor for a convolution forward propagation primitive", False),
+        ("MPS backend out of memory (MPS allocated: 8.00 GB)", True),
+        ("unable to mmap 9 bytes from file <x4.safetensors>: Cannot allocate memory (12)", True),
+        ("mat1 and mat2 shapes cannot be multiplied", False),
+    ],
+)
+def test_words_for_a_lack_of_memory(said: str, expected: bool) -> None:
+    assert memory.is_out_of_memory(RuntimeError(said)) is expected
+
+
 def test_out_of_memory_for_good_is_a_sentence() -> None:
     unet = Greedy()
     unet.limit = 0
