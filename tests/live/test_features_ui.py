@@ -16,6 +16,8 @@ from tests.live.test_features import options
 from tests.live.test_ui import Page, browser  # noqa: F401
 
 STYLE = "latent upscale live test"
+ROUNDING = 2
+"""Of 255: Forge's attention on a CPU ("sub quadratic") sums in parts whose size depends on the memory that is free."""
 
 
 class FeaturePage(Page):
@@ -127,9 +129,9 @@ def test_a_style(page, webui, picture, style):
     page.generate()
     assert "stormy a lighthouse" in page.infotext
     expected = alone(webui, page, picture, prompt="stormy a lighthouse")
-    np.testing.assert_array_equal(page.pixels, expected)
-    np.testing.assert_array_equal(alone(webui, page, picture, styles=[style]), expected)
-    assert (alone(webui, page, picture) != expected).any()
+    assert np.abs(page.pixels - expected).max() <= ROUNDING
+    assert np.abs(alone(webui, page, picture, styles=[style]) - expected).max() <= ROUNDING
+    assert np.abs(alone(webui, page, picture) - expected).max() > ROUNDING
 
 
 @pytest.mark.parametrize("compare", [False, True], ids=["alone", "comparing"])
@@ -218,7 +220,8 @@ def test_a_result_is_sent_to_img2img(page, webui, picture):
     page.number("img2img_height", 192)
     page.generate()
     assert page.labelled("Upscale method").input_value() == "bislerp"
-    np.testing.assert_array_equal(page.pixels, alone(webui, page, first, ["bislerp"], width=192, height=192))
+    expected = alone(webui, page, first, ["bislerp"], width=192, height=192)
+    assert np.abs(page.pixels - expected).max() <= ROUNDING
 
 
 def test_defaults_from_the_settings_page(page, webui, picture):
@@ -288,8 +291,8 @@ def test_the_batch_tab_with_masks(page, webui, picture, area, tmp_path):
     page.page.wait_for_timeout(2000)  # the host learns of the tab by an event, which must not come after the button's
     page.generate()
     page.end()
-    for name, source in sources.items():
-        (file,) = (tmp_path / "out").glob(f"*{name}.png")
+    files = sorted((tmp_path / "out").rglob("*.png"))  # with the pictures' names or, in Forge, with numbers
+    for file, source in zip(files, sources.values(), strict=True):
         made = np.asarray(Image.open(file).convert("RGB")).astype(int)
         test_api.TestMasks.check(made, source, (128, 128), test_api.MASKED, fade=16)
 
