@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from lib_latent_upscale import __version__
-from lib_latent_upscale.standalone.errors import GenerationError, InputError, is_out_of_memory
+from lib_latent_upscale.standalone.errors import GenerationError, InputError
 from lib_latent_upscale.standalone.samplers import SAMPLERS
 
 __all__ = ["build_parser", "main"]
@@ -338,6 +338,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(str(error))
         return EXIT_FAILED
     except (MemoryError, RuntimeError) as error:
+        from lib_latent_upscale.x4_upscaler.memory import is_out_of_memory
+
         if not is_out_of_memory(error):
             raise
         _say("out of memory; try a smaller --size or --scale, --batch-size 1, --dtype float16, or --device cpu.")

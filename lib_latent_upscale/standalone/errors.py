@@ -1,10 +1,6 @@
 """Errors that a person can put right: a bad picture, path, name or number; a model in the wrong number format."""
 
-import re
-
-__all__ = ["GenerationError", "InputError", "is_out_of_memory"]
-
-_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|failed to allocate", re.IGNORECASE)
+__all__ = ["GenerationError", "InputError"]
 
 
 class InputError(ValueError):
@@ -13,8 +9,3 @@ class InputError(ValueError):
 
 class GenerationError(RuntimeError):
     """The model made something that is no picture; says what to try. The command ends with exit code 1."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch or Python ran out of memory; torch says it in a RuntimeError, in other words on each device."""
-    return isinstance(error, MemoryError) or bool(_MEMORY.search(str(error)))

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lib_latent_upscale.standalone.errors import is_out_of_memory
 from lib_latent_upscale.tiling import Tile, TileBlend, tile_grid
+from lib_latent_upscale.x4_upscaler.memory import is_out_of_memory
 
 __all__ = ["TILE", "decode_latent", "encode_picture"]
 

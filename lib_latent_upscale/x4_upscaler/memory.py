@@ -18,6 +18,7 @@ _OUT_OF_MEMORY = (
     "not enough memory",
     "can't allocate memory",
     "cannot allocate memory",  # a file that is to be mapped
+    "failed to allocate",
     "bad_alloc",
 )
 _WHOLE_MESSAGES = ("could not create a primitive", "could not create a memory object")
