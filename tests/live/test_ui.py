@@ -33,6 +33,9 @@ class Page:
 
     def __init__(self, page: Any, url: str) -> None:
         self.page = page
+        self._queued: list[Any] = []
+        # playwright marks its handler, which the method of a list does not allow
+        page.on("websocket", lambda socket: self._queued.append(socket))  # noqa: PLW0108
         page.goto(url)
         self.open_img2img()
 
@@ -57,6 +60,12 @@ class Page:
             timeout=60_000,
         )
         self.tab("img2img")
+
+    def settle(self) -> None:
+        """Wait for what the host queues when its page has come: a restart of gradio 3 would wait for it for ever."""
+        self.page.wait_for_load_state("networkidle")
+        while not all(socket.is_closed() for socket in self._queued):
+            self.page.wait_for_timeout(100)
 
     def labelled(self, label: str) -> Any:
         return self.panel.get_by_label(label, exact=True).locator("visible=true").first
@@ -205,6 +214,7 @@ def test_the_settings_page_has_the_defaults(page):
 def test_reloading_the_ui_registers_everything_once(page, webui, picture, reloads):
     made = webui.ours(picture).pixels
     for _ in range(reloads):
+        page.settle()
         page.page.get_by_role("link", name="Reload UI").click()
         page.page.wait_for_function("() => !document.querySelector('#img2img_script_container')", timeout=30_000)
         page.open_img2img()
