@@ -62,7 +62,7 @@ class Page:
         self.tab("img2img")
 
     def settle(self) -> None:
-        """Wait for what the host queues when its page has come: a restart of gradio 3 would wait for it for ever."""
+        """Wait for what the host queues when its page has come; restarts of gradio 3 have hung that did not."""
         self.page.wait_for_load_state("networkidle")
         while not all(socket.is_closed() for socket in self._queued):
             self.page.wait_for_timeout(100)
