@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.live.test_ui import Page, browser  # noqa: F401
+from tests.live.test_ui import Accordion, Page, browser  # noqa: F401
 
 METHOD, SCHEDULER = "bislerp", "karras"
 
@@ -74,13 +74,8 @@ class ComparePage(Page):
 
     def paste(self, infotext: str, *, compares: bool) -> None:
         """Paste and wait until the comparison is on, or off."""
-        self.page.locator("#img2img_prompt textarea").fill(infotext)
-        self.page.locator("#img2img_tools #paste, #img2img_tools button").first.click()
-        self.page.wait_for_function(
-            "wanted => [...document.querySelectorAll('[id$=latent_upscale_compare] > .label-wrap input')]"
-            ".some(box => box.offsetParent && box.checked === wanted)",
-            arg=compares,
-        )
+        super().paste(infotext)
+        Accordion(self, "compare").is_on(compares)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from lib_latent_upscale.settings import AUTOMATIC
 from lib_latent_upscale.tile_controlnet import TILE_MODEL_LABEL
 from tests.live.test_tile import FAST, control_file, folder, model, put, tile  # noqa: F401
-from tests.live.test_ui import Page, browser, page  # noqa: F401
+from tests.live.test_ui import Accordion, Page, browser, page  # noqa: F401
 
 PASTED = {
     "Tile weight": "0.65",
@@ -34,30 +34,14 @@ FIRST = (
 )
 
 
-class Accordion:
-    """The accordion with a checkbox in its head."""
-
+class TileAccordion(Accordion):
     def __init__(self, page: Page) -> None:  # noqa: F811
-        self.page = page
-        self.head = page.panel.locator("[id$=latent_upscale_tile] > .label-wrap:visible")
+        super().__init__(page, "tile")
         page.number("img2img_steps", FAST["steps"])
         page.number("img2img_cfg_scale", FAST["cfg_scale"])
 
     def open(self) -> None:
-        self.page.choose("Script", "Latent Upscale")
-        self.head.click()  # opened, it is on
-        self.page.labelled("Tile weight").wait_for()
-
-    def is_on(self, wanted: bool) -> None:
-        self.page.page.wait_for_function(
-            "wanted => [...document.querySelectorAll('[id$=latent_upscale_tile] > .label-wrap input')]"
-            ".some(box => box.offsetParent && box.checked === wanted)",
-            arg=wanted,
-        )
-
-    def paste(self, infotext: str) -> None:
-        self.page.page.locator("#img2img_prompt textarea").fill(infotext)
-        self.page.page.locator("#img2img_tools #paste, #img2img_tools button").first.click()
+        super().open("Tile weight")
 
     @property
     def offered(self) -> list[str]:
@@ -114,8 +98,8 @@ class Unit:
 
 
 @pytest.fixture
-def accordion(page, model) -> Accordion:  # noqa: F811
-    return Accordion(page)
+def accordion(page, model) -> TileAccordion:  # noqa: F811
+    return TileAccordion(page)
 
 
 def pixels(shown: Any) -> Any:
@@ -164,7 +148,7 @@ def test_controls_of_the_second_pass_appear_when_it_is_on(accordion, page):  # n
 
 def test_a_pasted_infotext_sets_every_control_and_its_absence_switches_it_off(accordion, page, model):  # noqa: F811
     text = f"{FIRST}, {TILE_MODEL_LABEL}: {model}, {TEXT}"
-    accordion.paste(text)
+    page.paste(text)
     accordion.is_on(True)
     page.labelled("Second pass steps").wait_for()
     assert page.labelled("Tile model").input_value() == model
@@ -174,7 +158,7 @@ def test_a_pasted_infotext_sets_every_control_and_its_absence_switches_it_off(ac
     page.generate()
     assert page.results[-1].size == (128, 128)
     assert text.split("Script: ")[1] in page.infotext
-    accordion.paste(FIRST)
+    page.paste(FIRST)
     accordion.is_on(False)
     page.generate()
     assert TILE_MODEL_LABEL not in page.infotext
@@ -187,7 +171,7 @@ def test_the_last_generation_is_pasted_with_its_pass(accordion, page):  # noqa: 
     page.labelled("Tile weight").press("Tab")
     page.generate()
     accordion.head.locator("input").uncheck()
-    accordion.paste("")
+    page.paste("")
     accordion.is_on(True)
     assert page.labelled("Tile weight").input_value() == "0.45"
     unit = page.page.locator("#img2img_controlnet_ControlNet-0_controlnet_enable_checkbox input").first
@@ -245,7 +229,7 @@ class TestWhatIsWrongIsSaid:
         assert "start must be smaller than end" in accordion.error
 
     def test_a_pasted_model_that_is_not_here(self, accordion, page, model):  # noqa: F811
-        accordion.paste(f"{FIRST}, {TILE_MODEL_LABEL}: somebodys_tile, {TEXT}")
+        page.paste(f"{FIRST}, {TILE_MODEL_LABEL}: somebodys_tile, {TEXT}")
         accordion.is_on(True)
         page.generate()
         assert f"tile_controlnet_model is 'somebodys_tile'; choose one of: {model}" in accordion.error

@@ -87,6 +87,10 @@ class Page:
         self.page.locator("#img2img_image input[type=file]").set_input_files(files)
         self.page.wait_for_selector("#img2img_image img")
 
+    def paste(self, infotext: str) -> None:
+        self.page.locator("#img2img_prompt textarea").fill(infotext)
+        self.page.locator("#img2img_tools #paste, #img2img_tools button").first.click()
+
     def generate(self) -> None:
         """Press the button and wait until other pictures, or an error, are there."""
         shown = """() => [...document.querySelectorAll('#img2img_gallery img')].map(image => image.src).join()
@@ -113,6 +117,28 @@ class Page:
 
     def drawn(self, text: str) -> None:
         self.panel.locator("svg[aria-label^=Sigmas] text").filter(has_text=text).first.wait_for(timeout=20_000)
+
+
+class Accordion:
+    """An accordion of the script's panel with a checkbox in its head."""
+
+    def __init__(self, page: Page, name: str) -> None:
+        self.page = page
+        self.name = name
+        self.head = page.panel.locator(f"[id$=latent_upscale_{name}] > .label-wrap:visible")
+
+    def open(self, control: str) -> None:
+        """Switch it on, and wait for one of its controls."""
+        self.page.choose("Script", "Latent Upscale")
+        self.head.click()  # opened, it is on
+        self.page.labelled(control).wait_for()
+
+    def is_on(self, wanted: bool) -> None:
+        self.page.page.wait_for_function(
+            "([name, wanted]) => [...document.querySelectorAll(`[id$=latent_upscale_${name}] > .label-wrap input`)]"
+            ".some(box => box.offsetParent && box.checked === wanted)",
+            arg=[self.name, wanted],
+        )
 
 
 @pytest.fixture
@@ -148,8 +174,7 @@ def test_a_pasted_infotext_sets_every_control(page):
         "Script: Latent Upscale, Latent upscale method: lanczos, Latent upscale scheduler: karras, "
         "Latent upscale exact steps: False, Latent upscale keep statistics: True, Latent upscale matched noise: True"
     )
-    page.page.locator("#img2img_prompt textarea").fill(infotext)
-    page.page.locator("#img2img_tools #paste, #img2img_tools button").first.click()
+    page.paste(infotext)
     page.labelled("Upscale method").wait_for()
     assert page.labelled("Script").input_value() == "Latent Upscale"
     assert page.labelled("Upscale method").input_value() == "lanczos"

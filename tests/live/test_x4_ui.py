@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from tests.live.test_ui import Page, browser, page  # noqa: F401
+from tests.live.test_ui import Accordion, Page, browser, page  # noqa: F401
 from tests.live.test_x4 import model  # noqa: F401
 
 PASTED = {
@@ -34,38 +34,22 @@ FIRST = (
 )
 
 
-class Accordion:
-    """The accordion with a checkbox in its head."""
-
+class X4Accordion(Accordion):
     def __init__(self, page: Page) -> None:  # noqa: F811
-        self.page = page
-        self.head = page.panel.locator("[id$=latent_upscale_x4] > .label-wrap:visible")
+        super().__init__(page, "x4")
 
     def open(self) -> None:
-        self.page.choose("Script", "Latent Upscale")
-        self.head.click()  # opened, it is on
-        self.page.labelled("x4 steps").wait_for()
+        super().open("x4 steps")
 
     def number(self, label: str, value: float) -> None:
         field = self.page.labelled(label)
         field.fill(str(value))
         field.press("Tab")
 
-    def is_on(self, wanted: bool) -> None:
-        self.page.page.wait_for_function(
-            "wanted => [...document.querySelectorAll('[id$=latent_upscale_x4] > .label-wrap input')]"
-            ".some(box => box.offsetParent && box.checked === wanted)",
-            arg=wanted,
-        )
-
-    def paste(self, infotext: str) -> None:
-        self.page.page.locator("#img2img_prompt textarea").fill(infotext)
-        self.page.page.locator("#img2img_tools #paste, #img2img_tools button").first.click()
-
 
 @pytest.fixture
-def accordion(page, model) -> Accordion:  # noqa: F811
-    return Accordion(page)
+def accordion(page, model) -> X4Accordion:  # noqa: F811
+    return X4Accordion(page)
 
 
 def test_a_picture_comes_out_four_times_larger(accordion, page, webui, picture, model):  # noqa: F811
@@ -83,7 +67,7 @@ def test_a_picture_comes_out_four_times_larger(accordion, page, webui, picture, 
 
 def test_a_pasted_infotext_sets_every_control_and_its_absence_switches_it_off(accordion, page, model):  # noqa: F811
     text = f"{FIRST}, x4 upscaler model: {model}, {TEXT}"
-    accordion.paste(text)
+    page.paste(text)
     accordion.is_on(True)
     assert page.labelled("x4 model").input_value() == model
     shown = {label: page.labelled(label).input_value() for label in PASTED}
@@ -94,7 +78,7 @@ def test_a_pasted_infotext_sets_every_control_and_its_absence_switches_it_off(ac
     assert text.split("Script: ")[1] in page.infotext
     size = [page.page.locator(f"#img2img_{side} input").first.input_value() for side in ("width", "height")]
     assert size == ["128", "128"]
-    accordion.paste(FIRST)
+    page.paste(FIRST)
     accordion.is_on(False)
     page.generate()
     assert page.results[-1].size == (128, 128)
@@ -106,7 +90,7 @@ def test_the_last_generation_is_pasted_with_its_pass(accordion, page):  # noqa: 
     accordion.number("x4 steps", 3)
     page.generate()
     accordion.head.locator("input").uncheck()
-    accordion.paste("")
+    page.paste("")
     accordion.is_on(True)
     assert page.labelled("x4 steps").input_value() == "3"
 
