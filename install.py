@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from lib_latent_upscale.webui.x4_requirements import FAILURE, PACKAGES, VERSION, host_has_diffusers, is_installed
+from lib_latent_upscale.webui.passes.x4_requirements import FAILURE, PACKAGES, VERSION, host_has_diffusers, is_installed
 
 NOW = "--now"
 SKIP = "--skip-install"

@@ -28,8 +28,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from lib_latent_upscale.standalone.models import DEMO, DEMO_FILE, best_device, load_model
-from lib_latent_upscale.standalone.settings import GenerationSettings
+from lib_latent_upscale.standalone.engine.generation import GenerationSettings
+from lib_latent_upscale.standalone.engine.models import DEMO, DEMO_FILE, best_device, load_model
 
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 2**20
@@ -43,7 +43,7 @@ Figures = dict[str, float]
 
 
 def ours(model: str, steps: int) -> Call:
-    from lib_latent_upscale.standalone.engine import Engine
+    from lib_latent_upscale.standalone.engine.engine import Engine
 
     engine = Engine(load_model(model))
 

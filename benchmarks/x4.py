@@ -28,8 +28,8 @@ from typing import Any
 import torch
 from PIL import Image
 
+from lib_latent_upscale.memory import default_device
 from lib_latent_upscale.x4_upscaler import X4Settings, load_x4, upscale_x4
-from lib_latent_upscale.x4_upscaler.memory import default_device
 
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 2**20

@@ -2,7 +2,7 @@
 
 import sys
 
-from lib_latent_upscale.standalone.cli import main
+from lib_latent_upscale.standalone.commands.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

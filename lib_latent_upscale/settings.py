@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from .interpolation import INTERPOLATIONS
-from .schedules import SCHEDULES
+from lib_latent_upscale.interpolation import INTERPOLATIONS
+from lib_latent_upscale.schedules import SCHEDULES
 
 __all__ = ["AUTOMATIC", "INFOTEXT_LABELS", "UpscaleSettings"]
 

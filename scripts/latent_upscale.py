@@ -9,22 +9,23 @@ from typing import Any
 from modules import script_callbacks, scripts
 from modules.processing import process_images
 
-from lib_latent_upscale.webui import host, xyz
-from lib_latent_upscale.webui.arguments import (
+from lib_latent_upscale.webui.compare.run import compare
+from lib_latent_upscale.webui.host import processing as host
+from lib_latent_upscale.webui.host.options import add_options, default_settings
+from lib_latent_upscale.webui.passes.base import Kept, passes_of
+from lib_latent_upscale.webui.request import (
     comparison_from_arguments,
     given_arguments,
     passes_from_arguments,
     settings_from_arguments,
 )
-from lib_latent_upscale.webui.comparing import compare
-from lib_latent_upscale.webui.comparing_panel import make_compare_panel
-from lib_latent_upscale.webui.generation import TITLE, LatentUpscale, upscale_of
-from lib_latent_upscale.webui.options import add_options, default_settings
-from lib_latent_upscale.webui.panel import HOST_INPUTS, make_panel, watch
-from lib_latent_upscale.webui.passes import Kept, passes_of
-from lib_latent_upscale.webui.second_pass import run_twice
-from lib_latent_upscale.webui.tile_panel import make_tile_panel
-from lib_latent_upscale.webui.x4_panel import make_x4_panel
+from lib_latent_upscale.webui.run.latent_upscale import TITLE, LatentUpscale, upscale_of
+from lib_latent_upscale.webui.run.second_run import run_twice
+from lib_latent_upscale.webui.ui import xyz
+from lib_latent_upscale.webui.ui.compare import make_compare_panel
+from lib_latent_upscale.webui.ui.panel import HOST_INPUTS, make_panel, watch
+from lib_latent_upscale.webui.ui.tile import make_tile_panel
+from lib_latent_upscale.webui.ui.x4 import make_x4_panel
 
 
 class LatentUpscaleScript(scripts.Script):

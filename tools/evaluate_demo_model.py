@@ -1,4 +1,5 @@
-"""Measure the demo model on photographs that it never saw, and print the tables of assets/demo-model/README.md.
+"""Measure the demo model on photographs that it never saw, and print the tables of the
+README beside its weights (lib_latent_upscale/weights/demo-model).
 
     python tools/evaluate_demo_model.py [model] [tile]
 
@@ -16,12 +17,12 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
-from lib_latent_upscale.standalone.engine import Engine
-from lib_latent_upscale.standalone.models import load_model
-from lib_latent_upscale.standalone.settings import GenerationSettings
-from lib_latent_upscale.standalone.tile_models import load_tile
-from lib_latent_upscale.standalone.vae import decode_latent
-from lib_latent_upscale.tile_controlnet import TileSettings
+from lib_latent_upscale.standalone.engine.engine import Engine
+from lib_latent_upscale.standalone.engine.generation import GenerationSettings
+from lib_latent_upscale.standalone.engine.models import load_model
+from lib_latent_upscale.standalone.engine.tile_models import load_tile
+from lib_latent_upscale.standalone.engine.vae import decode_latent
+from lib_latent_upscale.tile_settings import TileSettings
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
 STRENGTH = 0.3

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from lib_latent_upscale.standalone.cli import main
+from lib_latent_upscale.standalone.commands.cli import main
 
 ASSETS = Path(__file__).parents[1] / "assets"
 ORIGINAL = str(ASSETS / "original.png")

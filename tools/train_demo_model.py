@@ -4,7 +4,7 @@
     python tools/train_demo_model.py vae        train the autoencoder (an hour on two cores with bfloat16 units)
     python tools/train_demo_model.py unet       train the denoiser on its latents
     python tools/train_demo_model.py tile       train the tile ControlNet for that denoiser
-    python tools/train_demo_model.py export     write assets/demo-model and assets/demo-tile-controlnet
+    python tools/train_demo_model.py export     write demo-model and demo-tile-controlnet in lib_latent_upscale/weights
 
 Each stage goes on from its last checkpoint. Small machine: --minutes bounds a stage.
 """
@@ -399,7 +399,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--work", type=Path, default=Path("build/demo-model"), help="pictures and checkpoints")
-    parser.add_argument("--output", type=Path, default=Path("assets/demo-model"))
+    parser.add_argument("--output", type=Path, default=Path("lib_latent_upscale/weights/demo-model"))
     parser.add_argument("--count", type=int, default=2400, help="pictures to draw")
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--minutes", type=float, default=1e6, help="end earlier, the learning rate with it")

@@ -11,9 +11,9 @@ from benchmarks.quality import plots
 from benchmarks.quality.document import FINDINGS, check_findings, document, typical_photograph
 from benchmarks.quality.evidence import Evidence, Run
 from benchmarks.quality.grid import QUICK, WHOLE, Grid, references, run_grid
-from lib_latent_upscale.standalone.engine import Engine
-from lib_latent_upscale.standalone.images import written_whole
-from lib_latent_upscale.standalone.models import load_model
+from lib_latent_upscale.standalone.engine.engine import Engine
+from lib_latent_upscale.standalone.engine.models import load_model
+from lib_latent_upscale.standalone.files.images import written_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -16,15 +16,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.quality.photographs import PHOTOGRAPHS, original, shrunk
-from lib_latent_upscale.comparison import HOST_DEFAULT, Figures, measure, plain_resize
+from lib_latent_upscale.comparison.report import HOST_DEFAULT, Figures, measure, plain_resize
 from lib_latent_upscale.interpolation import INTERPOLATIONS, interpolate_latent
 from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.settings import UpscaleSettings
-from lib_latent_upscale.standalone.engine import Engine
-from lib_latent_upscale.standalone.geometry import Fit
-from lib_latent_upscale.standalone.images import written_whole
-from lib_latent_upscale.standalone.models import DEMO_FILE
-from lib_latent_upscale.standalone.settings import GenerationSettings
+from lib_latent_upscale.standalone.engine.engine import Engine
+from lib_latent_upscale.standalone.engine.generation import GenerationSettings
+from lib_latent_upscale.standalone.engine.geometry import Fit
+from lib_latent_upscale.standalone.engine.models import DEMO_FILE
+from lib_latent_upscale.standalone.files.images import written_whole
 
 __all__ = [
     "DEFAULT",

@@ -14,9 +14,9 @@ from PIL import Image
 from benchmarks.quality.evidence import Evidence, Mean, Variant
 from benchmarks.quality.grid import DEFAULT, coded, pictures_of
 from benchmarks.quality.photographs import original, shrunk
-from lib_latent_upscale.comparison import HOST_DEFAULT, plain_resize
-from lib_latent_upscale.standalone.engine import Engine
-from lib_latent_upscale.standalone.images import written_whole
+from lib_latent_upscale.comparison.report import HOST_DEFAULT, plain_resize
+from lib_latent_upscale.standalone.engine.engine import Engine
+from lib_latent_upscale.standalone.files.images import written_whole
 
 __all__ = ["METHOD_COLOURS", "save", "schedules_plot", "sheet", "tradeoff_plot"]
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lib_latent_upscale.memory import default_device, memory_errors
 from lib_latent_upscale.x4_upscaler.errors import X4Error
 from lib_latent_upscale.x4_upscaler.layouts import (
     PICKLES,
@@ -23,7 +24,6 @@ from lib_latent_upscale.x4_upscaler.layouts import (
     read_config,
     weights_file,
 )
-from lib_latent_upscale.x4_upscaler.memory import default_device, memory_errors
 from lib_latent_upscale.x4_upscaler.tokenizer import ClipTokenizer, find_merges
 
 __all__ = ["CONFIGURATION", "NoiseTable", "X4Model", "check_x4", "load_x4"]

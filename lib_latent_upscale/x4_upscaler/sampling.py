@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lib_latent_upscale.memory import memory_errors, on_device
 from lib_latent_upscale.schedules import get_sigmas
 from lib_latent_upscale.tiling import Tile, TileBlend, batches, map_tiles
 from lib_latent_upscale.x4_upscaler.errors import X4Error, X4Interrupted, X4NotFinite
 from lib_latent_upscale.x4_upscaler.loading import NoiseTable, X4Model
-from lib_latent_upscale.x4_upscaler.memory import memory_errors, on_device
 from lib_latent_upscale.x4_upscaler.picture import FACTOR, Source, guard_colours, prepare
 from lib_latent_upscale.x4_upscaler.plans import DECODER, UNET, Plan, fit
 from lib_latent_upscale.x4_upscaler.settings import SAMPLERS, X4Settings

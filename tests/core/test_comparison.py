@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageFilter, ImageFont
 
-from lib_latent_upscale.comparison import (
+from lib_latent_upscale.comparison.page import make_page
+from lib_latent_upscale.comparison.report import (
     HOST_DEFAULT,
     Variant,
     choose_crops,
@@ -25,8 +26,7 @@ from lib_latent_upscale.comparison import (
     merge_same,
     plain_resize,
 )
-from lib_latent_upscale.comparison_page import make_page
-from lib_latent_upscale.comparison_sheet import Panel, make_sheet
+from lib_latent_upscale.comparison.sheet import Panel, make_sheet
 from lib_latent_upscale.settings import UpscaleSettings
 
 

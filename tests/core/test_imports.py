@@ -19,6 +19,7 @@ LATER = {"k_diffusion", "scipy"}
 LATER_IN = {
     "x4_upscaler": {"accelerate", "diffusers", "huggingface_hub", "psutil", "tokenizers", "transformers"},
     "comparison": {"piq", "skimage"},
+    "memory": {"psutil"},
 }
 """What single parts of the core may import besides: where a model is loaded, and where pictures are measured."""
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.settings import AUTOMATIC, INFOTEXT_LABELS
-from lib_latent_upscale.tile_controlnet import CONTROL_MODES, PREPROCESSORS, TILE_INFOTEXT_LABELS, TileSettings
+from lib_latent_upscale.tile_settings import CONTROL_MODES, PREPROCESSORS, TILE_INFOTEXT_LABELS, TileSettings
 from lib_latent_upscale.x4_upscaler import X4_INFOTEXT_LABELS
 
 LABELS = dict(TILE_INFOTEXT_LABELS)

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from lib_latent_upscale.memory import default_device
 from lib_latent_upscale.x4_upscaler import (
     X4Error,
     X4OutOfMemory,
@@ -29,7 +30,6 @@ from lib_latent_upscale.x4_upscaler import (
 )
 from lib_latent_upscale.x4_upscaler.layouts import SINGLE_FILE_PARTS, read_header
 from lib_latent_upscale.x4_upscaler.loading import CONFIGURATION, NoiseTable, convert_open_clip
-from lib_latent_upscale.x4_upscaler.memory import default_device
 from lib_latent_upscale.x4_upscaler.tokenizer import ClipTokenizer, find_merges
 from tests.core.x4_single_file import single_file_tensors
 from tests.core.x4_small import build, write_configuration, write_folder

@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from lib_latent_upscale import memory
 from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.tiling import split_evenly
 from lib_latent_upscale.x4_upscaler import (
@@ -34,7 +35,6 @@ from lib_latent_upscale.x4_upscaler import (
     X4Result,
     X4Settings,
     load_x4,
-    memory,
     plans,
     upscale_x4,
 )

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from lib_latent_upscale.settings import UpscaleSettings
-from lib_latent_upscale.standalone.engine import Engine
-from lib_latent_upscale.standalone.models import DEMO_FILE, load_model
-from lib_latent_upscale.standalone.settings import GenerationSettings
+from lib_latent_upscale.standalone.engine.engine import Engine
+from lib_latent_upscale.standalone.engine.generation import GenerationSettings
+from lib_latent_upscale.standalone.engine.models import DEMO_FILE, load_model
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from lib_latent_upscale.tile_controlnet import TILE_MODEL_LABEL, TileSettings
+from lib_latent_upscale.tile_settings import TILE_MODEL_LABEL, TileSettings
 from tests.live.test_api import parameters, refused, square_mask
 
 FAST = {"steps": 1, "cfg_scale": 1}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lib_latent_upscale.settings import AUTOMATIC
-from lib_latent_upscale.tile_controlnet import TILE_MODEL_LABEL
+from lib_latent_upscale.tile_settings import TILE_MODEL_LABEL
 from tests.live.test_tile import FAST, control_file, folder, model, put, tile  # noqa: F401
 from tests.live.test_ui import Accordion, Page, browser, page  # noqa: F401
 

@@ -7,8 +7,8 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from lib_latent_upscale.standalone.engine import Engine
-from lib_latent_upscale.standalone.models import DEMO_FILE, load_model
+from lib_latent_upscale.standalone.engine.engine import Engine
+from lib_latent_upscale.standalone.engine.models import DEMO_FILE, load_model
 from tests.standalone import tiny_model
 
 

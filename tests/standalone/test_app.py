@@ -9,10 +9,10 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from lib_latent_upscale.standalone import app
-from lib_latent_upscale.standalone.app import Inputs, Page, build_page
+from lib_latent_upscale.standalone.commands import app
+from lib_latent_upscale.standalone.commands.app import Inputs, Page, build_page
+from lib_latent_upscale.standalone.engine.generation import parse_parameters
 from lib_latent_upscale.standalone.errors import InputError
-from lib_latent_upscale.standalone.settings import parse_parameters
 
 INPUTS = Inputs(2, "bislerp", "karras", True, False, False, "DPM++ 2M", 2, 0.5, 7, 3, "a cat", None)
 

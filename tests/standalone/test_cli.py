@@ -14,11 +14,11 @@ from PIL import Image
 
 from lib_latent_upscale.interpolation import INTERPOLATIONS
 from lib_latent_upscale.schedules import SCHEDULES
-from lib_latent_upscale.standalone import cli
-from lib_latent_upscale.standalone.cli import build_parser, main
-from lib_latent_upscale.standalone.engine import Engine
-from lib_latent_upscale.standalone.folders import result_paths
-from lib_latent_upscale.standalone.settings import parse_parameters
+from lib_latent_upscale.standalone.commands import cli
+from lib_latent_upscale.standalone.commands.cli import build_parser, main
+from lib_latent_upscale.standalone.engine.engine import Engine
+from lib_latent_upscale.standalone.engine.generation import parse_parameters
+from lib_latent_upscale.standalone.files.folders import result_paths
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -271,7 +271,7 @@ def test_ctrl_c_stops_a_running_command(picture_file, sd1_folder):
 @pytest.mark.parametrize("command", [[], ["upscale"], ["x4"], ["compare"], ["schedules"], ["app"]])
 def test_help_is_quick_and_imports_nothing_heavy(command):
     code = (
-        "import sys, contextlib\nfrom lib_latent_upscale.standalone.cli import main\n"
+        "import sys, contextlib\nfrom lib_latent_upscale.standalone.commands.cli import main\n"
         f"with contextlib.suppress(SystemExit): main({[*command, '--help']!r})\n"
         "heavy = {'torch', 'numpy', 'PIL', 'diffusers', 'gradio', 'matplotlib', 'k_diffusion'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"

@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 
 from lib_latent_upscale.settings import UpscaleSettings
-from lib_latent_upscale.standalone import comparing
-from lib_latent_upscale.standalone import engine as engine_module
-from lib_latent_upscale.standalone.cli import main
-from lib_latent_upscale.standalone.comparing import compare, default_variants, generation_of, parse_variant
+from lib_latent_upscale.standalone.commands import compare as comparing
+from lib_latent_upscale.standalone.commands.cli import main
+from lib_latent_upscale.standalone.commands.compare import compare, default_variants, generation_of, parse_variant
+from lib_latent_upscale.standalone.engine import engine as engine_module
+from lib_latent_upscale.standalone.engine.generation import GenerationSettings, parse_parameters, write_parameters
 from lib_latent_upscale.standalone.errors import InputError
-from lib_latent_upscale.standalone.images import Picture
-from lib_latent_upscale.standalone.settings import GenerationSettings, parse_parameters, write_parameters
+from lib_latent_upscale.standalone.files.images import Picture
 
 BASE = GenerationSettings(256, 192, steps=4, denoising_strength=0.6, seed=3)
 

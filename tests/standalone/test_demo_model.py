@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
-from lib_latent_upscale.standalone.engine import Engine
-from lib_latent_upscale.standalone.settings import GenerationSettings
-from lib_latent_upscale.standalone.tile_models import load_tile
-from lib_latent_upscale.standalone.vae import decode_latent
-from lib_latent_upscale.tile_controlnet import TileSettings
+from lib_latent_upscale.standalone.engine.engine import Engine
+from lib_latent_upscale.standalone.engine.generation import GenerationSettings
+from lib_latent_upscale.standalone.engine.tile_models import load_tile
+from lib_latent_upscale.standalone.engine.vae import decode_latent
+from lib_latent_upscale.tile_settings import TileSettings
 
-FOLDER = Path(__file__).parents[2] / "assets" / "demo-model"
+FOLDER = Path(__file__).parents[2] / "lib_latent_upscale" / "weights" / "demo-model"
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
 
 

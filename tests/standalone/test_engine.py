@@ -11,11 +11,11 @@ from PIL import Image
 
 from lib_latent_upscale.interpolation import interpolate_latent
 from lib_latent_upscale.settings import UpscaleSettings
-from lib_latent_upscale.standalone import engine as engine_module
-from lib_latent_upscale.standalone.engine import Engine
+from lib_latent_upscale.standalone.engine import engine as engine_module
+from lib_latent_upscale.standalone.engine.engine import Engine
+from lib_latent_upscale.standalone.engine.generation import GenerationSettings
+from lib_latent_upscale.standalone.engine.models import load_model
 from lib_latent_upscale.standalone.errors import GenerationError
-from lib_latent_upscale.standalone.models import load_model
-from lib_latent_upscale.standalone.settings import GenerationSettings
 from tests.standalone import tiny_model
 
 SMALL = GenerationSettings(96, 64, steps=2, prompt="a cat", sampler="Euler")

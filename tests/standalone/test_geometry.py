@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from lib_latent_upscale.standalone.geometry import fit_picture, padded_picture
+from lib_latent_upscale.standalone.engine.geometry import fit_picture, padded_picture
 
 SIDES = st.integers(16, 3000)
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from lib_latent_upscale.standalone.errors import InputError
-from lib_latent_upscale.standalone.images import (
+from lib_latent_upscale.standalone.files.images import (
     check_output,
     check_output_folder,
     find_pictures,

@@ -15,7 +15,7 @@ from benchmarks.quality.grid import FIGURES, WHOLE, Grid, Reference, pictures_of
 from benchmarks.quality.photographs import PHOTOGRAPHS, original, shrunk
 from lib_latent_upscale.interpolation import INTERPOLATIONS
 from lib_latent_upscale.schedules import SCHEDULES
-from lib_latent_upscale.standalone.cli import main
+from lib_latent_upscale.standalone.commands.cli import main
 
 DOCS = Path(__file__).parents[2] / "docs"
 SMALL = Grid(

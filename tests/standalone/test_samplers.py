@@ -11,10 +11,16 @@ from hypothesis import strategies as st
 
 from lib_latent_upscale.schedules import SCHEDULES, StepPlan, get_sigmas
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
+from lib_latent_upscale.standalone.commands.schedules import sd1_sigmas
+from lib_latent_upscale.standalone.engine.generation import GenerationSettings
+from lib_latent_upscale.standalone.engine.samplers import (
+    SAMPLERS,
+    SeededNoise,
+    plan_generation,
+    run_sampler,
+    sampler_named,
+)
 from lib_latent_upscale.standalone.errors import InputError
-from lib_latent_upscale.standalone.samplers import SAMPLERS, SeededNoise, plan_generation, run_sampler, sampler_named
-from lib_latent_upscale.standalone.schedule_view import sd1_sigmas
-from lib_latent_upscale.standalone.settings import GenerationSettings
 
 RANDOM = {name for name in SAMPLERS if name.endswith(" a") or "SDE" in name}
 DISCARDING = {"DPM2", "DPM2 a", "DPM++ 3M SDE"}

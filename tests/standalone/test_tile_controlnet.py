@@ -12,16 +12,16 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from lib_latent_upscale.settings import UpscaleSettings
-from lib_latent_upscale.standalone import engine as engine_module
-from lib_latent_upscale.standalone.cli import build_parser, main
-from lib_latent_upscale.standalone.common import tile_overrides
-from lib_latent_upscale.standalone.engine import Engine
+from lib_latent_upscale.standalone.commands.cli import build_parser, main
+from lib_latent_upscale.standalone.commands.common import tile_overrides
+from lib_latent_upscale.standalone.engine import engine as engine_module
+from lib_latent_upscale.standalone.engine.engine import Engine
+from lib_latent_upscale.standalone.engine.generation import GenerationSettings, parse_parameters, write_parameters
+from lib_latent_upscale.standalone.engine.models import load_model
+from lib_latent_upscale.standalone.engine.tile import ColourFix, control_picture, controlled_steps, second_pass
+from lib_latent_upscale.standalone.engine.tile_models import checked_tile, load_tile
 from lib_latent_upscale.standalone.errors import InputError
-from lib_latent_upscale.standalone.models import load_model
-from lib_latent_upscale.standalone.settings import GenerationSettings, parse_parameters, write_parameters
-from lib_latent_upscale.standalone.tile import ColourFix, control_picture, controlled_steps, second_pass
-from lib_latent_upscale.standalone.tile_models import checked_tile, load_tile
-from lib_latent_upscale.tile_controlnet import CONTROL_MODES, PREPROCESSORS, TileSettings
+from lib_latent_upscale.tile_settings import CONTROL_MODES, PREPROCESSORS, TileSettings
 from tests.core.x4_single_file import RESNET
 from tests.standalone import tiny_model
 
@@ -352,7 +352,7 @@ def test_every_option_sets_its_field():
 )
 @pytest.mark.parametrize("command", ["upscale", "compare"])
 def test_bad_options_are_one_sentence(picture_file, capsys, monkeypatch, command, more, message):
-    monkeypatch.setattr("lib_latent_upscale.standalone.models.load_model", None)  # nothing is loaded before
+    monkeypatch.setattr("lib_latent_upscale.standalone.engine.models.load_model", None)  # nothing is loaded before
     before = sorted(picture_file.parent.iterdir())
     assert main([command, str(picture_file), *more]) == 2
     shown = capsys.readouterr().err

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from lib_latent_upscale.standalone import vae as vae_module
-from lib_latent_upscale.standalone.vae import decode_latent, encode_picture
+from lib_latent_upscale.standalone.engine import vae as vae_module
+from lib_latent_upscale.standalone.engine.vae import decode_latent, encode_picture
 from tests.standalone.tiny_model import make_vae
 
 

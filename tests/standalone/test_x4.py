@@ -13,11 +13,10 @@ from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save_file
 
 from lib_latent_upscale.schedules import SCHEDULES
-from lib_latent_upscale.standalone import cli, x4
-from lib_latent_upscale.standalone.cli import build_parser, main
-from lib_latent_upscale.standalone.engine import Engine
-from lib_latent_upscale.standalone.errors import InputError
-from lib_latent_upscale.standalone.settings import (
+from lib_latent_upscale.standalone.commands import cli, x4
+from lib_latent_upscale.standalone.commands.cli import build_parser, main
+from lib_latent_upscale.standalone.engine.engine import Engine
+from lib_latent_upscale.standalone.engine.generation import (
     GenerationSettings,
     add_labels,
     parse_parameters,
@@ -25,7 +24,8 @@ from lib_latent_upscale.standalone.settings import (
     write_parameters,
     x4_labels,
 )
-from lib_latent_upscale.standalone.tile_models import TileModel
+from lib_latent_upscale.standalone.engine.tile_models import TileModel
+from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.x4_upscaler import SAMPLERS, X4OutOfMemory, X4Settings, load_x4, upscale_x4
 from tests.core.x4_small import write_folder
 
@@ -381,7 +381,9 @@ def test_bad_settings_of_the_last_pass_are_one_sentence(
 def test_a_bad_model_for_the_last_pass_ends_before_the_upscale(
     small_file, bad_models, sd1_folder, capsys, monkeypatch, model, message
 ):
-    monkeypatch.setattr("lib_latent_upscale.standalone.upscaling.load_engine", lambda *_: pytest.fail("too late"))
+    monkeypatch.setattr(
+        "lib_latent_upscale.standalone.commands.upscale.load_engine", lambda *_: pytest.fail("too late")
+    )
     before = tree(small_file.parent)
     arguments = ["upscale", small_file, "--model", sd1_folder, "--x4", model.format(**bad_models)]
     assert_refused(arguments, message, capsys)

@@ -194,7 +194,7 @@ class TestWhatIsKept:
             monkeypatch.setitem(sys.modules, name, None)
         monkeypatch.setitem(sys.modules, "skimage", None)
         footers = []
-        results = host.webui.adapter("comparing_results")
+        results = host.webui.adapter("compare.results")
         make_sheet = results.make_sheet
         monkeypatch.setattr(results, "make_sheet", lambda *a, **k: footers.append(k["footer"]) or make_sheet(*a, **k))
         record = host.compare(picture, {}).extra_generation_params[RECORD]["comparisons"][0]
@@ -256,7 +256,7 @@ class TestPasses:
 class TestVariants:
     @pytest.fixture
     def variants(self, webui):
-        return webui.adapter("variants")
+        return webui.adapter("compare.variants")
 
     def make(self, variants, asked=None, schedule="karras", **own):
         settings = variants.CompareSettings(compare=True, **(asked or {}))
@@ -297,7 +297,7 @@ class TestPasting:
         return [fields[label](infotext) for label in labels]
 
     def test_a_sheets_infotext_sets_all_controls(self, webui):
-        settings = webui.adapter("variants").CompareSettings(True, ["area", "bislerp"], (), True)
+        settings = webui.adapter("compare.variants").CompareSettings(True, ["area", "bislerp"], (), True)
         infotext = {**UpscaleSettings().to_infotext(), **settings.to_infotext()}
         assert self.paste(webui, infotext) == [True, ["area", "bislerp"], [], True]
 

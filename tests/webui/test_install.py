@@ -48,7 +48,7 @@ if behaviour == "killed":
 """
 
 ASK = """
-from lib_latent_upscale.webui import x4_requirements as x4
+from lib_latent_upscale.webui.passes import x4_requirements as x4
 before = x4.missing()
 x4.make_importable()
 try:
@@ -78,9 +78,10 @@ class Host:
         self.packages = self.extension / "packages"
         self.site = folder / "site"
         self._calls = folder / "calls"
-        (self.extension / "lib_latent_upscale" / "webui").mkdir(parents=True)
+        (self.extension / "lib_latent_upscale" / "webui" / "passes").mkdir(parents=True)
         for name in ("install.py", "lib_latent_upscale/__init__.py", "lib_latent_upscale/webui/__init__.py",
-                     "lib_latent_upscale/webui/x4_requirements.py"):  # fmt: skip
+                     "lib_latent_upscale/webui/passes/__init__.py",
+                     "lib_latent_upscale/webui/passes/x4_requirements.py"):  # fmt: skip
             shutil.copy(ROOT / name, self.extension / name)
         self.brings("pip", main=PIP)
 
@@ -306,6 +307,6 @@ def test_git_sees_nothing_of_it():
 
 def test_nothing_is_imported_to_find_out(host):
     host.install()
-    done = host.run("-c", "import sys; from lib_latent_upscale.webui.x4_requirements import missing;"
+    done = host.run("-c", "import sys; from lib_latent_upscale.webui.passes.x4_requirements import missing;"
                     "print(missing(), sorted({'torch', 'diffusers', 'transformers'} & set(sys.modules)))")  # fmt: skip
     assert done.stdout == "None []\n"

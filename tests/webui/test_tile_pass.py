@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from lib_latent_upscale.schedules import get_sigmas
-from lib_latent_upscale.tile_controlnet import TILE_INFOTEXT_LABELS, TILE_MODEL_LABEL, TileSettings
+from lib_latent_upscale.tile_settings import TILE_INFOTEXT_LABELS, TILE_MODEL_LABEL, TileSettings
 
 TABLE = torch.linspace(0.03, 14.6, 1000)
 WIDTHS = {"SD 1.x": 768, "SD 2.x": 1024, "SDXL": 2048}
@@ -175,7 +175,7 @@ class TestDuringTheUpscale:
     def test_the_panel_counts_in_an_xyz_plot(self, lab, picture):
         p = lab.webui.process(picture)
         own = lab.webui.script
-        fields = lab.webui.adapter("arguments")._POSITIONS
+        fields = lab.webui.adapter("request")._POSITIONS
         p.script_args[own.args_from + fields.index("tile_controlnet")] = True
         axis = next(axis for axis in lab.webui.axes if axis.label == "[Latent Upscale] Method")
         lab.webui.runner.alwayson_scripts = [lab.webui.companion, lab.script]
@@ -213,7 +213,7 @@ class TestNothingIsLeftBehind:
 
     def test_copies_of_the_arguments_are_plain(self, lab):
         """ADetailer copies them in its own way, others with `copy`."""
-        arguments = lab.webui.adapter("controlnet")._Arguments([1, 2, 3, 4], (1, 3), "ours")
+        arguments = lab.webui.adapter("host.controlnet")._Arguments([1, 2, 3, 4], (1, 3), "ours")
         assert arguments[1:3] == (2, 3, "ours")
         assert (arguments[0:3], arguments[1], len(arguments), list(arguments)) == ((1, 2, 3), 2, 4, [1, 2, 3, 4])
         for made in (type(arguments)(list(arguments)), copy.deepcopy(arguments), copy.copy(arguments), arguments[:]):
@@ -278,7 +278,8 @@ class TestRefusals:
             lab = Lab(webui, script, tmp_path)
             assert "there is none yet. Put tile models" in self.refused(lab, picture)
             state = (
-                sys.modules.get("lib_controlnet.global_state") or lab.webui.adapter("controlnet")._code().global_state
+                sys.modules.get("lib_controlnet.global_state")
+                or lab.webui.adapter("host.controlnet")._code().global_state
             )
             assert state.refreshed  # it may have been put there a minute ago
 
@@ -286,7 +287,7 @@ class TestRefusals:
         """A download that broke off is what people have most."""
         (lab.folder / "tile.safetensors").write_bytes((lab.folder / "tile.safetensors").read_bytes()[:-8])
         (lab.folder / "other.safetensors").unlink()
-        offered = lab.webui.adapter("tile_models").offered_models
+        offered = lab.webui.adapter("passes.tile_models").offered_models
         assert offered() == []
         said = self.refused(lab, picture, model="control_v11f1e_sd15_tile")
         assert "control_v11f1e_sd15_tile cannot be loaded: tile.safetensors has" in said
@@ -338,7 +339,7 @@ class TestRefusals:
 
 class TestModels:
     def test_only_those_that_fit_are_offered_the_best_first(self, lab):
-        offered = lab.webui.adapter("tile_models").offered_models
+        offered = lab.webui.adapter("passes.tile_models").offered_models
         assert offered() == ["control_v11f1e_sd15_tile", "other_tile"]
         lab.checkpoint("SDXL")
         assert offered() == ["big-Tile", "old_xl_tile"]
@@ -518,7 +519,7 @@ class TestPanel:
         assert model.choices == ["automatic", "control_v11f1e_sd15_tile", "other_tile"]
 
     def test_it_says_where_models_are_put(self, lab):
-        assert str(lab.folder / "ControlNet") in lab.webui.adapter("tile_panel")._introduction()
+        assert str(lab.folder / "ControlNet") in lab.webui.adapter("ui.tile")._introduction()
 
     @pytest.mark.parametrize("switched_on", [False, True])
     def test_controls_of_the_second_pass_show_when_it_is_on(self, lab, switched_on):
@@ -529,8 +530,8 @@ class TestPanel:
         assert listener["fn"](switched_on).visible is switched_on
 
     def test_defaults_are_the_cores(self, lab):
-        own = lab.webui.adapter("tile_pass")
-        names = lab.webui.adapter("arguments")._POSITIONS
+        own = lab.webui.adapter("passes.tile")
+        names = lab.webui.adapter("request")._POSITIONS
         controls = dict(zip(names, lab.webui.script.ui(True), strict=True))
         for name in own.SETTINGS:
             assert controls[f"tile_controlnet_{name}"].value == getattr(TileSettings(), name)

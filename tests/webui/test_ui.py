@@ -110,7 +110,7 @@ class TestAxes:
 class TestDrawing:
     def draw(self, webui, **changes):
         values = {"steps": 10, "strength": 0.5, "host": "Automatic", "sampler": "Euler", "scheduler": "simple"}
-        return webui.adapter("panel").draw_schedule(*{**values, "exact": True, "matched": False, **changes}.values())
+        return webui.adapter("ui.panel").draw_schedule(*{**values, "exact": True, "matched": False, **changes}.values())
 
     @pytest.mark.parametrize(
         ("changes", "said"),

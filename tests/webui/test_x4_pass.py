@@ -39,7 +39,7 @@ def models(webui, small, tmp_path) -> Iterator[Path]:
     folder.mkdir()
     (folder / "small").symlink_to(small)
     webui.modules["modules.paths"].models_path = str(tmp_path)
-    webui.adapter("x4_pass").missing = lambda: None
+    webui.adapter("passes.x4").missing = lambda: None
     return folder
 
 
@@ -55,8 +55,8 @@ class Upscaler:
         self.state = webui.modules["modules.shared"].state
         self.happens: dict[int, Callable[[], None]] = {}
         self.progress: list[tuple[Any, ...]] = []
-        webui.adapter("x4_pass").upscale_x4 = self.upscale
-        webui.adapter("x4_pass").load_x4 = self.load
+        webui.adapter("passes.x4").upscale_x4 = self.upscale
+        webui.adapter("passes.x4").load_x4 = self.load
 
     def load(self, path: Path, dtype: torch.dtype | None, **_: Any) -> Any:
         self.loaded.append(path)
@@ -153,7 +153,7 @@ class TestRefusals:
         assert "v1-5.safetensors is a normal Stable Diffusion checkpoint" in said
 
     def test_without_diffusers(self, webui, picture, models):
-        webui.adapter("x4_pass").missing = lambda: "The x4 upscaler needs diffusers"
+        webui.adapter("passes.x4").missing = lambda: "The x4 upscaler needs diffusers"
         assert "needs diffusers" in self.refused(webui, picture, {"x4": True})
 
 
@@ -174,14 +174,14 @@ class TestModels:
 
     def test_two_of_one_name_stay_apart(self, webui, upscaler, small):
         webui.options.latent_upscale_x4_folder = str(small)
-        assert list(webui.adapter("x4_models").find_models()) == ["small", "small/small"]
+        assert list(webui.adapter("passes.x4_models").find_models()) == ["small", "small/small"]
 
     def test_files_and_folders_are_found_and_nothing_else(self, webui, models):
         (models / "b.safetensors").touch()
         (models / "notes.txt").touch()
         (models / "empty folder").mkdir()
         (models / "a.ckpt").touch()
-        assert list(webui.adapter("x4_models").find_models()) == ["b", "small"]
+        assert list(webui.adapter("passes.x4_models").find_models()) == ["b", "small"]
 
     @pytest.mark.parametrize(("keep", "loads"), [(True, 1), (False, 2)])
     def test_it_is_kept_or_dropped_as_the_setting_says(self, webui, picture, upscaler, keep, loads):
@@ -236,7 +236,7 @@ class TestPictures:
 
     def test_positions_and_names_mean_the_same(self, webui, picture, upscaler):
         arguments = [control.value for control in webui.script.ui(True)]
-        fields = webui.adapter("arguments")._POSITIONS
+        fields = webui.adapter("request")._POSITIONS
         assert len(arguments) == len(fields)
         changes = {"x4": True, "x4_noise_level": 100, "x4_steps": 5.0, "x4_negative_prompt": "blur", "x4_tile": 256}
         for name, value in changes.items():
@@ -247,7 +247,7 @@ class TestPictures:
 
     def test_x_y_z_plot_takes_the_panels_pass(self, webui, picture, upscaler):
         p = webui.process(picture)
-        p.script_args[webui.script.args_from + webui.adapter("arguments")._POSITIONS.index("x4")] = True
+        p.script_args[webui.script.args_from + webui.adapter("request")._POSITIONS.index("x4")] = True
         cell = copy.copy(p)
         next(axis for axis in webui.axes if axis.label.endswith("Method")).apply(cell, "area", ["area"])
         processed = webui.host_alone(cell)
@@ -257,7 +257,7 @@ class TestPictures:
 
     def test_a_masked_composite_that_the_host_could_not_make_is_left_out(self, webui, picture, upscaler):
         webui.options.return_mask_composite = True
-        passes = webui.adapter("arguments").passes_from_arguments(p := webui.process(picture), [{"x4": True}], {})
+        passes = webui.adapter("request").passes_from_arguments(p := webui.process(picture), [{"x4": True}], {})
         shown = SimpleNamespace(mask_for_overlay=Image.new("L", (8, 8)))
         passes.arrange_mask(shown)
         assert shown.mask_for_overlay is None
@@ -368,7 +368,7 @@ class TestPanel:
             if callable(read) and str(control.elem_id).startswith("script_latent_upscale_x4"):
                 value = read(infotext)
                 found[control.elem_id.removeprefix("script_latent_upscale_")] = getattr(value, "value", value)
-        assert len(controls) == len(webui.adapter("arguments")._POSITIONS)
+        assert len(controls) == len(webui.adapter("request")._POSITIONS)
         return found
 
     def test_every_setting_comes_back_from_the_infotext(self, webui, models):
@@ -396,7 +396,7 @@ class TestPanel:
 
     def test_defaults_are_the_cores(self, webui, models):
         arguments = dict(
-            zip(webui.adapter("arguments")._POSITIONS, (c.value for c in webui.script.ui(True)), strict=True)
+            zip(webui.adapter("request")._POSITIONS, (c.value for c in webui.script.ui(True)), strict=True)
         )
         assert arguments["x4"] is False
         assert arguments["x4_model"] == "small"

@@ -1,0 +1,1 @@
+"""Variants of one picture: figures, sheet and page."""

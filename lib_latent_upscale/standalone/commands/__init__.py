@@ -1,0 +1,1 @@
+"""The subcommands of `latent-upscale`, a file each."""

@@ -1,0 +1,287 @@
+"""The subcommand `app`: the same upscale as a page in the browser (Gradio 4, 5 and 6)."""
+
+from __future__ import annotations
+
+import argparse
+import html
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from lib_latent_upscale.comparison.report import Variant, plain_resize
+from lib_latent_upscale.interpolation import INTERPOLATIONS
+from lib_latent_upscale.schedules import SCHEDULES
+from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
+from lib_latent_upscale.standalone.commands.common import (
+    DEFAULT_SCALE,
+    LARGEST_SCALE,
+    SMALLEST_SCALE,
+    load_engine,
+    scaled_size,
+)
+from lib_latent_upscale.standalone.commands.compare import compare, default_variants, make_report
+from lib_latent_upscale.standalone.commands.schedules import plan_rows, plot_rows, sd1_sigmas
+from lib_latent_upscale.standalone.engine.engine import Engine
+from lib_latent_upscale.standalone.engine.generation import GenerationSettings, write_parameters
+from lib_latent_upscale.standalone.engine.models import checked_source, model_name
+from lib_latent_upscale.standalone.engine.samplers import SAMPLERS
+from lib_latent_upscale.standalone.errors import InputError
+from lib_latent_upscale.standalone.files.images import Picture, load_picture, save_png
+
+__all__ = ["Page", "build_page", "run"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The values of the page's controls."""
+
+    scale: float
+    method: str
+    scheduler: str
+    exact_steps: bool
+    keep_statistics: bool
+    matched_noise: bool
+    sampler: str
+    steps: float
+    denoise: float
+    cfg_scale: float
+    seed: float
+    prompt: str | None
+    negative_prompt: str | None
+
+    def generation(self, size: tuple[int, int]) -> GenerationSettings:
+        """The settings for a picture of `size` (width, height)."""
+        width, height = scaled_size(size, self.scale)
+        return GenerationSettings(
+            width=width,
+            height=height,
+            prompt=self.prompt or "",
+            negative_prompt=self.negative_prompt or "",
+            steps=int(self.steps),
+            sampler=self.sampler,
+            cfg_scale=self.cfg_scale,
+            seed=int(self.seed),
+            denoising_strength=self.denoise,
+            upscale=UpscaleSettings(
+                method=self.method,
+                scheduler=self.scheduler,
+                exact_steps=self.exact_steps,
+                keep_statistics=self.keep_statistics,
+                matched_noise=self.matched_noise,
+            ),
+        )
+
+
+class Page:
+    """What the page's buttons do; the model is loaded at the first use."""
+
+    def __init__(self, arguments: argparse.Namespace, folder: Path) -> None:
+        self.arguments = arguments
+        self.folder = folder
+
+    @cached_property
+    def engine(self) -> Engine:
+        return load_engine(self.arguments)
+
+    def upscale(
+        self, path: str | None, inputs: Inputs, progress: Callable[[int, int], None] | None = None
+    ) -> tuple[Path, Path, str]:
+        """Before and after as files, both of the result's size, and the parameters text."""
+        picture = self._picture(path)
+        generation = replace(inputs.generation(picture.size), model=model_name(self.arguments.model))
+        result = self.engine.upscale([picture.rgb], generation, progress).pictures[0]
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        before, after = (
+            folder / "before.png",
+            folder / f"{Path(str(path)).stem}-{generation.width}x{generation.height}.png",
+        )
+        save_png(picture.dressed(plain_resize(picture.rgb, generation.size)), before)
+        save_png(picture.dressed(result), after, write_parameters(generation), picture.icc_profile)
+        return before, after, write_parameters(generation)
+
+    def compare(
+        self,
+        path: str | None,
+        inputs: Inputs,
+        methods: Sequence[str],
+        schedulers: Sequence[str],
+        progress: Callable[[str], Any],
+    ) -> tuple[str, Path]:
+        """The page with the slider, as HTML, and the sheet as a file; each method with each schedule is a variant."""
+        picture = self._picture(path)
+        base = replace(inputs.generation(picture.size), model=model_name(self.arguments.model))
+        further = [
+            Variant(f"{method} + {scheduler}", replace(base.upscale, method=method, scheduler=scheduler))
+            for method in methods or [inputs.method]
+            for scheduler in schedulers or [inputs.scheduler]
+            if methods or schedulers
+        ]
+        variants = [*default_variants(base), *further]
+        report = make_report(picture, compare(self.engine, picture, variants, base, progress=progress), base)
+        sheet = Path(tempfile.mkdtemp(dir=self.folder)) / "comparison.png"
+        save_png(report.sheet, sheet)
+        return report.page, sheet
+
+    def _picture(self, path: str | None) -> Picture:
+        if path is None:
+            raise InputError("Choose a picture first.")
+        return load_picture(Path(path))
+
+    def plot(self, inputs: Inputs) -> Any:
+        """The schedule that would run, as a matplotlib figure."""
+        name = SAMPLERS[inputs.sampler].automatic if inputs.scheduler == AUTOMATIC else inputs.scheduler
+        table = self.engine.model.sigmas if "engine" in self.__dict__ else sd1_sigmas()
+        rows = plan_rows([name], int(inputs.steps), inputs.denoise, matched=inputs.matched_noise, model_sigmas=table)
+        return plot_rows(rows, f"{int(inputs.steps)} steps at denoising strength {inputs.denoise:g}")
+
+
+def _controls(gr: Any) -> dict[str, Any]:
+    """One component for each field of `Inputs`, by its name."""
+    with gr.Row():
+        scale = gr.Slider(SMALLEST_SCALE, LARGEST_SCALE, value=DEFAULT_SCALE, step=0.25, label="Scale")
+        method = gr.Dropdown(list(INTERPOLATIONS), value="nearest-exact", label="Interpolation of the latent")
+        scheduler = gr.Dropdown([*SCHEDULES, AUTOMATIC], value="simple", label="Schedule")
+    with gr.Row():
+        steps = gr.Slider(1, 150, value=20, step=1, label="Steps")
+        denoise = gr.Slider(0, 1, value=0.5, step=0.01, label="Denoising strength")
+    prompt = gr.Textbox(label="Prompt", lines=2)
+    with gr.Accordion("More", open=False):
+        with gr.Row():
+            exact = gr.Checkbox(value=True, label="Exactly these steps")
+            keep = gr.Checkbox(value=False, label="Keep statistics")
+            matched = gr.Checkbox(value=False, label="Matched noise")
+        with gr.Row():
+            sampler = gr.Dropdown(list(SAMPLERS), value="Euler a", label="Sampler")
+            cfg = gr.Slider(1, 30, value=7, step=0.5, label="CFG scale")
+            seed = gr.Number(value=1, precision=0, label="Seed")
+        negative = gr.Textbox(label="Negative prompt")
+    return {
+        "scale": scale,
+        "method": method,
+        "scheduler": scheduler,
+        "exact_steps": exact,
+        "keep_statistics": keep,
+        "matched_noise": matched,
+        "sampler": sampler,
+        "steps": steps,
+        "denoise": denoise,
+        "cfg_scale": cfg,
+        "seed": seed,
+        "prompt": prompt,
+        "negative_prompt": negative,
+    }
+
+
+_PLOTTED = ("scheduler", "matched_noise", "sampler", "steps", "denoise")
+"""Fields of `Inputs` that the plot of the schedule depends on."""
+
+
+@contextmanager
+def _errors_shown(gr: Any) -> Iterator[None]:
+    """Show bad input on the page instead of a traceback."""
+    try:
+        yield
+    except ValueError as error:
+        raise gr.Error(str(error)) from error
+
+
+def build_page(page: Page) -> Any:
+    """The Gradio page."""
+    import gradio as gr
+
+    has_slider = hasattr(gr, "ImageSlider")
+
+    def read(values: Sequence[Any]) -> Inputs:
+        return Inputs(**dict(zip(controls, values, strict=True)))
+
+    def upscale(path: str | None, *values: Any, progress: Any = gr.Progress()) -> list[Any]:  # noqa: B008
+        with _errors_shown(gr):
+            before, after, text = page.upscale(path, read(values), partial(_show_steps, progress, "Denoising"))
+        pictures = [(str(before), str(after))] if has_slider else [str(before), str(after)]
+        return [*pictures, str(after), text]
+
+    def compare(
+        path: str | None,
+        methods: list[str],
+        schedulers: list[str],
+        *values: Any,
+        progress: Any = gr.Progress(),  # noqa: B008
+    ) -> tuple[str, str]:
+        with _errors_shown(gr):
+            shown, sheet = page.compare(
+                path, read(values), methods, schedulers, lambda name: nullcontext(partial(_show_steps, progress, name))
+            )
+        return _FRAME.format(html.escape(shown)), str(sheet)
+
+    def plot(*values: Any) -> Any:
+        with _errors_shown(gr):
+            return page.plot(read(values))
+
+    with gr.Blocks(title="Latent Upscale") as blocks:
+        gr.Markdown("# Latent Upscale\nEnlarge a picture in the latent space, with the steps that you asked for.")
+        with gr.Row():
+            with gr.Column():
+                picture = gr.Image(type="filepath", image_mode=None, label="Picture", height=360)
+                controls = _controls(gr)
+                components = list(controls.values())
+                button = gr.Button("Upscale", variant="primary")
+            with gr.Column():
+                shown = _before_after(gr, has_slider)
+                download = gr.File(label="Result (PNG with its parameters)")
+                text = gr.Textbox(label="Parameters", lines=3, interactive=False)
+                schedule = gr.Plot(label="Which steps run")
+        compare_button, variants, comparison = _comparison(gr)
+        button.click(upscale, [picture, *components], [*shown, download, text])
+        compare_button.click(compare, [picture, *variants, *components], comparison)
+        blocks.load(plot, components, schedule)
+        for name in _PLOTTED:
+            controls[name].change(plot, components, schedule, show_progress="hidden")
+    return blocks
+
+
+_FRAME = '<iframe title="Comparison" style="width: 100%; height: 90vh; border: 0" srcdoc="{}"></iframe>'
+"""The comparison's page is a whole document with styles of its own."""
+
+
+def _show_steps(progress: Any, name: str, done: int, total: int) -> None:
+    progress((done, total), desc=name, unit="steps")
+
+
+def _comparison(gr: Any) -> tuple[Any, list[Any], list[Any]]:
+    """The button, what to compare, and where it is shown."""
+    with gr.Accordion("Compare", open=False):
+        gr.Markdown(
+            "Beside the default of the WebUI, at the same seed: the settings above, and each method with each "
+            "schedule that is chosen here."
+        )
+        with gr.Row():
+            methods = gr.Dropdown(list(INTERPOLATIONS), value=[], multiselect=True, label="Methods to compare")
+            schedulers = gr.Dropdown([*SCHEDULES, AUTOMATIC], value=[], multiselect=True, label="Schedules to compare")
+        button = gr.Button("Compare")
+        slider = gr.HTML()
+        sheet = gr.File(label="Sheet (PNG)")
+    return button, [methods, schedulers], [slider, sheet]
+
+
+def _before_after(gr: Any, has_slider: bool) -> list[Any]:
+    if has_slider:
+        return [gr.ImageSlider(label="Resized and upscaled", type="filepath")]
+    return [gr.Image(label="Resized"), gr.Image(label="Upscaled")]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve the page until it is stopped."""
+    checked_source(arguments.model)
+    with tempfile.TemporaryDirectory(prefix="latent-upscale-") as folder:
+        blocks = build_page(Page(arguments, Path(folder)))
+        blocks.launch(
+            server_name=arguments.host,
+            server_port=arguments.port,
+            inbrowser=arguments.open,
+            allowed_paths=[folder],
+        )
+    return 0

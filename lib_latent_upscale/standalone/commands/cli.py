@@ -1,0 +1,346 @@
+"""The command `latent-upscale`: arguments, and what becomes of errors.
+
+Nothing heavy is imported before a subcommand runs, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import functools
+import importlib
+import logging
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from lib_latent_upscale import __version__
+from lib_latent_upscale.standalone.engine.samplers import SAMPLERS
+from lib_latent_upscale.standalone.errors import GenerationError, InputError
+
+__all__ = ["build_parser", "main"]
+
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_BAD_INPUT, f"{self.prog}: {message}\n")
+
+
+def _names(file: str, table: str) -> list[str]:
+    """The keys of one of the core's tables, read from its source: importing it would import torch, for seconds."""
+    source = (Path(__file__).parents[2] / file).read_text(encoding="utf-8")
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == table:
+            found = next(part for part in ast.walk(node) if isinstance(part, ast.Dict))
+            return [ast.literal_eval(key) for key in found.keys if key is not None]
+    raise LookupError(f"{table} is not assigned in {file}")
+
+
+def _methods() -> str:
+    return ", ".join(_names("interpolation.py", "INTERPOLATIONS"))
+
+
+def _schedules() -> str:
+    return ", ".join(_names("schedules.py", "SCHEDULES"))
+
+
+def _number(text: str) -> float | str:
+    """A number, or the text itself where it is none: the settings say what is allowed."""
+    for read in (int, float):
+        with contextlib.suppress(ValueError):
+            return read(text)
+    return text
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text.lower())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: give width x height in pixels, such as 1024x1280")
+    return int(match[1]), int(match[2])
+
+
+def _add_device(group: argparse._ActionsContainer) -> None:
+    group.add_argument("--device", help="as torch names it; default: the best that torch finds")
+    group.add_argument("--dtype", help="float32, float16 or bfloat16; default: float16, on the CPU float32")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model",
+        default="demo",
+        help="demo (the default), a .safetensors checkpoint of SD 1.x, 2.x or SDXL, a diffusers folder or a hub id",
+    )
+    _add_device(group)
+
+
+def _add_upscale(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("latent upscale")
+    group.add_argument("--method", default="nearest-exact", metavar="NAME", help=f"interpolation: {_methods()}")
+    group.add_argument(
+        "--scheduler",
+        default="simple",
+        metavar="NAME",
+        help=f"sigma schedule: {_schedules()}, or automatic: the sampler's own, as in the WebUI",
+    )
+    exact = argparse.BooleanOptionalAction
+    group.add_argument(
+        "--exact-steps",
+        action=exact,
+        default=True,
+        help="run exactly --steps steps, not the part that --denoise leaves",
+    )
+    group.add_argument(
+        "--keep-statistics", action="store_true", help="restore the latent's mean and deviation after the interpolation"
+    )
+    group.add_argument(
+        "--matched-noise", action="store_true", help="start every schedule at the sigma where normal would start"
+    )
+
+
+def _add_generation(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("generation")
+    size = group.add_mutually_exclusive_group()
+    size.add_argument("--scale", type=float, help="factor of both sides, 0.25 to 8 (default 2)")
+    size.add_argument("--size", type=_size, metavar="WxH", help="width and height of the result in pixels")
+    group.add_argument("--prompt", default="", help="what the picture shows; of any length, plain text")
+    group.add_argument("--negative-prompt", default="", help="what it does not show")
+    group.add_argument("--steps", type=int, default=20, help="sampling steps (default 20)")
+    group.add_argument("--denoise", type=float, default=0.5, help="denoising strength, 0 to 1 (default 0.5)")
+    group.add_argument("--sampler", default="Euler a", metavar="NAME", help=f"{', '.join(SAMPLERS)} (default Euler a)")
+    group.add_argument("--cfg-scale", type=float, default=7.0, help="guidance scale (default 7)")
+    group.add_argument("--seed", type=int, default=1, help="seed of the noise (default 1); -1 draws one")
+
+
+_X4_MODEL = "x4-upscaler-ema.safetensors, a folder or a hub id, such as stabilityai/stable-diffusion-x4-upscaler"
+
+
+def _add_last_pass(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "x4 upscaler", "as the last pass: the result becomes 4 times larger than --size or --scale say"
+    )
+    group.add_argument("--x4", metavar="MODEL", help=f"the x4 upscaler: {_X4_MODEL}")
+    group.add_argument("--x4-prompt", metavar="TEXT", help="what the picture shows (default: empty)")
+    group.add_argument(
+        "--x4-noise-level", type=_number, metavar="N", help="0 to 349 (default 20; about 100 for generated pictures)"
+    )
+    group.add_argument("--x4-guidance-scale", type=_number, metavar="X", help="1 to 50 (default 9)")
+    group.add_argument("--x4-steps", type=_number, metavar="N", help="sampling steps (default 20)")
+
+
+def _add_tile(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "tile ControlNet", "the picture itself guides the denoising, so that --denoise 0.8 keeps the composition"
+    )
+    add = functools.partial(group.add_argument, type=_number, metavar="X")
+    group.add_argument(
+        "--tile-controlnet",
+        metavar="MODEL",
+        help="a tile ControlNet of the model's family: a .safetensors file, a diffusers folder or a hub id, such as "
+        "lllyasviel/control_v11f1e_sd15_tile; demo: for the demo model",
+    )
+    add("--controlnet-weight", help="how strongly it guides, 0 to 2 (default 1)")
+    add("--controlnet-start", help="share of the steps after which it begins, 0 to 1 (default 0)")
+    add("--controlnet-end", help="share of the steps after which it ends, 0 to 1 (default 1)")
+    group.add_argument(
+        "--controlnet-preprocessor",
+        metavar="NAME",
+        help="none, tile_resample (default), tile_colorfix, tile_colorfix+sharp",
+    )
+    add("--controlnet-down-sampling-rate", help="how much smaller tile_resample makes the picture, 1 to 8 (default 1)")
+    group.add_argument(
+        "--controlnet-mode",
+        metavar="NAME",
+        help="Balanced (default), My prompt is more important, ControlNet is more important",
+    )
+    group.add_argument(
+        "--second-pass",
+        action="store_true",
+        default=None,
+        help="use it in a pass of its own over the result of the latent upscale",
+    )
+    add("--second-denoise", help="denoising strength of that pass, 0 to 1 (default 0.8)")
+    add("--second-steps", help="its steps (default 20)")
+    group.add_argument("--second-scheduler", metavar="NAME", help="its sigma schedule (default simple), or automatic")
+
+
+def _add_quiet(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def _upscale(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = commands.add_parser(
+        "upscale", help="enlarge a picture or a folder of pictures", description="Enlarge a picture or a folder."
+    )
+    parser.set_defaults(module="upscale")
+    parser.add_argument("input", type=Path, metavar="IN", help="a picture, or a folder of pictures")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="OUT", help="the PNG to write, for a folder a folder; default: beside IN"
+    )
+    _add_generation(parser)
+    _add_upscale(parser)
+    _add_model(parser)
+    _add_tile(parser)
+    _add_last_pass(parser)
+    parser.add_argument(
+        "--batch-size", type=int, default=1, help="pictures of equal size to work on at once (default 1)"
+    )
+    _add_quiet(parser)
+
+
+def _x4(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = commands.add_parser(
+        "x4",
+        help="make a picture or a folder of pictures 4 times larger with the Stable Diffusion x4 upscaler",
+        description="Make a picture or a folder of pictures exactly 4 times larger with the Stable Diffusion x4 "
+        "upscaler, in tiles that fit the memory.",
+    )
+    parser.set_defaults(module="x4")
+    parser.add_argument("input", type=Path, metavar="IN", help="a picture, or a folder of pictures")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="OUT", help="the PNG to write, for a folder a folder; default: beside IN"
+    )
+    parser.add_argument("--model", required=True, help=_X4_MODEL)
+    _add_device(parser)
+    _add_x4_settings(parser.add_argument_group("settings"))
+    _add_quiet(parser)
+
+
+def _add_x4_settings(group: argparse._ArgumentGroup) -> None:
+    samplers = ", ".join(_names("x4_upscaler/settings.py", "SAMPLERS"))
+    add = functools.partial(group.add_argument, type=_number)
+    group.add_argument("--prompt", default="", help="what the picture shows; empty (the default) works well")
+    group.add_argument("--negative-prompt", default="", help="what it does not show")
+    add("--noise-level", default=20, metavar="N", help="0 to 349 (default 20; about 100 for generated pictures)")
+    add("--guidance-scale", default=9.0, metavar="X", help="1 to 50 (default 9); 1 halves the time")
+    add("--steps", default=20, metavar="N", help="sampling steps (default 20)")
+    group.add_argument("--sampler", default="DPM++ 2M", metavar="NAME", help=f"{samplers} (default DPM++ 2M)")
+    group.add_argument("--scheduler", default="simple", metavar="NAME", help=f"sigma schedule: {_schedules()}")
+    add("--seed", default=1, metavar="N", help="seed of the noise (default 1); -1 draws one")
+    add("--tile", default=0, metavar="N", help="side of a tile in pixels of IN, 32 to 2048 in steps of 8; 0: automatic")
+    group.add_argument(
+        "--colour-guard",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="the result keeps the colours of the picture (default)",
+    )
+
+
+def _compare(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = commands.add_parser(
+        "compare",
+        help="the WebUI's default latent upscale beside this one, on one sheet",
+        description="Enlarge a picture in several ways at one seed: plainly resized, as the WebUI does by default "
+        "(bilinear, steps cut by denoising strength), as chosen here, and so with tile ControlNet where one is given.",
+    )
+    parser.set_defaults(module="compare")
+    parser.add_argument("input", type=Path, metavar="IN", help="a picture")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="SHEET", help="the PNG to write; figures go beside it as .json"
+    )
+    parser.add_argument(
+        "--variant",
+        action="append",
+        default=[],
+        metavar="METHOD:SCHEDULER[:KEY=VALUE,...]",
+        help="one more variant; keys: steps, denoise, sampler, cfg_scale, exact_steps, keep_statistics, matched_noise",
+    )
+    parser.add_argument("--reference", type=Path, metavar="PICTURE", help="the known original, to measure against")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="the page with the slider; default: beside the sheet")
+    parser.add_argument("--difference", action="store_true", help="also write a map of where the variants differ")
+    _add_generation(parser)
+    _add_upscale(parser)
+    _add_model(parser)
+    _add_tile(parser)
+    _add_quiet(parser)
+
+
+def _schedules_command(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = commands.add_parser(
+        "schedules",
+        help="show the sigma schedules and which steps run",
+        description="The schedules as a table, and as a plot where --output is given: the whole range, the steps that "
+        "really run, the WebUI's default cut beside the fixed one. Needs no model: SD 1.x's noise table.",
+    )
+    parser.set_defaults(module="schedules")
+    parser.add_argument("--steps", type=int, default=20, help="sampling steps (default 20)")
+    parser.add_argument("--denoise", type=float, default=0.5, help="denoising strength, 0 to 1 (default 0.5)")
+    parser.add_argument(
+        "--scheduler",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=f"only this one; may be repeated: {_schedules()}",
+    )
+    parser.add_argument(
+        "--matched-noise", action="store_true", help="also show the schedules that start at equal noise"
+    )
+    parser.add_argument("-o", "--output", type=Path, metavar="PLOT", help="a .png or .svg to write")
+
+
+def _app(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = commands.add_parser("app", help="a page in the browser", description="The same in a page (Gradio).")
+    parser.set_defaults(module="app", quiet=False)
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: only this machine)"
+    )
+    parser.add_argument("--port", type=int, default=7870, help="port to listen on (default 7870)")
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    _add_model(parser)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command; each subcommand names its module, which has `run(arguments) -> exit code`."""
+    parser = _Parser(prog="latent-upscale", description="Enlarge pictures in the latent space of Stable Diffusion.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    for add in (_upscale, _x4, _compare, _schedules_command, _app):
+        add(commands)
+    return parser
+
+
+def _quiet_libraries() -> None:
+    """Libraries' advice to developers is noise to someone who wants a picture."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", message=".*pkg_resources.*")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"latent-upscale: {text}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code: 0 done, 1 failed or partly failed, 2 bad input, 130 interrupted."""
+    arguments = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name in ("diffusers", "transformers", "httpx", "huggingface_hub", "matplotlib"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    _quiet_libraries()
+    try:
+        module = importlib.import_module(f"lib_latent_upscale.standalone.commands.{arguments.module}")
+        return int(module.run(arguments))
+    except InputError as error:
+        _say(str(error))
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        _say("stopped; nothing half-finished was written.")
+        return EXIT_INTERRUPTED
+    except (GenerationError, OSError) as error:  # OSError: the disk is full, a network folder is gone
+        _say(str(error))
+        return EXIT_FAILED
+    except (MemoryError, RuntimeError) as error:
+        from lib_latent_upscale.memory import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        _say("out of memory; try a smaller --size or --scale, --batch-size 1, --dtype float16, or --device cpu.")
+        return EXIT_FAILED

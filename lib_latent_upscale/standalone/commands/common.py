@@ -1,0 +1,159 @@
+"""What the subcommands share: settings from arguments, progress bars."""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from lib_latent_upscale.settings import UpscaleSettings
+from lib_latent_upscale.standalone.engine.generation import LARGEST_SEED, GenerationSettings, check_size
+from lib_latent_upscale.standalone.engine.models import model_name
+from lib_latent_upscale.standalone.errors import InputError
+from lib_latent_upscale.tile_settings import TileSettings
+
+if TYPE_CHECKING:
+    from lib_latent_upscale.standalone.engine.engine import Engine
+
+__all__ = [
+    "generation_settings",
+    "load_engine",
+    "progress_bar",
+    "scaled_size",
+    "target_size",
+    "tile_overrides",
+    "upscale_settings",
+]
+
+SMALLEST_SCALE, LARGEST_SCALE, DEFAULT_SCALE = 0.25, 8.0, 2.0
+
+
+def upscale_settings(arguments: argparse.Namespace) -> UpscaleSettings:
+    """The core's settings; InputError where one is not allowed."""
+    try:
+        return UpscaleSettings(
+            method=arguments.method,
+            scheduler=arguments.scheduler,
+            exact_steps=arguments.exact_steps,
+            keep_statistics=arguments.keep_statistics,
+            matched_noise=arguments.matched_noise,
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+_TILE_OPTIONS = {
+    "weight": "controlnet_weight",
+    "start": "controlnet_start",
+    "end": "controlnet_end",
+    "preprocessor": "controlnet_preprocessor",
+    "down_sampling_rate": "controlnet_down_sampling_rate",
+    "control_mode": "controlnet_mode",
+    "second_pass": "second_pass",
+    "second_denoising_strength": "second_denoise",
+    "second_steps": "second_steps",
+    "second_scheduler": "second_scheduler",
+}
+"""Fields of TileSettings and the options that set them."""
+
+
+def tile_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Fields of GenerationSettings with which a tile ControlNet guides; none where none is asked for.
+
+    Raises InputError for a value that is not allowed, and for an option that would change nothing.
+    """
+    values = {field: getattr(arguments, option, None) for field, option in _TILE_OPTIONS.items()}
+    given = {field: value for field, value in values.items() if value is not None}
+    if getattr(arguments, "tile_controlnet", None) is None:
+        _refuse(given, "--tile-controlnet MODEL, which names the tile ControlNet")
+        return {}
+    if "second_pass" not in given:
+        _refuse([field for field in given if field.startswith("second_")], "--second-pass")
+    try:
+        settings = TileSettings(**given)
+    except ValueError as error:
+        raise InputError(f"tile ControlNet: {error}") from error
+    return {"tile": settings, "tile_model": model_name(arguments.tile_controlnet)}
+
+
+def _refuse(fields: Iterable[str], needed: str) -> None:
+    options = ", ".join(f"--{_TILE_OPTIONS[field].replace('_', '-')}" for field in fields)
+    if options:
+        raise InputError(f"{options}: only with {needed}.")
+
+
+def target_size(size: tuple[int, int], arguments: argparse.Namespace) -> tuple[int, int]:
+    """(width, height) that a picture of `size` shall have."""
+    if arguments.size is None:
+        return scaled_size(size, DEFAULT_SCALE if arguments.scale is None else arguments.scale)
+    wanted: tuple[int, int] = arguments.size
+    check_size(*wanted, what="The result's size")
+    return wanted
+
+
+def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(width, height) of a picture of `size` enlarged by `scale`."""
+    if not SMALLEST_SCALE <= scale <= LARGEST_SCALE:
+        raise InputError(f"Scale {scale} is out of range: allowed is {SMALLEST_SCALE} to {LARGEST_SCALE}.")
+    width, height = round(size[0] * scale), round(size[1] * scale)
+    check_size(width, height, what="The result's size")
+    return width, height
+
+
+def generation_settings(arguments: argparse.Namespace, size: tuple[int, int]) -> GenerationSettings:
+    """The settings for a picture of `size` (width, height) before the upscale."""
+    width, height = target_size(size, arguments)
+    return GenerationSettings(
+        width=width,
+        height=height,
+        prompt=arguments.prompt,
+        negative_prompt=arguments.negative_prompt,
+        steps=arguments.steps,
+        sampler=arguments.sampler,
+        cfg_scale=arguments.cfg_scale,
+        seed=random.randint(0, LARGEST_SEED) if arguments.seed == -1 else arguments.seed,
+        denoising_strength=arguments.denoise,
+        model=arguments.model,
+        upscale=upscale_settings(arguments),
+    )
+
+
+def load_engine(arguments: argparse.Namespace) -> Engine:
+    """The engine on the model, tile ControlNet, device and number format of the arguments."""
+    from lib_latent_upscale.standalone.engine.engine import Engine
+    from lib_latent_upscale.standalone.engine.models import load_model
+    from lib_latent_upscale.standalone.engine.tile_models import checked_tile, load_tile
+
+    tile = getattr(arguments, "tile_controlnet", None)
+    if tile is not None:
+        checked_tile(tile)
+    with _notice("Loading the model ...", quiet=arguments.quiet):
+        model = load_model(arguments.model, device=arguments.device, dtype=arguments.dtype)
+        return Engine(model, None if tile is None else load_tile(tile, model))
+
+
+@contextmanager
+def _notice(text: str, *, quiet: bool) -> Iterator[None]:
+    """A line on stderr that is gone when the work is done."""
+    from tqdm import tqdm
+
+    with tqdm(desc=text, bar_format="{desc}", disable=quiet, leave=False):
+        yield
+
+
+@contextmanager
+def progress_bar(
+    description: str, *, quiet: bool, leave: bool = False, unit: str = "step"
+) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr for one run; yields `progress(done, total)`."""
+    from tqdm import tqdm
+
+    with tqdm(desc=description, disable=quiet, leave=leave, unit=unit) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress

@@ -1,0 +1,1 @@
+"""Picture in, enlarged picture out, on diffusers and k-diffusion."""

@@ -1,0 +1,282 @@
+"""The standalone engine: picture -> latent -> interpolation -> sampler -> picture, on one loaded model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lib_latent_upscale.interpolation import interpolate_latent
+from lib_latent_upscale.schedules import StepPlan
+from lib_latent_upscale.standalone.engine.generation import GenerationSettings
+from lib_latent_upscale.standalone.engine.geometry import Fit, fit_picture, padded_picture
+from lib_latent_upscale.standalone.engine.models import LatentModel
+from lib_latent_upscale.standalone.engine.prompts import Conditioning, encode_prompt
+from lib_latent_upscale.standalone.engine.samplers import (
+    SeededNoise,
+    import_k_diffusion,
+    plan_generation,
+    run_sampler,
+    sampler_named,
+)
+from lib_latent_upscale.standalone.engine.tile import (
+    ColourFix,
+    Control,
+    colour_fix,
+    control_picture,
+    controlled_steps,
+    second_pass,
+)
+from lib_latent_upscale.standalone.engine.tile_models import TileModel
+from lib_latent_upscale.standalone.engine.vae import decode_latent, encode_picture
+from lib_latent_upscale.standalone.errors import GenerationError, InputError
+
+__all__ = ["Engine", "Prepared", "Upscaled"]
+
+Progress = Callable[[int, int], None]
+"""Called with (steps done, steps of the plan)."""
+
+_CELLS_AT_ONCE = 128 * 128
+"""Latent cells up to which prompt and negative prompt go through the UNet together; above, one after the other."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What every variant of an upscale of the same pictures shares: computed once."""
+
+    fit: Fit
+    pixels: Tensor
+    """(pictures, 3, height, width) in -1 to 1, padded to whole latent cells."""
+    latent: Tensor
+    """(pictures, channels, h, w), before the interpolation."""
+    positive: Conditioning
+    negative: Conditioning
+    generation: GenerationSettings
+    """The settings that it was prepared for; size, prompts and seed must stay."""
+
+
+@dataclass(frozen=True)
+class Upscaled:
+    """Finished pictures of one run."""
+
+    pictures: list[Image.Image]
+    plan: StepPlan
+    """Of the latent upscale; a second pass runs one of its own after it."""
+    seconds: float
+    """Interpolation, sampling and decode."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Guide:
+    """What the tile ControlNet does in one run."""
+
+    control: Control | None = None
+    fix: ColourFix | None = None
+
+    def at(self, sigma: Tensor) -> tuple[Control | None, Control | None]:
+        return (None, None) if self.control is None else self.control.at(sigma)
+
+    def fixed(self, denoised: Tensor, *, negative: bool = False) -> Tensor:
+        return denoised if self.fix is None else self.fix(denoised, negative=negative)
+
+
+_UNGUIDED = _Guide()
+
+
+class Engine:
+    """Upscales pictures with one model, and with the tile ControlNet beside it where a generation asks for it."""
+
+    def __init__(self, model: LatentModel, tile: TileModel | None = None) -> None:
+        self.model = model
+        self.tile = tile
+        self._denoise = _k_diffusion_wrapper(model)
+
+    def upscale(
+        self, pictures: Sequence[Image.Image], generation: GenerationSettings, progress: Progress | None = None
+    ) -> Upscaled:
+        """Enlarge RGB pictures, all of one size, to the size of `generation`; each with the same seed."""
+        return self.run(self.prepare(pictures, generation), generation, progress)
+
+    def prepare(self, pictures: Sequence[Image.Image], generation: GenerationSettings) -> Prepared:
+        """Encode pictures and prompts."""
+        fit = fit_picture(pictures[0].size, generation.size, self.model.cell)
+        pixels = torch.stack([_to_tensor(padded_picture(picture, fit.source, self.model.cell)) for picture in pictures])
+        latent = encode_picture(self.model.vae, pixels, self.model.cell, generation.seed)
+        positive, negative = self._conditioning(generation)
+        return Prepared(fit, pixels, latent, positive, negative, generation)
+
+    def plan(self, generation: GenerationSettings) -> StepPlan:
+        """The sigmas that `generation` runs on this model."""
+        return plan_generation(generation, self.model.sigmas)
+
+    def enlarged_latent(self, prepared: Prepared, generation: GenerationSettings) -> Tensor:
+        """The latents after the interpolation, before any noise."""
+        upscale = generation.upscale
+        return interpolate_latent(
+            prepared.latent, prepared.fit.target, upscale.method, keep_statistics=upscale.keep_statistics
+        )
+
+    def run(self, prepared: Prepared, generation: GenerationSettings, progress: Progress | None = None) -> Upscaled:
+        """Interpolate, add noise, denoise and decode what `prepare` made; then the second pass, if there is one."""
+        if generation.tile is None or not generation.tile.second_pass:
+            return self._run(prepared, generation, progress)
+        first, second = second_pass(generation)
+        steps, more = self.plan(first).steps, self.plan(second).steps
+        controlled_steps(generation.tile, more)
+        upscaled = self._run(prepared, first, _shifted(progress, 0, steps + more))
+        started = time.perf_counter()
+        again = self._run(self.prepare(upscaled.pictures, second), second, _shifted(progress, steps, steps + more))
+        return replace(upscaled, pictures=again.pictures, seconds=upscaled.seconds + time.perf_counter() - started)
+
+    @torch.no_grad()
+    def _run(self, prepared: Prepared, generation: GenerationSettings, progress: Progress | None = None) -> Upscaled:
+        """One pass."""
+        started = time.perf_counter()
+        plan = self.plan(generation)
+        guide = self._guide(prepared, generation, plan)
+        latent = self.enlarged_latent(prepared, generation)
+        noise = SeededNoise([generation.seed] * len(latent), tuple(latent.shape[1:]))
+        noised = latent.cpu() + noise.draw() * plan.run[0]
+        denoised = run_sampler(
+            sampler_named(generation.sampler),
+            self.denoiser(prepared, generation, guide),
+            noised.to(self.model.device),
+            plan,
+            noise,
+            callback=_step_counter(progress, plan.steps),
+        )
+        decoded = decode_latent(self.model.vae, denoised, self.model.cell)
+        pictures = [_to_picture(pixels, generation.size) for pixels in decoded]
+        return Upscaled(pictures, plan, time.perf_counter() - started)
+
+    def _conditioning(self, generation: GenerationSettings) -> tuple[Conditioning, Conditioning]:
+        positive = encode_prompt(self.model.encoders, generation.prompt)
+        negative = encode_prompt(self.model.encoders, generation.negative_prompt)
+        if self.model.zeroes_empty_negative and not generation.negative_prompt:
+            negative = _zeroed(negative)
+        return positive, negative
+
+    def _guide(self, prepared: Prepared, generation: GenerationSettings, plan: StepPlan) -> _Guide:
+        """The tile ControlNet's part in a run; nothing where the generation has none."""
+        settings = generation.tile
+        if settings is None:
+            return _UNGUIDED
+        if self.tile is None:
+            raise InputError("The generation asks for a tile ControlNet, and none is loaded; give --tile-controlnet.")
+        controlled_steps(settings, plan.steps)
+        cell = self.model.cell
+        height, width = (side * cell for side in prepared.fit.target)
+        picture = control_picture(prepared.pixels, (height, width), settings)
+        fix = colour_fix(self.model.vae, picture, cell, settings)
+        return _Guide(Control(self.tile.network, picture.to(self.model.device), settings, plan.run), fix)
+
+    def denoiser(
+        self, prepared: Prepared, generation: GenerationSettings, guide: _Guide = _UNGUIDED
+    ) -> Callable[..., Tensor]:
+        """`model(x, sigma)` with classifier-free guidance; sampling itself stays in float32."""
+
+        def denoise(latent: Tensor, sigma: Tensor) -> Tensor:
+            control, other = guide.at(sigma)
+            if generation.cfg_scale == 1:
+                cond = _repeated(prepared.positive, len(latent))
+                return guide.fixed(self._denoise(latent, sigma, cond=cond, control=control))
+            positive, negative = self._both(latent, sigma, prepared, (control, other))
+            negative = guide.fixed(negative, negative=True)
+            return negative + (guide.fixed(positive) - negative) * generation.cfg_scale
+
+        return denoise
+
+    def _both(
+        self, latent: Tensor, sigma: Tensor, prepared: Prepared, controls: tuple[Control | None, Control | None]
+    ) -> tuple[Tensor, Tensor]:
+        """Denoised with the prompt and with the negative prompt, each under its control."""
+        positive, negative = (_repeated(part, len(latent)) for part in (prepared.positive, prepared.negative))
+        control, other = controls
+        small = latent.shape[0] * latent.shape[-2] * latent.shape[-1] <= _CELLS_AT_ONCE
+        if small and positive.tokens.shape == negative.tokens.shape and control is other:
+            cond = _joined(positive, negative)
+            both = self._denoise(torch.cat([latent, latent]), torch.cat([sigma, sigma]), cond=cond, control=control)
+            first, second = both.chunk(2)
+            return first, second
+        first = self._denoise(latent, sigma, cond=positive, control=control)
+        return first, self._denoise(latent, sigma, cond=negative, control=other)
+
+
+def _k_diffusion_wrapper(model: LatentModel) -> Callable[..., Tensor]:
+    """k-diffusion's view of the UNet: what CompVisDenoiser and CompVisVDenoiser are in the WebUI."""
+    external = import_k_diffusion("external")
+    wrapper = external.DiscreteVDDPMDenoiser if model.predicts_v else external.DiscreteEpsDDPMDenoiser
+    denoiser: Callable[..., Tensor] = wrapper(_Unet(model), model.alphas_cumprod, quantize=False).to(model.device)
+    return denoiser
+
+
+class _Unet(torch.nn.Module):
+    """diffusers' UNet as k-diffusion calls it: float32 in and out."""
+
+    def __init__(self, model: LatentModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, latent: Tensor, timestep: Tensor, cond: Conditioning, control: Control | None = None) -> Tensor:
+        unet = self.model.unet
+        added = None
+        if cond.pooled is not None:
+            added = {"text_embeds": cond.pooled.to(unet.dtype), "time_ids": self._time_ids(latent)}
+        values = latent.to(unet.dtype, memory_format=torch.channels_last)
+        conditioning = {"encoder_hidden_states": cond.tokens.to(unet.dtype), "added_cond_kwargs": added}
+        residuals = {} if control is None else control.residuals(values, timestep, **conditioning)
+        predicted: Tensor = unet(values, timestep, **conditioning, **residuals, return_dict=False)[0]
+        return predicted.float()
+
+    def _time_ids(self, latent: Tensor) -> Tensor:
+        """SDXL's picture size, crop and target size; as in the WebUI both sizes are the result's."""
+        height, width = (side * self.model.cell for side in latent.shape[-2:])
+        ids = torch.tensor([height, width, 0, 0, height, width], dtype=self.model.unet.dtype, device=latent.device)
+        return ids.repeat(len(latent), 1)
+
+
+def _zeroed(cond: Conditioning) -> Conditioning:
+    pooled = None if cond.pooled is None else torch.zeros_like(cond.pooled)
+    return Conditioning(torch.zeros_like(cond.tokens), pooled)
+
+
+def _repeated(cond: Conditioning, count: int) -> Conditioning:
+    pooled = None if cond.pooled is None else cond.pooled.expand(count, -1)
+    return replace(cond, tokens=cond.tokens.expand(count, -1, -1), pooled=pooled)
+
+
+def _joined(first: Conditioning, second: Conditioning) -> Conditioning:
+    pooled = None
+    if first.pooled is not None and second.pooled is not None:
+        pooled = torch.cat([first.pooled, second.pooled])
+    return Conditioning(torch.cat([first.tokens, second.tokens]), pooled)
+
+
+def _step_counter(progress: Progress | None, steps: int) -> Callable[[dict[str, Any]], None] | None:
+    if progress is None:
+        return None
+    return lambda state: progress(state["i"] + 1, steps)
+
+
+def _shifted(progress: Progress | None, offset: int, total: int) -> Progress | None:
+    """The progress of one of several passes, counted over all of them."""
+    return progress and (lambda done, _: progress(offset + done, total))
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    """(3, height, width) in -1 to 1."""
+    return torch.from_numpy(np.asarray(image, dtype=np.float32) / 127.5 - 1).permute(2, 0, 1)
+
+
+def _to_picture(pixels: Tensor, size: tuple[int, int]) -> Image.Image:
+    """The top left `size` (width, height) of (3, height, width) in -1 to 1."""
+    values = pixels[:, : size[1], : size[0]].permute(1, 2, 0).cpu()
+    if not torch.isfinite(values).all():
+        raise GenerationError("The model returned values that are not numbers; try --dtype float32.")
+    return Image.fromarray(((values + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy())

@@ -1,0 +1,291 @@
+"""Finding and loading a latent diffusion model: the demo model, a checkpoint, a diffusers folder or a hub id."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lib_latent_upscale.standalone.engine.prompts import TextEncoder
+from lib_latent_upscale.standalone.errors import InputError
+
+__all__ = [
+    "DEMO",
+    "DTYPES",
+    "LatentModel",
+    "best_device",
+    "checked_device",
+    "checked_source",
+    "first_line",
+    "load_model",
+    "model_name",
+    "number_format",
+]
+
+logger = logging.getLogger(__name__)
+
+DEMO = "demo"
+DEMO_FILE = Path(__file__).parents[2] / "weights" / "demo-model" / "demo.safetensors"
+CONFIGURATIONS = "diffusers"
+"""A folder of this name beside a checkpoint, with model_index.json in it, spares fetching its configurations."""
+
+PICKLES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl"})
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+DTYPES: Mapping[str, torch.dtype] = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
+_UNET_INPUT = "model.diffusion_model.input_blocks.0.0.weight"
+_UNET_OUTPUT = "model.diffusion_model.out.2.weight"
+_VAE_KEY = "first_stage_model.decoder.conv_in.weight"
+_SDXL_KEY = "conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight"
+_SDXL_ALSO = "conditioner.embedders.1.model.ln_final.weight"
+_LEAST_ALPHA = 4.8973451890853435e-08
+"""Replaces an alphas_cumprod of 0 (zero terminal SNR), whose sigma would be infinite; the WebUI uses this value."""
+
+
+@dataclass(frozen=True, eq=False)
+class LatentModel:
+    """A loaded model, ready to sample; parts are diffusers' and transformers' own."""
+
+    name: str
+    unet: Any
+    vae: Any
+    encoders: Sequence[TextEncoder]
+    alphas_cumprod: Tensor
+    """The model's noise table, float32 on the CPU."""
+    predicts_v: bool = False
+    is_sdxl: bool = False
+    zeroes_empty_negative: bool = False
+    """SDXL base: an empty negative prompt is all zeros."""
+
+    @cached_property
+    def sigmas(self) -> Tensor:
+        """Sigmas of the table, ascending."""
+        return ((1 - self.alphas_cumprod) / self.alphas_cumprod) ** 0.5
+
+    @property
+    def cell(self) -> int:
+        """Pixels of a side that one latent cell covers."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    @property
+    def channels(self) -> int:
+        """Channels of a latent."""
+        return int(self.unet.config.in_channels)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.unet.device)
+
+
+def best_device() -> str:
+    """The accelerator that torch finds, else the CPU."""
+    accelerator = getattr(torch, "accelerator", None)  # torch 2.6 and later
+    if accelerator is None or not accelerator.is_available():
+        return "cpu"
+    return str(accelerator.current_accelerator().type)
+
+
+def checked_device(name: str) -> torch.device:
+    """The device of this name; InputError where torch cannot work on it."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"Device {name!r} cannot be used ({reason}); 'cpu' always works.") from error
+    return device
+
+
+def model_name(source: str) -> str:
+    """The name of a model as it stands in the parameters of a picture: a file's without its suffix, as in the WebUI."""
+    return Path(source).stem if Path(source).suffix == ".safetensors" else Path(source).name or source
+
+
+def load_model(source: str, *, device: str | None = None, dtype: str | None = None) -> LatentModel:
+    """Load `demo`, a .safetensors checkpoint of SD 1.x, 2.x or SDXL, a diffusers folder or a hub id.
+
+    `device` defaults to the best one, `dtype` (a name in `DTYPES`) to float16 there and float32 on the CPU. The
+    autoencoder always works in float32: in float16 it gives black pictures with some models.
+    Raises InputError for what is missing, damaged, a pickle (which could run code), or no such model.
+    """
+    target = checked_device(device or best_device())
+    number = number_format(dtype or ("float32" if target.type == "cpu" else "float16"))
+    pipeline = _load_pipeline(source, number)
+    model = _from_pipeline(model_name(source), pipeline)
+    _place(model, target)
+    return model
+
+
+def number_format(name: str) -> torch.dtype:
+    """The number format of this name; InputError with the known names where there is none."""
+    if name not in DTYPES:
+        raise InputError(f"Unknown dtype {name!r}; known are: {', '.join(DTYPES)}.")
+    return DTYPES[name]
+
+
+def _place(model: LatentModel, device: torch.device) -> None:
+    model.vae.to(torch.float32)
+    for part in (model.unet, model.vae, *(encoder.model for encoder in model.encoders)):
+        part.to(device).eval().requires_grad_(False)
+
+
+def checked_source(source: str) -> Path | None:
+    """The file or folder of a model, None for a hub id; InputError where there is no such thing, before any loading."""
+    path = DEMO_FILE if source == DEMO else Path(source)
+    if path.exists():
+        return path
+    if source == DEMO:
+        raise InputError(
+            f"The demo model is missing: {DEMO_FILE} does not exist. It is part of the repository; install the clone "
+            "with 'pip install -e', or give --model a checkpoint of your own."
+        )
+    if HUB_ID.fullmatch(source) and path.suffix not in {".safetensors", *PICKLES}:
+        return None
+    raise InputError(
+        f"Model {source!r} does not exist: give 'demo', a .safetensors file, a diffusers folder or a hub id."
+    )
+
+
+def _load_pipeline(source: str, dtype: torch.dtype) -> Any:
+    path = checked_source(source)
+    if path is None:
+        return _load_hub(source, dtype)
+    return _load_folder(path, dtype) if path.is_dir() else _load_file(path, dtype)
+
+
+def _load_file(path: Path, dtype: torch.dtype) -> Any:
+    if path.suffix.lower() in PICKLES:
+        raise InputError(f"{path}: a pickle, which can run code when it is opened; give a .safetensors file instead.")
+    is_sdxl = _check_checkpoint(path)
+    from diffusers.loaders.single_file_utils import SingleFileComponentError
+
+    configurations = path.parent / CONFIGURATIONS
+    local = (configurations / "model_index.json").is_file()
+    options = {"config": str(configurations), "local_files_only": True} if local else {}
+    try:
+        return _pipeline_class(is_sdxl).from_single_file(str(path), **_dtype(dtype), **options, **_unused(is_sdxl))
+    except (OSError, ValueError, KeyError, RuntimeError, SingleFileComponentError) as error:
+        raise InputError(f"{path}: the checkpoint cannot be loaded ({first_line(error)}).") from error
+
+
+def _check_checkpoint(path: Path) -> bool:
+    """Whether it is SDXL, from the names and shapes in the file's header; InputError where it is no usable model."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            keys = set(file.keys())
+            shapes = {key: file.get_slice(key).get_shape() for key in {_UNET_INPUT, _UNET_OUTPUT} & keys}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a .safetensors file, or a damaged one ({first_line(error)}).") from error
+    if _UNET_INPUT not in shapes or _VAE_KEY not in keys:
+        raise InputError(
+            f"{path}: not a whole Stable Diffusion 1.x, 2.x or SDXL checkpoint (a UNet and a VAE are needed; LoRAs, "
+            "VAEs and other models hold only a part)."
+        )
+    _check_inputs(str(path), shapes[_UNET_INPUT][1], shapes[_UNET_OUTPUT][0])
+    return _SDXL_KEY in keys or _SDXL_ALSO in keys
+
+
+def _check_inputs(name: str, inputs: int, outputs: int) -> None:
+    if inputs != outputs:
+        raise InputError(
+            f"{name}: the UNet takes {inputs} channels and returns {outputs}: an inpainting, depth or edit model, "
+            "which wants more than a picture; give the ordinary model that it was made from."
+        )
+
+
+def _load_folder(path: Path, dtype: torch.dtype) -> Any:
+    index = path / "model_index.json"
+    if not index.is_file():
+        raise InputError(f"{path}: not a diffusers model: model_index.json is missing in this folder.")
+    try:
+        is_sdxl = "XL" in json.loads(index.read_text(encoding="utf-8"))["_class_name"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{index}: cannot be read ({first_line(error)}).") from error
+    return _from_pretrained(str(path), is_sdxl, dtype, local_files_only=True)
+
+
+def _load_hub(name: str, dtype: torch.dtype) -> Any:
+    from diffusers import DiffusionPipeline
+
+    try:
+        index = DiffusionPipeline.load_config(name)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"Model {name!r} is no file or folder here, and it cannot be had from the hub ({first_line(error)})."
+        ) from error
+    return _from_pretrained(name, "XL" in index.get("_class_name", ""), dtype)
+
+
+def _from_pretrained(source: str, is_sdxl: bool, dtype: torch.dtype, **options: Any) -> Any:
+    try:
+        return _pipeline_class(is_sdxl).from_pretrained(
+            source, **_dtype(dtype), use_safetensors=True, **options, **_unused(is_sdxl)
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+        raise InputError(
+            f"{source}: the model cannot be loaded; weights must be .safetensors ({first_line(error)})."
+        ) from error
+
+
+def _pipeline_class(is_sdxl: bool) -> Any:
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
+        library.utils.logging.set_verbosity_error()
+    return diffusers.StableDiffusionXLImg2ImgPipeline if is_sdxl else diffusers.StableDiffusionImg2ImgPipeline
+
+
+def _dtype(dtype: torch.dtype) -> dict[str, torch.dtype]:
+    """The argument that sets a pipeline's number format, renamed in diffusers 0.42."""
+    import diffusers
+
+    major, minor = (int(part) for part in diffusers.__version__.split(".")[:2])
+    return {"dtype" if (major, minor) >= (0, 42) else "torch_dtype": dtype}
+
+
+def _unused(is_sdxl: bool) -> dict[str, Any]:
+    """Parts of a pipeline that are not wanted here."""
+    return {} if is_sdxl else {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the paragraphs that libraries add."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _from_pipeline(name: str, pipeline: Any) -> LatentModel:
+    unet, scheduler = pipeline.unet, pipeline.scheduler
+    _check_inputs(name, unet.config.in_channels, unet.config.out_channels)
+    second = getattr(pipeline, "text_encoder_2", None)
+    encoders = [TextEncoder(pipeline.tokenizer, pipeline.text_encoder, penultimate=second is not None)]
+    if second is not None:
+        encoders.append(TextEncoder(pipeline.tokenizer_2, second, penultimate=True))
+    prediction = scheduler.config.get("prediction_type", "epsilon")
+    if prediction not in ("epsilon", "v_prediction"):
+        raise InputError(f"{name}: the model predicts {prediction!r}; supported are epsilon and v_prediction.")
+    return LatentModel(
+        name=name,
+        unet=unet,
+        vae=pipeline.vae,
+        encoders=[encoder for encoder in encoders if encoder.model is not None],
+        alphas_cumprod=scheduler.alphas_cumprod.float().cpu().clamp(min=_LEAST_ALPHA),
+        predicts_v=prediction == "v_prediction",
+        is_sdxl=second is not None,
+        zeroes_empty_negative=bool(pipeline.config.get("force_zeros_for_empty_prompt", False)),
+    )

@@ -1,0 +1,249 @@
+"""Finding, checking and loading a tile ControlNet: the demo model's, a file, a diffusers folder or a hub id."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lib_latent_upscale.standalone.engine.models import (
+    DEMO,
+    DEMO_FILE,
+    HUB_ID,
+    PICKLES,
+    LatentModel,
+    first_line,
+    model_name,
+)
+from lib_latent_upscale.standalone.errors import InputError
+
+__all__ = ["DEMO_TILE", "TileModel", "checked_tile", "load_tile"]
+
+DEMO_TILE = DEMO_FILE.parents[1] / "demo-tile-controlnet"
+"""The folder of the tile ControlNet that belongs to the demo model."""
+
+_WEIGHTS: Mapping[str, str | None] = {
+    "diffusion_pytorch_model.safetensors": None,
+    "diffusion_pytorch_model.fp16.safetensors": "fp16",
+}
+"""Files of weights in a diffusers folder, and the variant as which diffusers knows them."""
+
+_PREFIX = "control_model."
+"""Stands before the names of a ControlNet that was cut out of a whole checkpoint."""
+_INPUTS = ("conv_in.weight", "input_blocks.0.0.weight")
+"""The convolution that takes the latent, as diffusers and as the original code name it."""
+_PICTURE_INPUTS = ("controlnet_cond_embedding.conv_in.weight", "input_hint_block.0.weight")
+"""The convolution that takes the control picture; nothing but a ControlNet has it."""
+_PICTURE_LAYERS = re.compile(r"(?:controlnet_cond_embedding\.\w+(?:\.\d+)?|input_hint_block\.\d+)\.weight")
+_TEXT_INPUT = "attn2.to_k.weight"
+
+_FAMILIES: Mapping[int, str] = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}
+"""Width of the text conditioning: the family that has it."""
+
+
+@dataclass(frozen=True, eq=False)
+class TileModel:
+    """A loaded tile ControlNet that fits the model it was loaded for."""
+
+    name: str
+    network: Any
+    """diffusers' ControlNetModel."""
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What a network takes in."""
+
+    channels: int
+    """Of the latent."""
+    width: int
+    """Of the text conditioning, a token."""
+
+    @classmethod
+    def of(cls, config: Any) -> _Shape:
+        width = config.cross_attention_dim
+        return cls(config.in_channels, width if isinstance(width, int) else width[0])
+
+
+def checked_tile(source: str) -> Path | None:
+    """The file or folder of a tile ControlNet, None for a hub id; nothing but its header is read.
+
+    Raises InputError for what is missing, damaged, a pickle (which could run code), or no ControlNet.
+    """
+    path = DEMO_TILE if source == DEMO else Path(source)
+    if path.exists():
+        _header(path, _weights(path) if path.is_dir() else path)
+        return path
+    if HUB_ID.fullmatch(source) and path.suffix not in {".safetensors", *PICKLES}:
+        return None
+    raise InputError(
+        f"Tile ControlNet {source!r} does not exist: give 'demo' (for the demo model), a .safetensors file, "
+        "a diffusers folder or a hub id."
+    )
+
+
+def load_tile(source: str, model: LatentModel) -> TileModel:
+    """Load a tile ControlNet for `model`, on its device and in its UNet's number format.
+
+    Raises InputError as `checked_tile` does, and where the two are of different families.
+    """
+    path = checked_tile(source)
+    if path is None:
+        network = _from_pretrained(source)
+    else:
+        _check_fit(source, _header(path, _weights(path) if path.is_dir() else path), model)
+        network = _from_folder(path) if path.is_dir() else _from_file(path, model)
+    _check_fit(source, _Shape.of(network.config), model)
+    _check_blocks(source, network, model)
+    network.to(model.device, model.unet.dtype).eval().requires_grad_(False)
+    return TileModel(model_name(source), network)
+
+
+def _weights(folder: Path) -> Path:
+    """The file of weights in a diffusers folder; InputError where it is no ControlNet's folder."""
+    config = folder / "config.json"
+    if not config.is_file():
+        whole = "a whole diffusers model" if (folder / "model_index.json").is_file() else "no diffusers model"
+        raise InputError(f"{folder}: {whole}, not a ControlNet: config.json is missing in this folder.")
+    try:
+        kind = json.loads(config.read_text(encoding="utf-8")).get("_class_name")
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{config}: cannot be read ({first_line(error)}).") from error
+    if kind != "ControlNetModel":
+        raise InputError(f"{folder}: not a ControlNet but a {kind}; give the folder of a ControlNetModel.")
+    found = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
+    if found is None:
+        raise InputError(
+            f"{folder}: {next(iter(_WEIGHTS))} is missing in this folder; weights in pickles (.bin), which can run "
+            "code when they are opened, are not read."
+        )
+    return found
+
+
+def _header(path: Path, weights: Path) -> _Shape:
+    """What the ControlNet in the file `weights` takes; InputError where there is none in it."""
+    from safetensors import SafetensorError, safe_open
+
+    if weights.suffix.lower() in PICKLES:
+        raise InputError(f"{path}: a pickle, which can run code when it is opened; give a .safetensors file instead.")
+    try:
+        with safe_open(weights, framework="pt") as file:
+            shapes = {key.removeprefix(_PREFIX): file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a .safetensors file, or a damaged one ({first_line(error)}).") from error
+    inputs = next((shapes[name] for name in _INPUTS if name in shapes), None)
+    text = next((shape for name, shape in shapes.items() if name.endswith(_TEXT_INPUT)), None)
+    if inputs is None or text is None or not any(name in shapes for name in _PICTURE_INPUTS):
+        raise InputError(
+            f"{path}: not a ControlNet; give a tile ControlNet, such as control_v11f1e_sd15_tile (checkpoints, LoRAs, "
+            "control LoRAs and T2I adapters are something else)."
+        )
+    return _Shape(inputs[1], text[1])
+
+
+def _family(width: int) -> str:
+    return f"{width} ({_FAMILIES[width]})" if width in _FAMILIES else str(width)
+
+
+def _check_fit(source: str, shape: _Shape, model: LatentModel) -> None:
+    wanted = _Shape.of(model.unet.config)
+    if shape.width != wanted.width:
+        raise InputError(
+            f"Tile ControlNet {source!r} does not fit the model {model.name!r}: it takes a text width of "
+            f"{_family(shape.width)}, the model has {_family(wanted.width)}; give one of the model's family."
+        )
+    if shape.channels != wanted.channels:
+        raise InputError(
+            f"Tile ControlNet {source!r} does not fit the model {model.name!r}: it takes latents of {shape.channels} "
+            f"channels, the model has {wanted.channels}; give one of the model's family."
+        )
+
+
+_BLOCKS = ("block_out_channels", "layers_per_block", "addition_embed_type")
+
+
+def _check_blocks(source: str, network: Any, model: LatentModel) -> None:
+    """Text and latent fit; so must what is added to each block of the UNet, and the size of the picture."""
+    for name in _BLOCKS:
+        ours, wanted = network.config.get(name), model.unet.config.get(name)
+        if _plain(ours) != _plain(wanted):
+            raise InputError(
+                f"Tile ControlNet {source!r} does not fit the model {model.name!r}: its {name} is {ours}, the model's "
+                f"{wanted}; give one of the model's family."
+            )
+    cell = 2 ** (len(network.config.conditioning_embedding_out_channels) - 1)
+    if cell != model.cell or network.config.conditioning_channels != 3:
+        raise InputError(
+            f"Tile ControlNet {source!r} cannot be used: it takes a picture of {network.config.conditioning_channels} "
+            f"channels, {cell} pixels a latent cell; an RGB picture, {model.cell} pixels a cell, is needed."
+        )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value
+
+
+def _from_folder(folder: Path) -> Any:
+    return _from_pretrained(str(folder), variant=_WEIGHTS[_weights(folder).name], local_files_only=True)
+
+
+def _from_pretrained(source: str, **options: Any) -> Any:
+    import diffusers
+
+    diffusers.utils.logging.set_verbosity_error()
+    try:
+        network, found = diffusers.ControlNetModel.from_pretrained(
+            source, use_safetensors=True, output_loading_info=True, **options
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+        raise InputError(
+            f"Tile ControlNet {source!r} cannot be loaded; weights must be .safetensors ({first_line(error)})."
+        ) from error
+    if found["missing_keys"]:  # diffusers would leave them random
+        raise _incomplete(source, found["missing_keys"])
+    return network
+
+
+def _incomplete(source: str | Path, missing: list[str]) -> InputError:
+    return InputError(f"{source}: {len(missing)} weights of the ControlNet are missing, such as {missing[0]}.")
+
+
+def _from_file(path: Path, model: LatentModel) -> Any:
+    """The ControlNet of a single file, in diffusers' or the original layout, built as the UNet it belongs to.
+
+    A ControlNet is a copy of its UNet's first half, so that no configuration has to be fetched.
+    """
+    from diffusers import ControlNetModel
+    from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
+    from safetensors.torch import load_file
+
+    weights = {key.removeprefix(_PREFIX): value for key, value in load_file(path).items()}
+    with torch.device("meta"):
+        network = ControlNetModel.from_unet(
+            model.unet, load_weights_from_unet=False, conditioning_embedding_out_channels=_picture_channels(weights)
+        )
+    try:
+        # None: of the zero convolutions that the file lacks
+        converted = convert_controlnet_checkpoint(weights, network.config)
+        state = {key: value for key, value in converted.items() if value is not None}
+        missing = sorted(network.state_dict().keys() - state.keys())
+        if missing:
+            raise _incomplete(path, missing)
+        network.load_state_dict(state, assign=True)
+    except (KeyError, IndexError, RuntimeError) as error:
+        raise InputError(
+            f"{path}: the ControlNet does not fit the model {model.name!r} ({first_line(error)}); give one of the "
+            "model's family."
+        ) from error
+    return network
+
+
+def _picture_channels(weights: Mapping[str, torch.Tensor]) -> tuple[int, ...]:
+    """Channels of the levels that bring the picture to the latent's size, ascending: 16, 32, 96, 256 as published."""
+    layers = [value.shape for key, value in weights.items() if _PICTURE_LAYERS.fullmatch(key)]
+    return tuple(sorted({shape[1] for shape in layers} - {3}))

@@ -1,0 +1,160 @@
+"""Encode and decode pictures of any size: above a size in tiles that share one set of statistics, so without seams."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lib_latent_upscale.memory import is_out_of_memory
+from lib_latent_upscale.tiling import Tile, TileBlend, tile_grid
+
+__all__ = ["TILE", "decode_latent", "encode_picture"]
+
+logger = logging.getLogger(__name__)
+
+TILE = 128
+"""Latent cells of a side (1024 pixels) up to which nothing is tiled while the memory suffices."""
+_SMALLEST_TILE = 32
+"""Latent cells of a side below which tiles make no sense."""
+_SAMPLES = 3
+"""Samples in each direction that the shared statistics come from, each a quarter of a tile long."""
+
+
+class _SharedNorm:
+    """Stands in for a GroupNorm's forward: statistics of the first batch, kept for every later one.
+
+    A GroupNorm takes mean and variance over its whole input, so each tile would get its own contrast and colour.
+    """
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        self.norm = norm
+        self.kept: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, values: Tensor) -> Tensor:
+        if self.kept is None:
+            self.kept = self._line(values.float())
+        shape = (1, -1) + (1,) * (values.dim() - 2)
+        factor, offset = (part.to(values.dtype).view(shape) for part in self.kept)
+        return torch.addcmul(offset, values, factor)
+
+    def _line(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The norm as factor and offset of each channel, from the statistics of all of `values`."""
+        groups = values.reshape(len(values), self.norm.num_groups, -1)
+        variances, means = torch.var_mean(groups, dim=-1, correction=0)
+        mean = means.mean(dim=0)
+        variance = variances.mean(dim=0) + means.var(dim=0, correction=0)
+        channels = values.shape[1] // self.norm.num_groups
+        scale = (variance + self.norm.eps).rsqrt().repeat_interleave(channels)
+        factor = scale * self.norm.weight
+        return factor, self.norm.bias - mean.repeat_interleave(channels) * factor
+
+
+@contextmanager
+def _shared_statistics(network: nn.Module) -> Iterator[None]:
+    """Within, the first call of `network` sets the statistics of its group norms for all later calls."""
+    norms = [module for module in network.modules() if isinstance(module, nn.GroupNorm)]
+    for norm in norms:
+        norm.forward = _SharedNorm(norm)  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        for norm in norms:
+            del norm.forward
+
+
+def _samples(size: tuple[int, int], tile: int) -> list[Tile]:
+    """Squares spread evenly over a latent of `size` (height, width), at its own scale."""
+    side = min(tile // 4, *size)
+    rows, columns = ([round(index * (length - side) / (_SAMPLES - 1)) for index in range(_SAMPLES)] for length in size)
+    return [Tile(slice(row, row + side), slice(column, column + side)) for row in rows for column in columns]
+
+
+@dataclass(frozen=True)
+class _Coder:
+    """The encoder or the decoder of an autoencoder."""
+
+    network: nn.Module
+    code: Callable[[Tensor], Tensor]
+    inward: int
+    """Values of a side of the input that one latent cell covers."""
+    outward: int
+    """The same of the output."""
+    singly: bool = False
+    """Whether each picture of a batch goes alone: on a processor it takes up to a fifth less time, and less memory."""
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Code a batch, in tiles where it is large, in smaller ones where the memory does not suffice."""
+        return self._within_memory(values, TILE)
+
+    def _within_memory(self, values: Tensor, tile: int) -> Tensor:
+        cells = values.shape[-2] // self.inward, values.shape[-1] // self.inward
+        try:
+            if max(cells) <= tile:
+                parts = torch.split(values, 1 if self.singly else len(values))
+                return torch.cat([self.code(part) for part in parts])
+            return torch.cat([self._tiled(single[None], cells, tile) for single in values])
+        except RuntimeError as error:
+            if tile <= _SMALLEST_TILE or not is_out_of_memory(error):
+                raise
+        logger.info("Too little memory for tiles of %d cells: trying half as long ones.", tile)
+        return self._within_memory(values, tile // 2)  # outside of except: the error holds on to the memory
+
+    def _tiled(self, values: Tensor, cells: tuple[int, int], tile: int) -> Tensor:
+        """Code tiles of one picture or latent and blend the results."""
+        overlap = tile // 8
+        blend = TileBlend((cells[0] * self.outward, cells[1] * self.outward), overlap * self.outward)
+        with _shared_statistics(self.network):
+            samples = _samples(cells, tile)
+            self.code(torch.cat([sample.scaled(self.inward).cut(values) for sample in samples]))
+            for part in tile_grid(cells, tile, overlap, multiple=1):
+                blend.add(part.scaled(self.outward), self.code(part.scaled(self.inward).cut(values)))
+        return blend.mean()
+
+
+def _ready(vae: Any, values: Tensor) -> Tensor:
+    """`values` as the autoencoder takes them; channels last, which saves a fifth of the decode's time on a CPU."""
+    return values.to(vae.device, vae.dtype, memory_format=torch.channels_last)
+
+
+def _on_processor(vae: Any) -> bool:
+    device: torch.device = vae.device
+    return device.type == "cpu"
+
+
+@torch.no_grad()
+def encode_picture(vae: Any, picture: Tensor, cell: int, seed: int | None = None) -> Tensor:
+    """Latent (batch, channels, h, w) of pictures (batch, 3, height, width) in -1 to 1, sides multiples of `cell`.
+
+    An autoencoder gives a distribution. With a seed, each picture's latent is drawn from it with a generator of its
+    own, as the WebUI does with its global one and as this project's extension does in the WebUI: the same seed gives
+    the same latent in both. Without, the mean is taken. In the units that the UNet works in.
+    """
+
+    def code(part: Tensor) -> Tensor:
+        distribution = vae.encode(_ready(vae, part)).latent_dist
+        return torch.cat([distribution.mean, distribution.std], dim=1).float()
+
+    latent, deviation = _Coder(vae.encoder, code, cell, 1, _on_processor(vae))(picture).chunk(2, dim=1)
+    if seed is not None:
+        draw = torch.randn(latent.shape[1:], generator=torch.Generator().manual_seed(seed))
+        latent = latent + deviation * draw.to(latent)
+    scaling: float = vae.config.scaling_factor
+    return (latent - (getattr(vae.config, "shift_factor", None) or 0.0)) * scaling
+
+
+@torch.no_grad()
+def decode_latent(vae: Any, latent: Tensor, cell: int) -> Tensor:
+    """Pictures (batch, 3, height, width) in about -1 to 1 of latents (batch, channels, h, w), `cell` pixels a cell."""
+
+    def code(part: Tensor) -> Tensor:
+        decoded: Tensor = vae.decode(_ready(vae, part)).sample
+        return decoded.float()
+
+    unscaled = latent / vae.config.scaling_factor + (getattr(vae.config, "shift_factor", None) or 0.0)
+    return _Coder(vae.decoder, code, 1, cell, _on_processor(vae))(unscaled)

@@ -1,0 +1,1 @@
+"""Pictures and folders on the disk."""

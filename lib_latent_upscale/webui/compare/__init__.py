@@ -1,0 +1,1 @@
+"""Several generations of one picture, side by side."""

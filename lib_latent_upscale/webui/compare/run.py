@@ -1,0 +1,393 @@
+"""A comparison in the WebUI: the variants run one after the other, and their pictures come back with a sheet."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from modules import devices, images, processing, sd_samplers, shared
+from PIL import Image
+from torch import Tensor
+
+from lib_latent_upscale.comparison.report import Variant, merge_same
+from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
+from lib_latent_upscale.webui.compare.results import PLAIN_NAME, Finished, Report, Subject, make_report
+from lib_latent_upscale.webui.compare.variants import DEFAULT_NAME, PASSES, CompareSettings, make_variants
+from lib_latent_upscale.webui.errors import ArgumentError
+from lib_latent_upscale.webui.host import processing as host
+from lib_latent_upscale.webui.host.geometry import LATENT, STRETCH, cut_for_encoding, placed
+from lib_latent_upscale.webui.passes.base import Passes
+from lib_latent_upscale.webui.run.latent_upscale import TITLE, LatentUpscale
+from lib_latent_upscale.webui.run.second_run import run_twice
+
+__all__ = ["RECORD", "compare"]
+
+RECORD = "Latent upscale comparison"
+"""Where the figures are in `extra_generation_params` of the result's info; the slider reads them there."""
+
+_FILE_NAME = "latent_upscale_comparison"
+
+_log = logging.getLogger(__name__)
+
+MakePasses = Callable[[Any], Passes]
+
+
+def compare(p: Any, own: UpscaleSettings, asked: CompareSettings, make_passes: MakePasses) -> Any:
+    """Run the variants on copies of the processing object and return one `Processed` with everything.
+
+    The pictures come in this order, one each for every seed: sheets, plain resizes, maps of the differences where asked
+    for, and each variant's own. `make_passes` makes the passes that are set up, for such a copy.
+
+    Raises:
+        ArgumentError: something that is asked for is not allowed; nothing has run then.
+    """
+    base = copy(p)
+    processing.fix_seed(base)
+    base.comments = dict(p.comments)
+    runs = _Runs(base, own, asked, make_passes)
+    runs.finish_all()
+    if not runs.finished:
+        return runs.unfinished
+    return _Results(base, own, asked, runs).processed()
+
+
+class _Compared(LatentUpscale):
+    """A latent upscale that shares encoded pictures with others, and notes what really ran."""
+
+    def __init__(self, p: Any, settings: UpscaleSettings, encoded: _Encoded) -> None:
+        super().__init__(p, settings)
+        self.steps = 0
+        self.first_sigma: float | None = None
+        self.started: float | None = None
+        self._shared = encoded
+
+    def _encode(self, seeds: Sequence[int], encode: host.Encode, enlarged: Tensor) -> Tensor:
+        return super()._encode(seeds, self._shared.through(encode), enlarged)
+
+    def _adapt_sampler(self) -> None:
+        super()._adapt_sampler()
+        self._watch(self._p.sampler)
+
+    def _watch(self, sampler: Any) -> None:
+        """Note the schedule and the steps when the sampler starts; the host has made the sampler for this run."""
+        launch: Any = sampler.launch_sampling
+        get_sigmas: Any = getattr(sampler, "get_sigmas", None)
+        made: list[Tensor] = []
+
+        def noted_sigmas(*args: Any, **kwargs: Any) -> Tensor:
+            made[:] = [get_sigmas(*args, **kwargs)]
+            return made[0]
+
+        def noted_launch(steps: int, *args: Any, **kwargs: Any) -> Any:
+            self.steps = steps
+            self.first_sigma = made[0][-steps - 1].item() if made else None
+            return launch(steps, *args, **kwargs)
+
+        sampler.launch_sampling = noted_launch
+        if get_sigmas is not None:
+            sampler.get_sigmas = noted_sigmas
+
+    def _sample(self, *args: Any, **kwargs: Any) -> Tensor:
+        if self.started is None:
+            self.started = time.perf_counter()
+        return super()._sample(*args, **kwargs)
+
+
+class _Encoded:
+    """Latents of pictures that have been encoded, by picture and seed of the draw."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, bytes], tuple[Tensor, Any]] = {}
+
+    @property
+    def sizes(self) -> set[tuple[int, ...]]:
+        """(height, width) of the latents."""
+        return {tuple(latent.shape[-2:]) for latent, _ in self._kept.values()}
+
+    def through(self, encode: host.Encode) -> host.Encode:
+        """`encode`, but each picture only once; the random state is afterwards as if it had been encoded."""
+
+        def encoded(pixels: Tensor) -> Tensor:
+            key = (torch.initial_seed(), hashlib.sha256(pixels.float().cpu().numpy().tobytes()).digest())
+            if key not in self._kept:
+                self._kept[key] = encode(pixels), host.kept_random_state()
+            latent, put_back = self._kept[key]
+            put_back()
+            return latent.clone()
+
+        return encoded
+
+
+@dataclass(frozen=True)
+class _Done:
+    variant: Variant
+    same: Sequence[Variant]
+    p: Any
+    extra: dict[str, Any]
+    """What the run has put into the infotext."""
+    processed: Any
+    pictures: Sequence[Image.Image]
+    infotexts: Sequence[str]
+    upscale: _Compared
+    seconds: float
+
+
+class _Runs:
+    """The variants' runs; everything is checked before the first one."""
+
+    def __init__(self, base: Any, own: UpscaleSettings, asked: CompareSettings, make_passes: MakePasses) -> None:
+        self.finished: list[_Done] = []
+        self.unfinished: Any = None
+        self.passes = make_passes(base)
+        self._base = base
+        self._make_passes = make_passes
+        self._encoded = _Encoded()
+        self._schedule = host.default_schedule(base.scheduler, base.sampler_name)
+        try:
+            self._variants = make_variants(own, asked, self._schedule, self.passes.names)
+        except ValueError as error:
+            raise ArgumentError(f"Latent Upscale: {error}") from None
+        self._prepared = {id(variant): self._prepare(variant) for variant in self._variants}
+        if own.matched_noise and not any(v.name.startswith(f"{DEFAULT_NAME},") for v in self._variants):
+            base.comment(f"Latent Upscale: the WebUI's schedule {self._schedule} has no matched noise here.")
+
+    def _prepare(self, variant: Variant) -> tuple[Any, _Compared, Passes]:
+        p = copy(self._base)
+        p.styles = list(p.styles or [])
+        p.override_settings = dict(p.override_settings)
+        p.do_not_save_grid = True
+        for name, value in variant.overrides.items():
+            if name != PASSES:
+                setattr(p, name, value)
+        if p.sampler_name not in sd_samplers.all_samplers_map:
+            known = ", ".join(sd_samplers.all_samplers_map)
+            raise ArgumentError(
+                f"Latent Upscale: {variant.name}: sampler_name is {p.sampler_name!r}; choose from: {known}"
+            )
+        passes = self._make_passes(p).first(len(variant.overrides.get(PASSES, ())))
+        return p, _Compared(p, variant.settings, self._encoded), passes
+
+    def finish_all(self) -> None:
+        """Run until the end or an interrupt; what cannot be finished is said, and the others go on."""
+        for index, group in enumerate(self._groups()):
+            if shared.state.interrupted or shared.state.stopping_generation:
+                break
+            shared.state.textinfo = f"{group[0].name} ({index + 1}):"
+            self._finish(group)
+        shared.state.textinfo = None
+        left_out = len(self._variants) - sum(1 + len(done.same) for done in self.finished)
+        if left_out:
+            self._base.comment(f"Latent Upscale: {left_out} of {len(self._variants)} variants were not finished.")
+
+    def _groups(self) -> Iterator[list[Variant]]:
+        """The first variant, and when it has shown the sizes of the latents, the others, equal ones together."""
+        shared.state.job_count = shared.state.job_no + self._jobs(self._variants)
+        yield self._variants[:1]
+        groups = [[variant] for variant in self._variants]
+        if len(self._encoded.sizes) == 1:
+            target = tuple(-(-side // host.LATENT_CELL) for side in (self._base.height, self._base.width))
+            (source,) = self._encoded.sizes
+            groups = merge_same(self._variants, (source[0], source[1]), (target[0], target[1]))
+        if self.finished:
+            self.finished[0] = replace(self.finished[0], same=groups[0][1:])
+        shared.state.job_count = shared.state.job_no + self._jobs([group[0] for group in groups[1:]])
+        yield from groups[1:]
+
+    def _jobs(self, variants: Sequence[Variant]) -> int:
+        """How often the progress bar will begin again: for every batch, and for every picture of a pass."""
+        passes = sum(len(variant.overrides.get(PASSES, ())) for variant in variants)
+        return int((len(variants) + passes * self._base.batch_size) * self._base.n_iter)
+
+    def _finish(self, group: Sequence[Variant]) -> None:
+        p, upscale, passes = self._prepared[id(group[0])]
+        try:
+            processed, extra = _run(p, upscale, passes)
+        except (RuntimeError, devices.NansException) as error:
+            if not self.finished:
+                raise
+            _log.warning("%s failed", group[0].name, exc_info=True)
+            self._base.comment(f"Latent Upscale: {group[0].name} failed: {error}")
+            return
+        seconds = time.perf_counter() - (upscale.started or time.perf_counter())
+        if shared.state.interrupted or shared.state.skipped:
+            self.unfinished = processed
+            return
+        pictures, infotexts = _own_pictures(p, processed, passes)
+        if pictures and all(passes.ran(infotext) for infotext in infotexts):
+            self.finished.append(_Done(group[0], group[1:], p, extra, processed, pictures, infotexts, upscale, seconds))
+
+
+def _run(p: Any, upscale: _Compared, passes: Passes) -> tuple[Any, dict[str, Any]]:
+    """One variant: what the host returns, and what the script has put into the infotext."""
+    if passes.own_run is not None:
+        processed = run_twice(p, upscale, passes, passes.own_run)
+        return processed, dict(processed.extra_generation_params)
+    with upscale.installed(), passes.installed():
+        return processing.process_images(p), dict(p.extra_generation_params)
+
+
+def _own_pictures(p: Any, processed: Any, passes: Passes) -> tuple[list[Image.Image], list[str]]:
+    """The pictures without masks, and their infotexts; after a second pass the masks stand behind all pictures."""
+    if passes.own_run is None and not passes.hide_masks:
+        pictures, infotexts = host.own_pictures(p, processed)
+        return list(pictures), list(infotexts)
+    first = processed.index_of_first_image
+    infotexts = processed.infotexts[first:]
+    return processed.images[first : first + len(infotexts)], infotexts
+
+
+class _Results:
+    """What is shown and saved of the finished runs."""
+
+    def __init__(self, base: Any, own: UpscaleSettings, asked: CompareSettings, runs: _Runs) -> None:
+        self._base = base
+        self._own = own
+        self._asked = asked
+        self._passes = runs.passes
+        self._runs = runs.finished
+        self._first = runs.finished[0]
+        self._schedule = host.default_schedule(base.scheduler, base.sampler_name)
+        self._count = min(len(done.pictures) for done in runs.finished)
+        self._size = min(done.pictures[0].size for done in runs.finished)  # what a pass has enlarged is shown shrunk
+
+    def processed(self) -> Any:
+        """One `Processed`, in which all lists are as long as the list of pictures."""
+        seeds = range(self._count)
+        reports = [self._report(index) for index in seeds]
+        texts = [self._sheet_text(index) for index in seeds]
+        for index in seeds:
+            self._save(index, reports[index], texts[index])
+            self._comment(index, reports[index])
+        shown = [
+            *(_Shown("sheet", "Sheet", report.sheet, index) for index, report in enumerate(reports)),
+            *(_Shown("plain resize", PLAIN_NAME, report.plain, index) for index, report in enumerate(reports)),
+            *(_Shown("difference", "Difference", r.difference, i) for i, r in enumerate(reports) if r.difference),
+        ]
+        first = len(shown)
+        for done in self._runs:
+            shown += [_Shown("variant", done.variant.name, done.pictures[index], index) for index in seeds]
+        result = copy(self._first.processed)
+        result.images = [one.picture for one in shown]
+        result.index_of_first_image = first
+        result.infotexts = [texts[one.index] for one in shown[:first]]
+        result.infotexts += [text for done in self._runs for text in done.infotexts[: self._count]]
+        for name in ("all_prompts", "all_negative_prompts", "all_seeds", "all_subseeds"):
+            values = getattr(result, name)
+            setattr(result, name, [values[one.index] for one in shown])
+        result.info = result.infotexts[0]
+        result.comments = "".join(f"{comment}\n" for comment in self._base.comments)
+        described = [self._described(one, reports[one.index]) for one in shown]
+        record = {"pictures": described, "comparisons": [report.record for report in reports]}
+        result.extra_generation_params = {**self._first.extra, RECORD: record}
+        return result
+
+    def _described(self, shown: _Shown, report: Report) -> dict[str, Any]:
+        seed = self._first.processed.all_seeds[shown.index]
+        return {"kind": shown.kind, "name": shown.name, "seed": seed, "notes": list(report.notes.get(shown.name, []))}
+
+    def _report(self, index: int) -> Report:
+        p = self._base
+        subject = Subject(
+            picture=_enlarged_part(p, p.init_images[index % len(p.init_images)]),
+            seed=self._first.processed.all_seeds[index],
+            steps=p.steps,
+            sampler=p.sampler_name,
+            denoising_strength=p.denoising_strength,
+            cfg_scale=p.cfg_scale,
+            model=self._first.processed.sd_model_name or "",
+        )
+        entries = [self._entry(done, index) for done in self._runs]
+        return make_report(subject, entries, difference=self._asked.compare_difference, font=_font())
+
+    def _entry(self, done: _Done, index: int) -> Finished:
+        picture, size = done.pictures[index], self._size
+        scheduler = done.variant.settings.scheduler
+        if scheduler == AUTOMATIC:
+            scheduler = f"{AUTOMATIC} ({host.default_schedule(done.p.scheduler, done.p.sampler_name)})"
+        return Finished(
+            variant=done.variant,
+            same=done.same,
+            picture=picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS),
+            infotext=done.infotexts[index],
+            scheduler=scheduler,
+            steps=done.upscale.steps,
+            first_sigma=done.upscale.first_sigma,
+            seconds=done.seconds / len(done.pictures),
+            shrunk_from=None if picture.size == size else picture.size,
+        )
+
+    def _sheet_text(self, index: int) -> str:
+        """The infotext with which the comparison can be made again."""
+        p = copy(self._first.p)
+        compared = replace(self._asked, compare=True)
+        p.extra_generation_params = {
+            **self._first.extra,
+            "Script": TITLE,
+            **self._own.to_infotext(),
+            **compared.to_infotext(),
+            **self._passes.infotext,
+        }
+        result: str = processing.create_infotext(p, p.all_prompts, p.all_seeds, p.all_subseeds, index=index)
+        return result
+
+    def _save(self, index: int, report: Report, text: str) -> None:
+        """Save the sheet as the host saves its own grids, and the figures beside it."""
+        if host.option("enable_pnginfo", True):
+            report.sheet.info["parameters"] = text
+        if not host.option("grid_save") or self._base.do_not_save_grid:
+            return
+        done = self._first.processed
+        path, _ = images.save_image(
+            report.sheet,
+            self._base.outpath_grids,
+            _FILE_NAME,
+            done.all_seeds[index],
+            done.all_prompts[index],
+            host.option("grid_format", "png"),
+            info=text,
+            short_filename=not host.option("grid_extended_filename"),
+            p=self._first.p,
+            grid=True,
+        )
+        _write_whole(Path(path).with_suffix(".json"), json.dumps(report.record, indent=2) + "\n")
+
+    def _comment(self, index: int, report: Report) -> None:
+        several = f" (seed {self._first.processed.all_seeds[index]})" if self._count > 1 else ""
+        for name, notes in report.notes.items():
+            self._base.comment(f"{name}{several}: {'; '.join(notes)}")
+
+
+@dataclass(frozen=True)
+class _Shown:
+    kind: str
+    name: str
+    picture: Image.Image
+    index: int
+    """Which of the seeds."""
+
+
+def _enlarged_part(p: Any, picture: Image.Image) -> Image.Image:
+    flat = host.flattened(picture)
+    mode = STRETCH if p.resize_mode == LATENT else p.resize_mode
+    return cut_for_encoding(flat, placed(flat.size, (p.width, p.height), mode).visible, 1)
+
+
+def _font() -> Path | None:
+    """The host's font for grids, which the person may have chosen."""
+    path = getattr(images.get_font(20), "path", None)
+    return Path(path) if isinstance(path, (str, os.PathLike)) else None
+
+
+def _write_whole(path: Path, text: str) -> None:
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

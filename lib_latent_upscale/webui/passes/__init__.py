@@ -1,0 +1,1 @@
+"""What may happen around and after a latent upscale: tile ControlNet and the x4 upscaler."""

@@ -1,0 +1,165 @@
+"""Tile ControlNets that fit the checkpoint, by the names that a person chooses from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modules import sd_models
+
+from lib_latent_upscale.settings import AUTOMATIC
+from lib_latent_upscale.webui.host import controlnet
+from lib_latent_upscale.webui.host import machine as host_machine
+from lib_latent_upscale.webui.host import processing as host
+from lib_latent_upscale.x4_upscaler.errors import X4Error
+from lib_latent_upscale.x4_upscaler.layouts import PICKLES, read_header
+
+__all__ = ["TileModel", "choose_model", "offered_models", "where_to_put"]
+
+_PREFERRED = "control_v11f1e_sd15_tile"
+_FAMILIES = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}
+"""By the width of the text that the attention looks at."""
+
+_TEXT_WIDTH = "attn2.to_k.weight"
+_CONTROL_PARTS = ("input_hint_block.0.weight", "controlnet_cond_embedding.conv_in.weight")
+"""Tensors that every ControlNet has, in its authors' layout and in that of diffusers."""
+
+_IN_NAMES = (("sd15", 768), ("sd14", 768), ("sd21", 1024), ("xl", 2048))
+"""What names of files say that have no header, after sd-webui-controlnet's `detect_from_model_name`."""
+
+
+@dataclass(frozen=True)
+class TileModel:
+    """A tile ControlNet."""
+
+    name: str
+    """As the person chooses it and as the infotext names it: the file's name."""
+    key: str
+    """As ControlNet calls it, with a hash."""
+    width: int | None
+    """Width of the text that it was made for; None where the file does not say."""
+    fault: str | None = None
+    """Why it cannot be loaded."""
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    name: str
+    width: int | None
+
+    def takes(self, model: TileModel) -> bool:
+        return model.fault is None and (self.width is None or model.width in (None, self.width))
+
+
+def offered_models(*, refresh: bool = False) -> list[str]:
+    """Names of the tile models that fit the checkpoint that is chosen now, the best first."""
+    checkpoint = _checkpoint({})
+    return [model.name for model in _tile_models(refresh=refresh) if checkpoint.takes(model)]
+
+
+def choose_model(name: str, overrides: Mapping[str, Any]) -> TileModel:
+    """The tile model with this name; the best that fits for "automatic".
+
+    Args:
+        name: of the file, with or without the hash that ControlNet puts behind it.
+        overrides: the settings of this generation, which may name another checkpoint.
+
+    Raises:
+        ValueError: there is none, or it does not fit or is damaged; says which there are and where to put one.
+    """
+    checkpoint = _checkpoint(overrides)
+    models = _tile_models(refresh=False)
+    wanted = _wanted(name, models, checkpoint)
+    if not wanted:  # it may have been put there a minute ago
+        models = _tile_models(refresh=True)
+        wanted = _wanted(name, models, checkpoint)
+    if not wanted:
+        raise ValueError(_not_found(name, models, checkpoint))
+    found = wanted[0]
+    if found.fault is not None:
+        raise ValueError(f"tile_controlnet_model {found.name} cannot be loaded: {found.fault}")
+    if not checkpoint.takes(found):
+        raise ValueError(
+            f"tile_controlnet_model {found.name} is made for {_family(found.width)}, but the checkpoint "
+            f"{checkpoint.name} is {_family(checkpoint.width)}; choose a tile model of that family. {where_to_put()}"
+        )
+    return found
+
+
+def _wanted(name: str, models: Sequence[TileModel], checkpoint: _Checkpoint) -> list[TileModel]:
+    """Those that a name may mean; of a name that a person has chosen they may be useless."""
+    if name in ("", AUTOMATIC):
+        return [model for model in models if checkpoint.takes(model)]
+    return [model for model in models if name in (model.name, model.key)]
+
+
+def _not_found(name: str, models: Sequence[TileModel], checkpoint: _Checkpoint) -> str:
+    if name not in ("", AUTOMATIC):
+        whole = [model.name for model in models if model.fault is None]
+        there = f"choose one of: {', '.join(whole)}" if whole else "there is none yet"
+        return f"tile_controlnet_model is {name!r}; {there}. {where_to_put()}"
+    if not models:
+        return f"tile_controlnet needs a tile model, and there is none yet. {where_to_put()}"
+    known = ", ".join(f"{model.name} ({'damaged' if model.fault else _family(model.width)})" for model in models)
+    kind = _family(checkpoint.width)
+    return f"no tile model fits the checkpoint {checkpoint.name}, which is {kind}; there are: {known}. {where_to_put()}"
+
+
+def where_to_put() -> str:
+    """A sentence that says which file is wanted, and where."""
+    folder = host_machine.models_folder() / "ControlNet"
+    return f"Put tile models, such as {_PREFERRED}.safetensors for {_FAMILIES[768]}, into {folder}"
+
+
+def _family(width: int | None) -> str:
+    return _FAMILIES.get(width or 0, f"of another kind (text width {width})")
+
+
+def _tile_models(*, refresh: bool) -> list[TileModel]:
+    found = [_described(key, path) for key, path in controlnet.find_models(refresh=refresh).items() if _is_tile(key)]
+    return sorted((model for model in found if model is not None), key=lambda model: model.name != _PREFERRED)
+
+
+def _is_tile(key: str) -> bool:
+    return "tile" in _plain(key).lower()
+
+
+def _plain(key: str) -> str:
+    """A name without the hash behind it."""
+    return key.rsplit(" [", 1)[0]
+
+
+def _described(key: str, path: Path) -> TileModel | None:
+    """The model; None where the file says that it is no ControlNet."""
+    name = _plain(key)
+    if path.suffix.lower() in PICKLES:
+        return TileModel(name, key, next((width for text, width in _IN_NAMES if text in name.lower()), None))
+    try:
+        shapes = read_header(path).shapes
+    except (X4Error, OSError) as error:
+        return TileModel(name, key, None, fault=str(error))
+    is_control = any(tensor.endswith(_CONTROL_PARTS) for tensor in shapes)
+    return TileModel(name, key, _text_width(shapes)) if is_control else None
+
+
+def _checkpoint(overrides: Mapping[str, Any]) -> _Checkpoint:
+    """The checkpoint that the generation will use; it need not be loaded yet."""
+    known = sd_models.checkpoint_aliases
+    info = known.get(overrides.get("sd_model_checkpoint")) or known.get(host.option("sd_model_checkpoint"))
+    if info is None:
+        return _Checkpoint("", None)
+    return _Checkpoint(info.name, _text_width(_shapes(Path(info.filename))))
+
+
+def _shapes(path: Path) -> Mapping[str, tuple[int, ...]]:
+    """Shapes of the tensors in a file; none where its header cannot be read, as with pickles."""
+    try:
+        return read_header(path).shapes
+    except (X4Error, OSError):
+        return {}
+
+
+def _text_width(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    return next((shape[1] for tensor, shape in shapes.items() if tensor.endswith(_TEXT_WIDTH)), None)

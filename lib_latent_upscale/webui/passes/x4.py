@@ -1,0 +1,168 @@
+"""The x4 upscaler as the last pass: a finished picture becomes four times larger before it is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+
+from lib_latent_upscale.webui.host import machine as host_machine
+from lib_latent_upscale.webui.host import processing as host
+from lib_latent_upscale.webui.host.options import X4_KEEP, option_name
+from lib_latent_upscale.webui.passes.base import Kept, Outcome, Pass
+from lib_latent_upscale.webui.passes.x4_models import choose_model
+from lib_latent_upscale.webui.passes.x4_requirements import make_importable, missing
+from lib_latent_upscale.x4_upscaler import (
+    X4_MODEL_LABEL,
+    X4Error,
+    X4Interrupted,
+    X4Model,
+    X4NotFinite,
+    X4OutOfMemory,
+    X4Result,
+    X4Settings,
+    check_x4,
+    load_x4,
+    upscale_x4,
+)
+
+__all__ = ["SETTINGS", "X4Pass"]
+
+SETTINGS: tuple[str, ...] = tuple(field.name for field in fields(X4Settings))
+"""Settings of the pass, in the order of the controls."""
+
+Progress = Callable[[int, int], None]
+
+_PREFIX = "x4_"
+_SEED_LABEL = "x4 upscaler seed"
+_SEEDS = 2**63
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    key: tuple[Any, ...]
+    model: X4Model
+
+
+class X4Pass(Pass):
+    """Makes every picture four times larger, each with its own seed as the seed of the noise."""
+
+    NAME = "x4 upscaler"
+    FIELDS: ClassVar[tuple[str, ...]] = ("x4", f"{_PREFIX}model", *(_PREFIX + name for name in SETTINGS))
+    ENLARGES = True
+
+    def __init__(self, p: Any, values: Mapping[str, Any], kept: Kept) -> None:
+        self._p = p
+        self._kept = kept
+        self._settings = _settings(values)
+        reason = missing()
+        if reason is not None:
+            raise ValueError(reason)
+        self._name, self._path = choose_model(values.get(f"{_PREFIX}model") or "")
+        check_x4(self._path)
+        self._loaded: _Loaded | None = None
+
+    @property
+    def infotext(self) -> Mapping[str, Any]:
+        return self._written(self._settings)
+
+    def _written(self, settings: X4Settings) -> dict[str, Any]:
+        """The seed only where it is not the picture's own: that one is in the infotext already."""
+        written = {X4_MODEL_LABEL: self._name, **settings.to_infotext()}
+        if self._settings.seed < 0:
+            del written[_SEED_LABEL]
+        return written
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        host_machine.more_jobs(self._p, each=self._p.batch_size)
+        yield
+
+    def finish(self, picture: Image.Image) -> Outcome:
+        if host_machine.stopped():
+            return Outcome(picture, notes=[f"{host_machine.stopped()} before the x4 upscaler."])
+        settings = self._settings
+        if settings.seed < 0:
+            settings = replace(settings, seed=int(self._p.seeds[self._p.batch_index]) % _SEEDS)
+        try:
+            with host_machine.progress(f"{self.NAME}:") as progress, host_machine.resting_checkpoint():
+                result = self._enlarged(picture, settings, progress)
+        except X4Interrupted as error:
+            return Outcome(picture, notes=[str(error)])
+        except (X4Error, X4OutOfMemory) as error:
+            return Outcome(picture, notes=[f"the picture before the x4 upscaler is kept. {error}"])
+        return Outcome(result.image, self._written(result.settings), result.notes)
+
+    def _enlarged(self, picture: Image.Image, settings: X4Settings, progress: Progress) -> X4Result:
+        """The result; where half precision overflows, in whole precision, and that is noted."""
+
+        def stopped() -> bool:
+            return bool(host_machine.stopped())
+
+        device, dtype = host_machine.working_place()
+        model = self._model(device, dtype)
+        try:
+            return upscale_x4(picture, model, settings, progress=progress, interrupted=stopped)
+        except X4NotFinite:
+            if model.unet.dtype == torch.float32:
+                raise
+        del model  # not two at once
+        model = self._load(device, torch.float32, self._key(device, dtype))
+        result = upscale_x4(picture, model, settings, progress=progress, interrupted=stopped)
+        return replace(result, notes=(*result.notes, "The x4 upscaler overflowed and was run in whole precision."))
+
+    def _key(self, *place: Any) -> tuple[Any, ...]:
+        return self._path, _stamp(self._path), *place
+
+    def _model(self, device: torch.device, dtype: torch.dtype | None) -> X4Model:
+        """The model, from an earlier picture or generation where it is still the same."""
+        key = self._key(device, dtype)
+        loaded = self._loaded or self._kept.get(self.NAME)
+        if loaded is None or loaded.key != key:
+            return self._load(device, dtype, key)
+        self._keep(loaded)
+        model: X4Model = loaded.model
+        return model
+
+    def _load(self, device: torch.device, dtype: torch.dtype | None, key: tuple[Any, ...]) -> X4Model:
+        self._loaded = None
+        self._kept.pop(self.NAME, None)
+        make_importable()
+        with torch.inference_mode(False):  # Forge's generations run in it, and what it makes cannot be moved later
+            model = load_x4(self._path, device=device, dtype=dtype, download=False)
+        self._keep(_Loaded(key, model))
+        return model
+
+    def _keep(self, loaded: _Loaded) -> None:
+        """For the pictures of this run; and for later ones as the setting says."""
+        self._loaded = loaded
+        self._kept.pop(self.NAME, None)
+        if host.option(option_name(X4_KEEP), True):
+            self._kept[self.NAME] = loaded
+
+
+def _settings(values: Mapping[str, Any]) -> X4Settings:
+    given = {name: values[_PREFIX + name] for name in SETTINGS if _PREFIX + name in values}
+    try:
+        return X4Settings(**{name: _number(name, value) for name, value in given.items()})
+    except X4Error as error:
+        raise ValueError(f"{_PREFIX}{error}") from None
+
+
+def _number(field: str, value: Any) -> Any:
+    """The value, a number as its field has it: pages hand over 9 for 9.0, and those of some hosts 20.0 for 20."""
+    usual = getattr(X4Settings, field)
+    if type(value) is int and type(usual) is float:
+        return float(value)
+    return int(value) if type(usual) is int and isinstance(value, float) and value.is_integer() else value
+
+
+def _stamp(path: Path) -> tuple[float, ...]:
+    """Changes where a model's file, or one of its folder's, changes."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return tuple(file.stat().st_mtime for file in files)

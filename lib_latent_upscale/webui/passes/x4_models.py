@@ -1,0 +1,72 @@
+"""The x4 upscalers that this WebUI has, by the names that a person chooses from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from lib_latent_upscale.webui.host import machine as host_machine
+from lib_latent_upscale.webui.host import processing as host
+from lib_latent_upscale.webui.host.options import X4_FOLDER, option_name
+from lib_latent_upscale.x4_upscaler.layouts import PICKLES, read_header
+
+__all__ = ["choose_model", "find_models", "own_folder"]
+
+
+def own_folder() -> Path:
+    """The folder for x4 upscalers among the host's models."""
+    return host_machine.models_folder() / "x4-upscaler"
+
+
+def find_models() -> Mapping[str, Path]:
+    """Safetensors files and Hugging Face folders by name, of the own folder and then of the one that a setting names.
+
+    Of two with the same name the second is called by its folder, too.
+    """
+    further = str(host.option(option_name(X4_FOLDER)) or "").strip().strip('"')
+    found: dict[str, Path] = {}
+    for place in [own_folder(), *([Path(further).expanduser()] if further else [])]:
+        for path in _models_in(place):
+            name = path.name if path.is_dir() else path.stem
+            found[f"{place.name}/{path.name}" if name in found else name] = path
+    return found
+
+
+def _models_in(place: Path) -> list[Path]:
+    if place.is_file() or _is_model(place):
+        return [place]
+    return sorted(path for path in place.iterdir() if _is_model(path)) if place.is_dir() else []
+
+
+def _is_model(path: Path) -> bool:
+    """Whether a path looks like a model; which one it is, is seen when it is chosen."""
+    if path.is_dir():
+        return (path / "model_index.json").is_file() or (path / "unet").is_dir()
+    return path.suffix.lower() == ".safetensors"
+
+
+def choose_model(name: str) -> tuple[str, Path]:
+    """(name, path) of the model with this name; without a name the only one.
+
+    Raises:
+        ValueError: there is none of this name, or several and no name; says which there are or where to put one.
+    """
+    found = find_models()
+    if not name and len(found) == 1:
+        (only,) = found.items()
+        return only
+    if name in found:
+        return name, found[name]
+    said = f"x4_model is {name!r}" if name else "x4_model is needed"
+    if found:
+        raise ValueError(f"{said}; choose one of: {', '.join(found)}")
+    for path in _pickles():
+        read_header(path)  # says what a pickle is
+    raise ValueError(
+        f"{said}, but there is no x4 upscaler yet: put x4-upscaler-ema.safetensors, or the folder of "
+        f"stabilityai/stable-diffusion-x4-upscaler, into {own_folder()}"
+    )
+
+
+def _pickles() -> list[Path]:
+    return [path for path in sorted(own_folder().glob("*")) if path.suffix.lower() in PICKLES]

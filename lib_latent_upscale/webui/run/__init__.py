@@ -1,0 +1,1 @@
+"""One generation with a latent upscale, and a second one after it."""

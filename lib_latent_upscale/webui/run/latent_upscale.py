@@ -1,0 +1,282 @@
+"""One generation with a latent upscale: what is put on the host's processing object, and taken off again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from lib_latent_upscale.interpolation import interpolate_latent
+from lib_latent_upscale.schedules import MAX_STEPS, get_sigmas, plan_steps, scheduled_steps
+from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
+from lib_latent_upscale.webui.errors import ArgumentError
+from lib_latent_upscale.webui.host import processing as host
+from lib_latent_upscale.webui.host.geometry import LATENT, STRETCH, cut_for_encoding, placed, whole_cells
+
+__all__ = ["NOTE_LABEL", "TITLE", "LatentUpscale", "upscale_of"]
+
+TITLE = "Latent Upscale"
+NOTE_LABEL = "Latent upscale note"
+
+_ATTRIBUTE = "latent_upscale"
+_MISSING = object()
+_ORIGINAL_CONTENT = (0, 1)
+"""Values of `inpainting_fill` that start from the picture: "fill" and "original", not latent noise or nothing."""
+
+_SAMPLER_NOTES = {
+    "DPM fast": "DPM fast takes only the ends of the scheduler and places its steps itself.",
+    "DPM adaptive": "DPM adaptive takes only the ends of the scheduler and chooses its steps itself.",
+    "Restart": "Restart makes a Karras schedule of its own between the scheduler's ends when it has 20 steps or more.",
+}
+
+
+def upscale_of(p: Any) -> LatentUpscale | None:
+    """The latent upscale that is installed on a processing object, if any."""
+    return getattr(p, _ATTRIBUTE, None)
+
+
+class LatentUpscale:
+    """Makes the host's processing object `p` enlarge latents, through attributes of this one object.
+
+    The host's own `init` runs; only its encode is replaced, once. Nothing in the host's modules or options changes.
+
+    Raises:
+        ArgumentError: the settings do not fit what `p` asks for.
+    """
+
+    def __init__(self, p: Any, settings: UpscaleSettings) -> None:
+        self.settings = settings
+        self.size: tuple[int, int] = (p.width, p.height)
+        self._p = p
+        self._resize_mode = STRETCH if p.resize_mode == LATENT else p.resize_mode
+        self._host_init: Callable[..., None] = p.init
+        self._host_sample: Callable[..., Tensor] = p.sample
+        self._encode_again: Callable[[Sequence[int]], Tensor] | None = None
+        self._saved: dict[str, Any] = {}
+        self.put_back_random_state = host.kept_random_state()
+        _check(p, settings)
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """For one run: on `p` inside, gone outside."""
+        self.install()
+        try:
+            yield
+        finally:
+            self.uninstall()
+            self.put_back_random_state()
+
+    def install(self) -> None:
+        """Put the overrides on `p`. Dictionaries that copies of `p` may share are replaced, not written to."""
+        p = self._p
+        width, height = (whole_cells(side, host.LATENT_CELL) for side in self.size)
+        overrides = {
+            _ATTRIBUTE: self,
+            "width": width,
+            "height": height,
+            "resize_mode": self._resize_mode,
+            "paste_to": None,  # the Batch tab uses one `p` for all files, and `init` keeps the last mask's place
+            "init_images": p.init_images,
+            "extra_generation_params": {**p.extra_generation_params, **self._infotext()},
+            "init": self._init,
+            "sample": self._sample,
+            "sample_before_CN_hack": None,  # sd-webui-controlnet would go on with the `sample` of the file before
+        }
+        if self.settings.scheduler != AUTOMATIC:
+            overrides["sampler_noise_scheduler_override"] = self._sigmas
+        for name, value in overrides.items():
+            self._saved[name] = vars(p).get(name, _MISSING)
+            setattr(p, name, value)
+
+    def uninstall(self) -> None:
+        """Give `p` back as it was; the Batch tab goes on with it."""
+        for name, value in self._saved.items():
+            if value is _MISSING:
+                delattr(self._p, name)
+            else:
+                setattr(self._p, name, value)
+        self._saved.clear()
+
+    def fit(self, picture: Image.Image) -> Image.Image:
+        """A finished picture at exactly the asked size; the host's sides are multiples of 8."""
+        if picture.size == self.size:
+            return picture
+        return picture.resize(self.size, resample=Image.Resampling.LANCZOS)
+
+    def _infotext(self) -> dict[str, Any]:
+        extra: dict[str, Any] = {"Script": TITLE, **self.settings.to_infotext()}
+        if any(side % host.LATENT_CELL for side in self.size):
+            extra["Size"] = f"{self.size[0]}x{self.size[1]}"
+        if self.settings.scheduler != AUTOMATIC:
+            extra["Schedule type"] = None  # the host leaves out what is None; its own schedule does not run
+        return extra
+
+    def _note(self, text: str) -> None:
+        """Say what could not be done, below the result and in the infotext."""
+        extra = self._p.extra_generation_params
+        host.comment(self._p, f"Latent Upscale: {text}")
+        extra[NOTE_LABEL] = " ".join([*([extra[NOTE_LABEL]] if NOTE_LABEL in extra else []), text])
+
+    # init
+
+    def _init(self, all_prompts: Any, all_seeds: Any, all_subseeds: Any) -> None:
+        host.apply_noise_schedule(self._p)
+        with host.preserved_random_state():
+            host.seed_draws(int(all_seeds[0]))  # inpainting models draw once more for their conditioning
+            with host.replaced_encode(partial(self._encode, all_seeds)):
+                self._host_init(all_prompts, all_seeds, all_subseeds)
+        if self._encode_again is None:
+            raise RuntimeError("Latent Upscale: this version of the WebUI does not encode where it is expected to.")
+        if self._p.paste_to is not None:
+            self._enlarge_surroundings()
+        self._adapt_sampler()
+
+    def _encode(self, seeds: Sequence[int], encode: host.Encode, enlarged: Tensor) -> Tensor:
+        """Latents at the target size for the pictures that the host has enlarged, made from the small ones."""
+        pictures = [self._small(picture) for picture in self._p.init_images]
+        if len(pictures) == 1:
+            pictures *= len(enlarged)
+        self._encode_again = partial(self._latents, pictures, encode, enlarged)
+        return self._encode_again(seeds)
+
+    def _latents(
+        self, pictures: Sequence[Image.Image], encode: host.Encode, like: Tensor, seeds: Sequence[int]
+    ) -> Tensor:
+        """Encode each picture with the draw of its own seed, so that it can be made again alone, and enlarge it."""
+        size = (self._p.height // host.LATENT_CELL, self._p.width // host.LATENT_CELL)
+        latents = []
+        for picture, seed in zip(pictures, seeds, strict=False):
+            pixels = np.array(picture).astype(np.float32).transpose(2, 0, 1).copy() / 255.0
+            host.seed_draws(int(seed))
+            latent = encode(torch.from_numpy(pixels)[None].to(like))
+            latents.append(
+                interpolate_latent(latent, size, self.settings.method, keep_statistics=self.settings.keep_statistics)
+            )
+        return torch.cat(latents)
+
+    def _small(self, picture: Image.Image) -> Image.Image:
+        """The part of an init picture that is enlarged, with the masked content that the host would encode."""
+        p = self._p
+        flat = host.flattened(picture)
+        if p.paste_to is not None:  # "Only masked": the host has chosen a region of the picture
+            left, top, width, height = p.paste_to
+            box = (left, top, left + width, top + height)
+        else:
+            box = placed(flat.size, self.size, self._resize_mode).visible
+        small = cut_for_encoding(flat, box, host.LATENT_CELL)
+        if p.image_mask is None or p.mask_for_overlay is None or p.inpainting_fill == 1:
+            return small
+        mask = p.latent_mask or p.mask_for_overlay
+        if p.paste_to is not None and p.latent_mask is None:
+            mask = mask.crop(box)
+        return host.filled(small, mask.convert("L").resize(small.size, resample=Image.Resampling.LANCZOS))
+
+    def _enlarge_surroundings(self) -> None:
+        """Let an "Only masked" region be pasted into the enlarged picture; the host would paste it into the small one.
+
+        `init_images` change, too: soft inpainting reads them after sampling.
+        """
+        p = self._p
+        flat = [host.flattened(picture) for picture in p.init_images]
+        p.paste_to = placed(flat[0].size, self.size, self._resize_mode).area(*p.paste_to)
+        p.mask_for_overlay = host.enlarged(p.mask_for_overlay.convert("L"), self.size, self._resize_mode).convert("L")
+        p.init_images = [host.enlarged(picture, self.size, self._resize_mode) for picture in flat]
+        copies = p.batch_size if len(flat) == 1 else 1
+        p.overlay_images = [_overlay(picture, p.mask_for_overlay) for picture in p.init_images] * copies
+
+    # sampling
+
+    def _sample(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The host encodes once for all of "Batch count"; the later pictures get the draw of their own seeds."""
+        p = self._p
+        plain = p.image_mask is None or p.inpainting_fill in _ORIGINAL_CONTENT
+        if p.iteration > 0 and plain and self._encode_again is not None:
+            with host.preserved_random_state():
+                p.init_latent = self._encode_again(p.seeds).to(p.init_latent)
+        return self._host_sample(*args, **kwargs)
+
+    def _adapt_sampler(self) -> None:
+        p = self._p
+        follows = host.follows_sigmas(p.sampler)
+        if self.settings.scheduler != AUTOMATIC and not follows:
+            p.extra_generation_params.update({"Latent upscale scheduler": AUTOMATIC})
+            p.extra_generation_params.pop("Schedule type", None)
+            self._note(f"{p.sampler_name} ignores sigmas; its own timesteps ran instead of {self.settings.scheduler}.")
+        elif self.settings.scheduler != AUTOMATIC and p.sampler_name in _SAMPLER_NOTES:
+            self._note(_SAMPLER_NOTES[p.sampler_name])
+        if self.settings.exact_steps or self.settings.matched_noise:
+            self._fix_steps(follows_sigmas=follows)
+
+    def _fix_steps(self, *, follows_sigmas: bool) -> None:
+        """Have exactly the asked steps run, through the sampler's own argument; the option for it stays untouched."""
+        p = self._p
+        total = scheduled_steps(p.steps, p.denoising_strength)
+        if total == 0:
+            p.sampler.sample_img2img = lambda _p, x, *_args, **_kwargs: x
+            self._note("denoising strength 0: no step ran.")
+        elif not follows_sigmas and total > MAX_STEPS:
+            raise ArgumentError(
+                f"Latent Upscale: {p.steps} steps at denoising strength {p.denoising_strength} need {total} timesteps "
+                f"of {p.sampler_name}, which has {MAX_STEPS}; raise the denoising strength, or use another sampler"
+            )
+        else:
+            p.sampler.sample_img2img = partial(p.sampler.sample_img2img, steps=p.steps)
+
+    def _sigmas(self, steps: int) -> Tensor:
+        """The schedule for as many steps as the host asks for; it cuts it by the denoising strength itself.
+
+        The host asks for one step more for samplers whose penultimate sigma it then drops.
+        """
+        table = host.model_sigmas(self._p)
+        options, written = host.schedule_options()
+        self._p.extra_generation_params.update(written)  # not earlier: the host has applied `override_settings` by now
+        if not self.settings.matched_noise:
+            return get_sigmas(self.settings.scheduler, steps, table, **options)
+        return self._matched_sigmas(steps, table, options)
+
+    def _matched_sigmas(self, steps: int, table: Tensor, options: dict[str, float]) -> Tensor:
+        """The sigmas that run, from the one where `normal` would start; what the host will cut off is filled up."""
+        p, strength = self._p, self._p.denoising_strength
+        normal = plan_steps("normal", p.steps, strength, table)
+        dropped = steps - scheduled_steps(p.steps, strength)
+        run = plan_steps(
+            self.settings.scheduler,
+            p.steps + dropped,
+            strength,
+            table,
+            sigma_min=options.get("sigma_min"),
+            rho=options.get("rho"),
+            start_sigma=normal.run[0].item(),
+        ).run
+        return torch.cat([run[:1].expand(steps + 1 - len(run)), run])
+
+
+def _overlay(picture: Image.Image, mask: Image.Image) -> Image.Image:
+    overlay = picture.convert("RGBA")
+    overlay.putalpha(ImageOps.invert(mask))
+    return overlay
+
+
+def _check(p: Any, settings: UpscaleSettings) -> None:
+    """Refuse what cannot work, before any work.
+
+    Raises:
+        ArgumentError: says which value and what is allowed.
+    """
+    if settings.matched_noise and settings.scheduler == AUTOMATIC:
+        raise ArgumentError("Latent Upscale: matched_noise needs a scheduler of this script; scheduler is 'automatic'")
+    if not p.init_images or any(picture is None for picture in p.init_images):
+        raise ArgumentError("Latent Upscale: there is no picture to enlarge; put one into img2img (API: init_images)")
+    for name in ("width", "height"):
+        if not isinstance(getattr(p, name), int) or getattr(p, name) < 1:
+            raise ArgumentError(f"Latent Upscale: {name} is {getattr(p, name)!r}; an integer of at least 1 is needed")
+    try:
+        scheduled_steps(p.steps, p.denoising_strength)
+    except ValueError as error:
+        raise ArgumentError(f"Latent Upscale: {error}") from None

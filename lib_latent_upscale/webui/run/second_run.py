@@ -1,0 +1,266 @@
+"""A second run of the host after the latent upscale: it denoises the finished result once more, at the same size."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+from modules import devices, images, infotext_utils, processing, shared
+from PIL import Image
+from torch import Tensor
+
+from lib_latent_upscale.settings import UpscaleSettings
+from lib_latent_upscale.webui.host import machine as host_machine
+from lib_latent_upscale.webui.host import processing as host
+from lib_latent_upscale.webui.host.geometry import LATENT, STRETCH
+from lib_latent_upscale.webui.passes.base import OwnRun, Passes
+from lib_latent_upscale.webui.run.latent_upscale import NOTE_LABEL, LatentUpscale
+
+__all__ = ["run_twice"]
+
+_MISSING = object()
+_ORIGINAL = 1
+"""The value of `inpainting_fill` that starts from the picture."""
+
+_log = logging.getLogger(__name__)
+
+
+def run_twice(p: Any, upscale: LatentUpscale, passes: Passes, run: OwnRun) -> Any:
+    """The latent upscale, and then the run of a pass for each of its pictures; one `Processed` with everything.
+
+    Each picture has its own second run, since a pass may be shown one picture only, and so that it can be made again
+    alone. Where a second run is interrupted or fails, the picture of the first is kept, saved, and said to be that.
+    """
+    return _Runs(p, upscale, passes, run).processed()
+
+
+class _SecondRun(LatentUpscale):
+    """A latent upscale to the size that the picture has; what is written about it is what the first run was."""
+
+    def __init__(self, p: Any, settings: UpscaleSettings, written: Mapping[str, Any]) -> None:
+        super().__init__(p, settings)
+        self._written = written
+
+    def _infotext(self) -> dict[str, Any]:
+        return dict(self._written)
+
+    def _init(self, *args: Any) -> None:
+        super()._init(*args)
+        self._write()
+
+    def _sample(self, *args: Any, **kwargs: Any) -> Tensor:
+        self._p.rng.next()  # the first run's noise; the same noise twice would deepen its grain
+        sampled = super()._sample(*args, **kwargs)
+        self._write()
+        return sampled
+
+    def _write(self) -> None:
+        """The host writes steps, strength and mask of this run, over those with which the whole can be made again."""
+        kept = {label: value for label, value in self._written.items() if label != NOTE_LABEL}
+        self._p.extra_generation_params.update(kept)
+
+
+@dataclass(frozen=True)
+class _Shot:
+    """One picture of the first run, and what the host knew about it."""
+
+    picture: Image.Image
+    infotext: str
+    prompt: str
+    negative_prompt: str
+    seed: int
+    subseed: int
+    whole: bool
+    """Whether it was not interrupted."""
+
+
+@dataclass(frozen=True)
+class _Final:
+    """One picture of the result."""
+
+    picture: Image.Image
+    infotext: str
+    extras: Sequence[Image.Image] = field(default=())
+    """Masks, and what other scripts have added."""
+
+
+class _Runs:
+    def __init__(self, p: Any, upscale: LatentUpscale, passes: Passes, run: OwnRun) -> None:
+        self._p = p
+        self._upscale = upscale
+        self._passes = passes
+        self._run = run
+        self._mode = STRETCH if p.resize_mode == LATENT else p.resize_mode
+        self._only_masked = p.inpaint_full_res  # the host's `init` switches it off where the mask is empty
+        self._written: dict[str, Any] = {}
+
+    def processed(self) -> Any:
+        _count_jobs(self._p, self._p.batch_size * self._p.n_iter * len(self._passes))
+        first = self._first()
+        shots = self._shots(first)
+        finals = [self._final(shot, index, len(shots)) for index, shot in enumerate(shots)]
+        shared.state.textinfo = None
+        return self._together(first, finals)
+
+    # first run
+
+    def _first(self) -> Any:
+        p = self._p
+        with _changed(p, {"do_not_save_samples": True, "do_not_save_grid": True}), self._upscale.installed():
+            processed = processing.process_images(p)
+            self._written = {
+                "Schedule type": p.scheduler,
+                **p.extra_generation_params,
+                "Steps": p.steps,
+                "Denoising strength": p.denoising_strength,
+                "Init image hash": getattr(p, "init_img_hash", None),
+            }
+        return processed
+
+    def _shots(self, processed: Any) -> list[_Shot]:
+        p = self._p
+        pictures, infotexts = host.own_pictures(p, processed)
+        whole = len(pictures) - p.batch_size * bool(host_machine.stopped())
+        texts = zip(p.all_prompts, p.all_negative_prompts, p.all_seeds, p.all_subseeds, strict=False)
+        return [
+            _Shot(picture, infotext, *text, index < whole)
+            for index, (picture, infotext, text) in enumerate(zip(pictures, infotexts, texts, strict=False))
+        ]
+
+    # second runs
+
+    def _final(self, shot: _Shot, index: int, count: int) -> _Final:
+        if host_machine.stopped() or shared.state.stopping_generation:
+            return self._kept(shot, f"was left out, since the generation was {host_machine.stopped() or 'stopped'}")
+        shared.state.textinfo = f"Second pass, picture {index + 1} of {count}:"
+        try:
+            processed = self._second(shot)
+        except (RuntimeError, devices.NansException) as error:
+            _log.warning("the second pass failed", exc_info=True)
+            return self._kept(shot, f"failed: {error}")
+        if host_machine.stopped():
+            stopped = host_machine.stopped()
+            shared.state.skipped = False
+            return self._kept(shot, f"was {stopped}")
+        own, infotexts = host.own_pictures(self._p, processed)
+        others = [picture for picture in processed.images if all(picture is not one for one in own)]
+        return _Final(own[0], infotexts[0], others)
+
+    def _second(self, shot: _Shot) -> Any:
+        p = self._p
+        with _changed(p, self._values(shot)):
+            upscale = _SecondRun(p, UpscaleSettings(scheduler=self._run.scheduler), self._written)
+            with upscale.installed(), self._passes.installed():
+                return processing.process_images(p)
+
+    def _values(self, shot: _Shot) -> dict[str, Any]:
+        """What is different in the second run of one picture."""
+        p = self._p
+        width, height = self._upscale.size
+        factor = max(width / p.init_images[0].width, height / p.init_images[0].height)
+        values = {
+            "init_images": [shot.picture],
+            "resize_mode": STRETCH,
+            "denoising_strength": self._run.denoising_strength,
+            "steps": self._run.steps,
+            "batch_size": 1,
+            "n_iter": 1,
+            "prompt": shot.prompt,
+            "negative_prompt": shot.negative_prompt,
+            "styles": [],
+            "seed": shot.seed,
+            "subseed": shot.subseed,
+            "do_not_save_grid": True,
+            **({"extra_result_images": []} if hasattr(p, "extra_result_images") else {}),  # Forge's, of all runs
+        }
+        if p.image_mask is None:
+            return values
+        mask = processing.create_binary_mask(p.image_mask, round=p.mask_round)
+        return {
+            **values,
+            "image_mask": host.enlarged(mask, self._upscale.size, self._mode).convert("L"),
+            "mask_blur_x": round(p.mask_blur_x * factor),
+            "mask_blur_y": round(p.mask_blur_y * factor),
+            "inpaint_full_res": self._only_masked,
+            "inpaint_full_res_padding": round(p.inpaint_full_res_padding * factor),
+            "inpainting_fill": _ORIGINAL,
+        }
+
+    def _kept(self, shot: _Shot, why: str) -> _Final:
+        """A picture of the first run as a final one; the host would have saved it there."""
+        note = f"the second pass {why}; this is the picture before it."
+        host.comment(self._p, f"Latent Upscale: {note}")
+        infotext = f"{shot.infotext}, {NOTE_LABEL}: {infotext_utils.quote(note)}"
+        if host.option("enable_pnginfo", True):
+            shot.picture.info["parameters"] = infotext
+        wanted = host.option("samples_save") and not self._p.do_not_save_samples
+        if wanted and (shot.whole or host.option("save_incomplete_images")):
+            path, seed, prompt = self._p.outpath_samples, shot.seed, shot.prompt
+            images.save_image(
+                shot.picture, path, "", seed, prompt, host.option("samples_format"), info=infotext, p=self._p
+            )
+        return _Final(shot.picture, infotext)
+
+    # result
+
+    def _together(self, first: Any, finals: Sequence[_Final]) -> Any:
+        """The first run's `Processed` with the pictures of the second: a grid, the pictures, and whatever else."""
+        grid = self._grid(first, finals)
+        result = copy(first)
+        result.images = [*grid, *(final.picture for final in finals), *(extra for f in finals for extra in f.extras)]
+        result.infotexts = [final.infotext for final in [*finals[: len(grid)], *finals]] or first.infotexts
+        result.index_of_first_image = len(grid)
+        result.info = result.infotexts[0]
+        result.comments = "".join(f"{comment}\n" for comment in self._p.comments)
+        result.width, result.height = finals[0].picture.size if finals else self._upscale.size
+        result.extra_generation_params = {**self._written, **self._passes.infotext}
+        return result
+
+    def _grid(self, first: Any, finals: Sequence[_Final]) -> list[Image.Image]:
+        """The grid of all pictures where the person wants one, saved and shown as the host does it."""
+        p = self._p
+        if p.do_not_save_grid or not finals or (len(finals) == 1 and host.option("grid_only_if_multiple", True)):
+            return []
+        if not (host.option("return_grid") or host.option("grid_save")):
+            return []
+        grid = images.image_grid([final.picture for final in finals], p.batch_size)
+        if host.option("enable_pnginfo", True):
+            grid.info["parameters"] = finals[0].infotext
+        if host.option("grid_save"):
+            images.save_image(
+                grid,
+                p.outpath_grids,
+                "grid",
+                first.all_seeds[0],
+                first.all_prompts[0],
+                host.option("grid_format", "png"),
+                info=finals[0].infotext,
+                short_filename=not host.option("grid_extended_filename"),
+                p=p,
+                grid=True,
+            )
+        return [grid] if host.option("return_grid") else []
+
+
+@contextmanager
+def _changed(p: Any, values: Mapping[str, Any]) -> Iterator[None]:
+    """Give the processing object other values for a while."""
+    before = {name: vars(p).get(name, _MISSING) for name in values}
+    for name, value in values.items():
+        setattr(p, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            delattr(p, name) if value is _MISSING else setattr(p, name, value)
+
+
+def _count_jobs(p: Any, further: int) -> None:
+    """Tell the host's progress bar of runs that it does not know of."""
+    if shared.state.job_count == -1:
+        shared.state.job_count = p.n_iter
+    shared.state.job_count += further

@@ -1,0 +1,1 @@
+"""The script's panel, its axes in X/Y/Z plot."""

@@ -1,0 +1,150 @@
+"""The script's controls, and the drawing of the schedule that follows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import gradio as gr
+from torch import Tensor
+
+from lib_latent_upscale.interpolation import INTERPOLATIONS
+from lib_latent_upscale.plot import Curve, schedule_svg
+from lib_latent_upscale.schedules import SCHEDULES, StepPlan, plan_steps
+from lib_latent_upscale.settings import AUTOMATIC, INFOTEXT_LABELS, UpscaleSettings
+from lib_latent_upscale.webui.host import processing as host
+from lib_latent_upscale.webui.host.options import SCHEDULERS
+
+__all__ = ["HOST_INPUTS", "Panel", "draw_schedule", "make_panel", "watch"]
+
+HOST_INPUTS = ("img2img_steps", "img2img_denoising_strength", "img2img_scheduler", "img2img_sampling")
+"""Ids of the host's controls that the drawing depends on, in the order of `draw_schedule`'s first arguments."""
+
+_SWITCHES = {
+    "exact_steps": ("Exact steps", "run all of the sampling steps, whatever the denoising strength"),
+    "keep_statistics": ("Keep statistics", "give enlarged latents back the contrast that interpolation takes"),
+    "matched_noise": ("Matched noise", "start every scheduler from the same noise, to compare them"),
+}
+"""Label and tip of each setting that is on or off."""
+
+_OURS, _HOSTS = "#0d7fb8", "#d9632a"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The controls, one per setting in the settings' order, and the drawing."""
+
+    method: Any
+    scheduler: Any
+    exact_steps: Any
+    keep_statistics: Any
+    matched_noise: Any
+    drawing: Any
+
+    @property
+    def controls(self) -> list[Any]:
+        """What is handed to the script's `run`."""
+        return [getattr(self, field.name) for field in fields(UpscaleSettings)]
+
+    @property
+    def infotext_fields(self) -> list[tuple[Any, str]]:
+        """Which label of a pasted infotext sets which control."""
+        return [(getattr(self, field), label) for field, label in INFOTEXT_LABELS]
+
+
+def make_panel(defaults: UpscaleSettings, elem_id: Callable[[str], str]) -> Panel:
+    """Build the controls. The host calls this several times, also to read the API's defaults."""
+    with gr.Row():
+        method = gr.Dropdown(
+            label="Upscale method",
+            choices=list(INTERPOLATIONS),
+            value=defaults.method,
+            elem_id=elem_id("method"),
+        )
+        scheduler = gr.Dropdown(
+            label="Scheduler", choices=list(SCHEDULERS), value=defaults.scheduler, elem_id=elem_id("scheduler")
+        )
+    with gr.Row():
+        switches = {
+            field: gr.Checkbox(label=label, value=getattr(defaults, field), elem_id=elem_id(field))
+            for field, (label, _) in _SWITCHES.items()
+        }
+    gr.HTML("<br>".join(f"<small><b>{label}</b>: {tip}</small>" for label, tip in _SWITCHES.values()))
+    drawing = gr.HTML(elem_id=elem_id("drawing"))
+    panel = Panel(method=method, scheduler=scheduler, drawing=drawing, **switches)
+    for control in panel.controls:
+        control.do_not_save_to_config = True  # ui-config.json would win over the settings page
+    return panel
+
+
+def watch(panel: Panel, inputs: Mapping[str, Any], opener: Any) -> None:
+    """Draw again when something changes that the drawing depends on, and when the script is chosen (`opener`)."""
+    settings = [panel.scheduler, panel.exact_steps, panel.matched_noise]
+    watched = [*(inputs.get(name) for name in HOST_INPUTS), *settings]
+    if any(control is None for control in watched):
+        return
+    for control in [*watched, *([opener] if opener is not None else [])]:
+        control.change(fn=draw_schedule, inputs=watched, outputs=[panel.drawing], show_progress=False, queue=False)
+
+
+def draw_schedule(
+    steps: int, strength: float, host_scheduler: str, sampler: str, scheduler: str, exact: bool, matched: bool
+) -> str:
+    """The drawing as HTML; where there is nothing to draw, the reason."""
+    table = host.loaded_model_sigmas()
+    if table is None:
+        table = _usual_sigmas()
+    usual = host.default_schedule(host_scheduler, sampler)
+    own = usual if scheduler == AUTOMATIC else scheduler
+    try:
+        settings = UpscaleSettings(scheduler=scheduler, exact_steps=exact, matched_noise=matched)
+        return _drawing(_Request(int(steps), float(strength), own, usual), settings, table)
+    except ValueError as error:
+        return f"<p>{error}</p>"
+
+
+@dataclass(frozen=True)
+class _Request:
+    steps: int
+    strength: float
+    own: str
+    usual: str
+
+
+def _drawing(request: _Request, settings: UpscaleSettings, table: Tensor) -> str:
+    own = request.own if request.own in SCHEDULES else "normal"
+    usual = request.usual if request.usual in SCHEDULES else "normal"
+    default = plan_steps(usual, request.steps, request.strength, table, exact=False)
+    start = None
+    if settings.matched_noise and settings.scheduler != AUTOMATIC and request.strength > 0:
+        normal = plan_steps("normal", request.steps, request.strength, table)
+        start = normal.run[0].item()
+    plan = plan_steps(own, request.steps, request.strength, table, exact=settings.exact_steps, start_sigma=start)
+    curves = [
+        Curve(
+            _label("WebUI's default", usual, default), default.sigmas.tolist(), default.start, color=_HOSTS, dashed=True
+        ),
+        Curve(
+            _label("Latent Upscale", own, plan),
+            plan.sigmas.tolist(),
+            plan.start,
+            span=1.0 if start is None else max(request.strength, 0.05),
+            color=_OURS,
+        ),
+    ]
+    return schedule_svg(curves, title=f"Sigmas of {request.steps} steps at denoising strength {request.strength:g}")
+
+
+def _label(name: str, schedule: str, plan: StepPlan) -> str:
+    run = f"from σ {plan.run[0].item():.2f}" if plan.steps else "nothing runs"
+    return f"{name}: {schedule}, {plan.steps} of {len(plan.sigmas) - 1} steps run, {run}"
+
+
+def _usual_sigmas() -> Tensor:
+    """The table of SD 1.x and SDXL, for a drawing before a model is loaded: betas of `scaled_linear`."""
+    import torch
+
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    kept = (1 - betas).cumprod(0)
+    return ((1 - kept) / kept).sqrt().float()
