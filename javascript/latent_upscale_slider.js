@@ -179,7 +179,7 @@
         }
 
         offer(pictures) {
-            const own = pictures.findIndex((picture) => picture.name === "Latent Upscale");
+            const own = pictures.findIndex((picture) => picture.role === "own");
             const variants = pictures.map((picture, index) => picture.kind === "variant" ? index : -1).filter((index) => index >= 0);
             const right = own >= 0 ? own : variants[variants.length - 1] ?? pictures.length - 1;
             this.left.offer(pictures, variants[0] !== right ? variants[0] ?? 0 : 0);

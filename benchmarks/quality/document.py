@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 
 from benchmarks.quality.evidence import MEASURES, Evidence, Mean, Measure, Variant
 from benchmarks.quality.photographs import PHOTOGRAPHS
-from lib_latent_upscale.comparison.report import HOST_DEFAULT
+from lib_latent_upscale.comparison.variants import HOST_DEFAULT
 
 __all__ = ["FINDINGS", "Claim", "Finding", "check_findings", "document", "table", "typical_photograph"]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata, t
 
 from benchmarks.quality.grid import FIGURES, Cell, Grid, Reference, Values
-from lib_latent_upscale.comparison.report import HOST_DEFAULT
+from lib_latent_upscale.comparison.variants import HOST_DEFAULT
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.engine.models import DEMO_FILE
 from lib_latent_upscale.standalone.files.images import written_whole

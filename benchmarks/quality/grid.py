@@ -16,7 +16,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.quality.photographs import PHOTOGRAPHS, original, shrunk
-from lib_latent_upscale.comparison.report import HOST_DEFAULT, Figures, measure, plain_resize
+from lib_latent_upscale.comparison.metrics import Metrics, measure, plain_resize
+from lib_latent_upscale.comparison.variants import HOST_DEFAULT
 from lib_latent_upscale.interpolation import INTERPOLATIONS, interpolate_latent
 from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.settings import UpscaleSettings
@@ -44,7 +45,7 @@ __all__ = [
 
 DEFAULT = UpscaleSettings()
 FIGURES = ("psnr", "ssim", "gmsd", "sharpness", "faithful_psnr", "faithful_ssim", "colour_shift")
-"""What is kept of `comparison.Figures`, in this order; the first three are against the original."""
+"""What is kept of `Metrics`, in this order; the first three are against the original."""
 _DIGITS = (3, 4, 5, 4, 3, 4, 3)
 
 Values = list[float]
@@ -162,7 +163,7 @@ WHOLE = Grid()
 QUICK = Grid(("coffee", "camera"), schedules=("simple", "karras", "exponential", "linear_quadratic"), seeds=(1,))
 
 
-def flat(figures: Figures) -> Values:
+def flat(figures: Metrics) -> Values:
     """The values of `FIGURES`, rounded to what the eye and the file want."""
     plain: Mapping[str, Any] = {**figures.to_dict(), **asdict(figures)["reference"]}
     return [round(plain[name], digits) for name, digits in zip(FIGURES, _DIGITS, strict=True)]

@@ -14,7 +14,8 @@ from PIL import Image
 from benchmarks.quality.evidence import Evidence, Mean, Variant
 from benchmarks.quality.grid import DEFAULT, coded, pictures_of
 from benchmarks.quality.photographs import original, shrunk
-from lib_latent_upscale.comparison.report import HOST_DEFAULT, plain_resize
+from lib_latent_upscale.comparison.metrics import plain_resize
+from lib_latent_upscale.comparison.variants import HOST_DEFAULT
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.files.images import written_whole
 

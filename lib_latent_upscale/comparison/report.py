@@ -1,241 +1,224 @@
-"""Comparing upscales fairly: which variants there are, what is measured, and where it is worth looking.
-
-Figures come from scikit-image and, for one of them, piq; both are imported when something is measured.
-"""
+"""What a comparison shows: the labelled sheet, the page with a slider, figures for people and for scripts."""
 
 from __future__ import annotations
 
-import importlib
-import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from types import MappingProxyType
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from lib_latent_upscale.interpolation import same_result
-from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
+from lib_latent_upscale.comparison.metrics import Box, Metrics, choose_crops, difference_map, measure, plain_resize
+from lib_latent_upscale.comparison.page import make_page
+from lib_latent_upscale.comparison.sheet import Panel, make_sheet
+from lib_latent_upscale.comparison.variants import Role, Variant
 
-__all__ = [
-    "HOST_DEFAULT",
-    "Box",
-    "Figures",
-    "ReferenceFigures",
-    "Variant",
-    "choose_crops",
-    "difference_map",
-    "measure",
-    "merge_same",
-    "plain_resize",
-]
+__all__ = ["PLAIN_NAME", "Entry", "Report", "Subject", "make_report"]
 
-HOST_DEFAULT = UpscaleSettings(method="bilinear", scheduler=AUTOMATIC, exact_steps=False)
-"""What the WebUI does with "Just resize (latent upscale)" and untouched options."""
+PLAIN_NAME = "Picture resized"
 
-Box = tuple[int, int, int, int]
-"""left, top, right, bottom in pixels, as in Pillow."""
-
-_Values = NDArray[np.float64]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Variant:
-    """One way to upscale that takes part in a comparison."""
+class Subject:
+    """What is enlarged, and how all variants do it."""
 
-    name: str
-    """What people read above the picture."""
-    settings: UpscaleSettings
-    overrides: MappingProxyType[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    """Further settings of the host, such as steps, that differ from the other variants'."""
+    picture: Image.Image
+    """The part of the input that is enlarged, in its own size; RGB."""
+    seed: int
+    steps: int
+    sampler: str
+    denoising_strength: float
+    cfg_scale: float
+    model: str
+    reference: Image.Image | None = None
+    """The known original, at the size of the results."""
 
 
-def merge_same(variants: Sequence[Variant], source: tuple[int, int], target: tuple[int, int]) -> list[list[Variant]]:
-    """Group variants that are mathematically the same upscale from latent size `source` to `target` (height, width).
+@dataclass(frozen=True)
+class Entry:
+    """One picture of a variant that has run."""
 
-    Only the first of each group needs to run. Variants keep their order.
+    variant: Variant
+    same: Sequence[Variant]
+    """Further variants that are mathematically the same, so were not run."""
+    picture: Image.Image
+    """At the size of all others; RGB."""
+    parameters: str
+    """The infotext from which it can be made again."""
+    schedule: str
+    """The schedule that ran; with "automatic" the host's own is named, too."""
+    steps: int
+    """Steps that really ran."""
+    first_sigma: float | None
+    """Where they started; None where nothing ran or the sampler knows no sigmas."""
+    seconds: float
+    """Sampling, decoding and passes; what all variants share is left out."""
+    shrunk_from: tuple[int, int] | None = None
+    """(width, height) of the result itself, where a pass has made it larger than the others."""
+    remarks: Sequence[str] = ()
+    """Further lines for people, such as what a pass did."""
+
+    def has_role(self, role: Role) -> bool:
+        """Whether the variant, or one that is the same, is there for this."""
+        return any(variant.role == role for variant in (self.variant, *self.same))
+
+    @property
+    def notes(self) -> list[str]:
+        """What ran, in a few lines."""
+        settings = self.variant.settings
+        kept = ", statistics kept" if settings.keep_statistics else ""
+        shrunk = ["{} x {} pixels, shrunk here".format(*self.shrunk_from)] if self.shrunk_from else []
+        return [f"{settings.method} + {self.schedule}, {self._cut}{kept}", self._start, *shrunk, *self.remarks]
+
+    @property
+    def _cut(self) -> str:
+        settings = self.variant.settings
+        if settings.matched_noise:
+            return "matched noise"
+        return "exact steps" if settings.exact_steps else "steps cut by the denoising strength"
+
+    @property
+    def _start(self) -> str:
+        if not self.steps:
+            return "no step ran"
+        sigma = "" if self.first_sigma is None else f" from sigma {self.first_sigma:.2f}"
+        return f"{self.steps} step{'s' if self.steps > 1 else ''} ran{sigma}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished comparison of one picture."""
+
+    panels: Sequence[Panel]
+    crops: Sequence[Box]
+    title: str
+    footer: str
+    chosen: tuple[int, int]
+    """The panels that a slider shows at first, left and right."""
+    plain: Image.Image
+    """The picture itself resized, without any model."""
+    difference: Image.Image | None
+    """Where the host's default and the settings' own result differ; None where one of them is missing."""
+    record: Mapping[str, Any]
+    """Plain values for JSON."""
+
+    @property
+    def notes(self) -> dict[str, Sequence[str]]:
+        """Lines for people, by the name of the picture, without the input."""
+        return {panel.name: panel.notes for panel in self.panels[1:]}
+
+    def sheet(self, font: Path | None = None) -> Image.Image:
+        """One labelled picture; `font` is a TrueType file, Pillow's own otherwise."""
+        return make_sheet(self.panels, self.crops, title=self.title, footer=self.footer, font=font)
+
+    def page(self) -> str:
+        """One HTML file with a slider between any two of the pictures."""
+        return make_page(self.panels, title=self.title, footer=self.footer, chosen=self.chosen)
+
+
+def make_report(
+    subject: Subject, entries: Sequence[Entry], *, shown: Callable[[Image.Image], Image.Image] = lambda picture: picture
+) -> Report:
+    """Measure the results and describe them; without scikit-image there are no figures, and it is said.
+
+    `shown` is what people are shown of a picture that was measured, such as the same with its transparency.
     """
-    groups: list[list[Variant]] = []
-    for variant in variants:
-        twin = next((group for group in groups if _same(group[0], variant, source, target)), None)
-        if twin is None:
-            groups.append([variant])
-        else:
-            twin.append(variant)
-    return groups
-
-
-def _same(first: Variant, second: Variant, source: tuple[int, int], target: tuple[int, int]) -> bool:
-    def rest(variant: Variant) -> dict[str, Any]:
-        return {**asdict(variant.settings), **variant.overrides, "method": None}
-
-    return rest(first) == rest(second) and same_result(first.settings.method, second.settings.method, source, target)
-
-
-def plain_resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The picture itself resized to `size` (width, height), without any model: Lanczos."""
-    return image.resize(size, Image.Resampling.LANCZOS)
-
-
-@dataclass(frozen=True)
-class ReferenceFigures:
-    """How near a result is to a known original."""
-
-    psnr: float
-    """Decibels, higher is nearer."""
-    ssim: float
-    """Structural similarity, up to 1."""
-    gmsd: float | None
-    """Gradient magnitude similarity deviation, lower is nearer; None without the package piq."""
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What is measured of one result."""
-
-    sharpness: float
-    """Gradient energy as a multiple of the plain resize's: above 1 is sharper, noise counts too."""
-    faithful_psnr: float
-    """Decibels between the result shrunk to the input's size and the input; higher is more faithful."""
-    faithful_ssim: float
-    """Structural similarity of the same pair, up to 1."""
-    colour_shift: float
-    """Mean CIEDE2000 difference of the same pair; 1 is just noticeable."""
-    seconds: float | None = None
-    """Time that the variant took, without what all share."""
-    reference: ReferenceFigures | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; infinities (identical pictures) become None."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
-
-    def lines(self) -> list[str]:
-        """Short lines for people."""
-        lines = [
-            f"sharpness {self.sharpness:.2f} x plain",
-            f"faithful {_decibel(self.faithful_psnr)}, SSIM {self.faithful_ssim:.3f}",
-            f"colour shift {self.colour_shift:.2f} (CIEDE2000)",
-        ]
-        if self.reference is not None:
-            gmsd = "" if self.reference.gmsd is None else f", GMSD {self.reference.gmsd:.3f}"
-            lines.append(f"original {_decibel(self.reference.psnr)}, SSIM {self.reference.ssim:.3f}{gmsd}")
-        return lines
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _decibel(value: float) -> str:
-    return f"{value:.1f} dB" if math.isfinite(value) else "exact"
-
-
-def measure(
-    result: Image.Image,
-    source: Image.Image,
-    *,
-    seconds: float | None = None,
-    reference: Image.Image | None = None,
-) -> Figures:
-    """Measure an upscaled `result` of `source`; `reference` is the known original at the result's size."""
-    result, source = result.convert("RGB"), source.convert("RGB")
-    shrunk = result.resize(source.size, Image.Resampling.BOX)
-    return Figures(
-        sharpness=_gradient_energy(result) / max(_gradient_energy(plain_resize(source, result.size)), 1e-12),
-        faithful_psnr=_psnr(source, shrunk),
-        faithful_ssim=_ssim(source, shrunk),
-        colour_shift=_colour_shift(source, shrunk),
-        seconds=seconds,
-        reference=None if reference is None else _against(reference.convert("RGB"), result),
+    plain = plain_resize(subject.picture, entries[0].picture.size)
+    pictures = [entry.picture for entry in entries]
+    measured = [_measured(entry.picture, subject, entry.seconds) for entry in entries]
+    plain_measured = _measured(plain, subject)
+    crops = choose_crops(pictures if len(pictures) > 1 else [*pictures, plain])
+    own = next((index for index, entry in enumerate(entries) if entry.has_role("own")), len(entries) - 1)
+    panels = [
+        Panel("Input", shown(subject.picture), [_size(subject.picture)]),
+        Panel(PLAIN_NAME, shown(plain), ["Lanczos, no model", *_lines(plain_measured)]),
+        *(_panel(entry, figures, shown) for entry, figures in zip(entries, measured, strict=True)),
+        *([Panel("Original", subject.reference, [_size(subject.reference)])] if subject.reference else []),
+    ]
+    return Report(
+        panels=panels,
+        crops=crops,
+        title=_title(subject, plain.size),
+        footer=_footer(plain_measured),
+        chosen=(2 if own else 1, 2 + own),
+        plain=plain,
+        difference=_difference(entries),
+        record={
+            "input_size": list(subject.picture.size),
+            "size": list(plain.size),
+            "seed": subject.seed,
+            "model": subject.model,
+            "crops": [list(box) for box in crops],
+            "plain_resize": _plain(plain_measured),
+            "variants": [_record(entry, figures) for entry, figures in zip(entries, measured, strict=True)],
+        },
     )
 
 
-def _against(reference: Image.Image, result: Image.Image) -> ReferenceFigures:
-    if reference.size != result.size:
-        raise ValueError(
-            f"the reference is {reference.width}x{reference.height} and the result {result.width}x{result.height}; "
-            "they must have the same size"
-        )
-    return ReferenceFigures(_psnr(reference, result), _ssim(reference, result), _gmsd(reference, result))
-
-
-def _array(image: Image.Image) -> _Values:
-    return np.asarray(image, dtype=np.float64) / 255
-
-
-def _gradient_energy(image: Image.Image) -> float:
-    from skimage.filters import sobel
-
-    return float(np.mean(sobel(_array(image.convert("L"))) ** 2))
-
-
-def _psnr(first: Image.Image, second: Image.Image) -> float:
-    from skimage.metrics import peak_signal_noise_ratio
-
-    with np.errstate(divide="ignore"):
-        return float(peak_signal_noise_ratio(_array(first), _array(second), data_range=1))
-
-
-def _ssim(first: Image.Image, second: Image.Image) -> float:
-    """Mean over RGB with a Gaussian window, as Wang et al. 2004; a smaller window for pictures below 11 pixels."""
-    from skimage.metrics import structural_similarity
-
-    gaussian = min(first.size) >= 11
-    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False} if gaussian else {"win_size": 3}
-    return float(structural_similarity(_array(first), _array(second), data_range=1, channel_axis=-1, **options))
-
-
-def _colour_shift(first: Image.Image, second: Image.Image) -> float:
-    from skimage.color import deltaE_ciede2000, rgb2lab
-
-    return float(np.mean(deltaE_ciede2000(rgb2lab(_array(first)), rgb2lab(_array(second)))))
-
-
-def _gmsd(first: Image.Image, second: Image.Image) -> float | None:
-    """Xue et al. 2014 in piq's version; None where piq is not installed."""
+def _measured(picture: Image.Image, subject: Subject, seconds: float | None = None) -> Metrics | None:
     try:
-        piq = importlib.import_module("piq")
-    except ImportError:
+        return measure(picture, subject.picture, seconds=seconds, reference=subject.reference)
+    except ImportError as error:
+        _log.warning("Latent Upscale: nothing is measured, because a package is missing: %s", error)
         return None
-    import torch
-
-    def batch(image: Image.Image) -> torch.Tensor:
-        return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1)[None]
-
-    return float(piq.gmsd(batch(first), batch(second)))
 
 
-def _spread(pictures: Sequence[Image.Image]) -> _Values:
-    """Largest difference between any two of the pictures, at each pixel: (height, width), 0 to 1."""
-    values = [_array(picture.convert("RGB")) for picture in pictures]
-    spread: _Values = (np.maximum.reduce(values) - np.minimum.reduce(values)).mean(axis=-1)
-    return spread
+def _panel(entry: Entry, figures: Metrics | None, shown: Callable[[Image.Image], Image.Image]) -> Panel:
+    same = [f"the same as {twin.name} ({twin.settings.method}): not run twice" for twin in entry.same]
+    notes = [*entry.notes, *_lines(figures), f"{entry.seconds:.1f} s", *same]
+    return Panel(entry.variant.name, shown(entry.picture), notes, highlight=entry.has_role("own"))
 
 
-def choose_crops(pictures: Sequence[Image.Image], count: int = 2, share: float = 1 / 6) -> list[Box]:
-    """Where pictures of one size differ most: up to `count` squares that do not overlap, most different first.
-
-    A square's side is `share` of the picture's shorter side, at least 24 pixels where the picture has them.
-    """
-    spread = _spread(pictures)
-    height, width = spread.shape
-    side = min(max(round(min(height, width) * share), 24), height, width)
-    sums = np.pad(spread, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
-    total = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
-    boxes: list[Box] = []
-    while len(boxes) < count and np.isfinite(total).any():
-        top, left = (int(place) for place in np.unravel_index(np.argmax(total), total.shape))
-        boxes.append((left, top, left + side, top + side))
-        total[max(top - side + 1, 0) : top + side, max(left - side + 1, 0) : left + side] = -np.inf
-    return boxes
+def _size(picture: Image.Image) -> str:
+    return f"{picture.width} x {picture.height} pixels"
 
 
-def difference_map(first: Image.Image, second: Image.Image) -> Image.Image:
-    """Where two pictures of one size differ: black where they agree, white where they differ most."""
-    spread = _spread([first, second])
-    highest = float(np.percentile(spread, 99.5)) or 1.0
-    return Image.fromarray(np.rint(np.clip(spread / highest, 0, 1) * 255).astype(np.uint8))
+def _lines(figures: Metrics | None) -> list[str]:
+    return [] if figures is None else figures.lines()
+
+
+def _title(subject: Subject, size: tuple[int, int]) -> str:
+    return (
+        f"{subject.picture.width} x {subject.picture.height} to {size[0]} x {size[1]}: {subject.sampler}, "
+        f"{subject.steps} steps, denoising strength {subject.denoising_strength:g}, CFG scale {subject.cfg_scale:g}, "
+        f"seed {subject.seed}, {subject.model}"
+    )
+
+
+def _footer(figures: Metrics | None) -> str:
+    missing = "" if figures is not None else " Nothing is measured: the package scikit-image is missing."
+    return f"Made by Latent Upscale. The enlarged places are those where the variants differ most.{missing}"
+
+
+def _difference(entries: Sequence[Entry]) -> Image.Image | None:
+    pair = [next((entry.picture for entry in entries if entry.has_role(role)), None) for role in ("host", "own")]
+    first, second = pair
+    return None if first is None or second is None else difference_map(first, second)
+
+
+def _record(entry: Entry, figures: Metrics | None) -> dict[str, Any]:
+    return {
+        "name": entry.variant.name,
+        "role": entry.variant.role,
+        **asdict(entry.variant.settings),
+        **{name: _plain(value) for name, value in entry.variant.overrides.items()},
+        **({"passes": entry.variant.passes} if entry.variant.passes else {}),
+        "schedule_run": entry.schedule,
+        "steps_run": entry.steps,
+        "first_sigma": None if entry.first_sigma is None else round(entry.first_sigma, 6),
+        "same_result": [twin.name for twin in entry.same],
+        "shrunk_from": None if entry.shrunk_from is None else list(entry.shrunk_from),
+        "seconds": round(entry.seconds, 3),
+        "figures": _plain(figures),
+        "parameters": entry.parameters,
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Metrics):
+        return value.to_dict()
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from lib_latent_upscale.comparison.report import Box
+from lib_latent_upscale.comparison.metrics import Box
 
 __all__ = ["Panel", "make_sheet"]
 

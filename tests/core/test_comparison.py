@@ -16,17 +16,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageFilter, ImageFont
 
+from lib_latent_upscale.comparison.metrics import choose_crops, difference_map, measure, plain_resize
 from lib_latent_upscale.comparison.page import make_page
-from lib_latent_upscale.comparison.report import (
+from lib_latent_upscale.comparison.report import Entry, Subject, make_report
+from lib_latent_upscale.comparison.sheet import Panel, make_sheet
+from lib_latent_upscale.comparison.variants import (
     HOST_DEFAULT,
     Variant,
-    choose_crops,
-    difference_map,
-    measure,
+    further_variant,
     merge_same,
-    plain_resize,
+    paired_variants,
+    usual_variants,
+    without_twins,
 )
-from lib_latent_upscale.comparison.sheet import Panel, make_sheet
 from lib_latent_upscale.settings import UpscaleSettings
 
 
@@ -68,6 +70,112 @@ def test_variants_that_differ_in_anything_else_both_run(change):
 def test_variants_with_other_overrides_both_run():
     first, second = variants("nearest", "area")
     assert len(merge_same([first, replace(second, overrides=MappingProxyType({"steps": 3}))], (8, 8), (16, 16))) == 2
+
+
+OWN = UpscaleSettings(method="lanczos", keep_statistics=True)
+
+
+def test_every_comparison_begins_with_the_hosts_way_and_the_settings_own():
+    assert [(one.role, one.settings) for one in usual_variants(OWN, "karras")] == [("host", HOST_DEFAULT), ("own", OWN)]
+
+
+def test_matched_noise_shows_the_hosts_way_from_that_noise_too_where_its_schedule_is_known():
+    own = replace(OWN, matched_noise=True)
+    _, matched, _ = usual_variants(own, "karras")
+    assert matched.role == "host"
+    assert matched.settings == UpscaleSettings("bilinear", "karras", exact_steps=True, matched_noise=True)
+    assert len(usual_variants(own, None)) == 2
+
+
+def test_an_empty_list_of_a_pair_is_filled_from_the_settings():
+    made = paired_variants(OWN, [], ["beta", "karras"])
+    assert [one.settings for one in made] == [replace(OWN, scheduler="beta"), replace(OWN, scheduler="karras")]
+    assert paired_variants(OWN, [], []) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"method": "area"}, "area + simple"),
+        ({"keep_statistics": False, "exact_steps": False}, "lanczos + simple, no exact steps, no keep statistics"),
+        ({"steps": 9, "sampler_name": "Heun"}, "lanczos + simple, steps 9, sampler Heun"),
+        ({"name": "mine", "steps": 9}, "mine"),
+    ],
+)
+def test_a_variant_is_called_what_sets_it_apart(given, name):
+    assert further_variant(given, OWN, ("steps", "sampler_name")).name == name
+
+
+def test_a_variant_with_a_name_that_nobody_knows_is_refused_with_those_that_are_known():
+    with pytest.raises(ValueError, match=r"unknown names \['speed'\]; known are: name, method, .*, steps"):
+        further_variant({"speed": 3}, OWN, ("steps",))
+
+
+def test_of_equal_variants_the_first_stays_and_passes_set_apart():
+    first, second = Variant("a", OWN), Variant("b", OWN)
+    third = Variant("c", OWN, passes=("x4 upscaler",))
+    assert without_twins([first, second, third]) == [first, third]
+
+
+def entry(picture, variant, **changes):
+    values = {"same": [], "parameters": "", "schedule": "karras", "steps": 4, "first_sigma": 1.613, "seconds": 2.0}
+    return Entry(**{**values, "variant": variant, "picture": picture, **changes})
+
+
+@pytest.fixture
+def report(original, source):
+    """Whoever names a variant like the host's default changes nothing about what is which."""
+    soft, softer = (original.filter(ImageFilter.GaussianBlur(radius)) for radius in (1, 2))
+    entries = [
+        entry(softer, Variant("WebUI default", HOST_DEFAULT, role="host"), steps=0, first_sigma=None),
+        entry(original, Variant("WebUI mine", OWN, role="own"), same=[Variant("twin", replace(OWN, method="area"))]),
+        entry(soft, Variant("Latent Upscale", OWN), shrunk_from=(512, 384), remarks=["with a pass"]),
+    ]
+    return make_report(Subject(source, 7, 20, "Euler", 0.5, 7.0, "model", reference=original), entries)
+
+
+def test_what_is_ours_is_known_by_its_role_not_by_its_name(report, original):
+    assert [panel.name for panel in report.panels if panel.highlight] == ["WebUI mine"]
+    assert [report.panels[index].name for index in report.chosen] == ["WebUI default", "WebUI mine"]
+    softer = original.filter(ImageFilter.GaussianBlur(2))
+    assert (np.asarray(report.difference) == np.asarray(difference_map(softer, original))).all()
+
+
+def test_the_notes_say_what_ran(report):
+    notes = {name: "\n".join(lines) for name, lines in report.notes.items()}
+    assert "bilinear + karras, steps cut by the denoising strength\nno step ran" in notes["WebUI default"]
+    assert "lanczos + karras, exact steps, statistics kept\n4 steps ran from sigma 1.61" in notes["WebUI mine"]
+    assert "the same as twin (area): not run twice" in notes["WebUI mine"]
+    assert "512 x 384 pixels, shrunk here\nwith a pass" in notes["Latent Upscale"]
+    assert notes["Original"] == "256 x 192 pixels"
+
+
+def test_the_record_is_json_with_the_settings_of_every_variant(report):
+    record = json.loads(json.dumps(report.record, allow_nan=False))
+    assert [one["role"] for one in record["variants"]] == ["host", "own", "extra"]
+    assert [one["first_sigma"] for one in record["variants"]] == [None, 1.613, 1.613]
+    assert record["variants"][1]["method"] == "lanczos"
+    assert record["variants"][1]["same_result"] == ["twin"]
+    assert record["variants"][2]["shrunk_from"] == [512, 384]
+    assert record["plain_resize"]["sharpness"] == pytest.approx(1)
+
+
+def test_sheet_and_page_hold_all_of_it(report):
+    assert report.sheet().width > 3 * 400
+    assert all(name in report.page() for name in ("Input", "Picture resized", "WebUI mine", "Original"))
+
+
+def test_a_comparison_of_one_has_no_difference(original, source):
+    one = [entry(original, Variant("WebUI default", HOST_DEFAULT, role="host"))]
+    report = make_report(Subject(source, 7, 20, "Euler", 0.5, 7.0, "model"), one)
+    assert report.difference is None
+    assert report.chosen == (1, 2)
+
+
+def test_people_are_shown_the_picture_as_it_is_dressed(original, source):
+    one = [entry(original, Variant("mine", OWN, role="own"))]
+    report = make_report(Subject(source, 7, 20, "Euler", 0.5, 7.0, "model"), one, shown=lambda p: p.convert("RGBA"))
+    assert {panel.picture.mode for panel in report.panels} == {"RGBA"}
 
 
 def test_a_perfect_result_is_faithful_exact_and_uncoloured(original, source):
@@ -134,8 +242,8 @@ def test_figures_are_plain_values_and_lines_for_people(original, source):
     values = json.loads(json.dumps(figures.to_dict(), allow_nan=False))
     assert values["reference"]["psnr"] is None, "infinite is no JSON"
     assert values["faithful_ssim"] == figures.faithful_ssim
-    assert any(line.startswith("original exact") for line in figures.lines())
-    assert any(re.fullmatch(r"sharpness \d\.\d\d x plain", line) for line in figures.lines())
+    assert any(line.startswith("beside the original: exact") for line in figures.lines())
+    assert any(re.fullmatch(r"sharpness \d\.\d\d \(plain resize: 1\)", line) for line in figures.lines())
 
 
 def test_pictures_as_small_as_they_may_be_can_be_measured():
@@ -179,7 +287,9 @@ def test_the_difference_map_is_black_where_pictures_agree(original):
 def panels(original, count=4):
     names = ["Input", "Picture resized", "WebUI default", "Latent Upscale", "bislerp + karras", "lanczos + beta"]
     return [
-        Panel(name, original, ["20 steps from sigma 1.61", "sharpness 1.20 x plain"], highlight=name[0] == "L")
+        Panel(
+            name, original, ["20 steps from sigma 1.61", "sharpness 1.20 (plain resize: 1)"], highlight=name[0] == "L"
+        )
         for name in names[:count]
     ]
 

@@ -7,12 +7,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lib_latent_upscale.comparison.report import make_report
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.commands import compare as comparing
 from lib_latent_upscale.standalone.commands.cli import main
-from lib_latent_upscale.standalone.commands.compare import compare, default_variants, generation_of, parse_variant
+from lib_latent_upscale.standalone.commands.compare import (
+    compare,
+    default_variants,
+    generation_of,
+    parse_variant,
+    subject_of,
+)
 from lib_latent_upscale.standalone.engine import engine as engine_module
-from lib_latent_upscale.standalone.engine.generation import GenerationSettings, parse_parameters, write_parameters
+from lib_latent_upscale.standalone.engine.generation import GenerationSettings, parse_parameters
 from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.standalone.files.images import Picture
 
@@ -89,7 +96,7 @@ def test_shared_work_is_done_once_and_twins_are_not_run(engine, photo, monkeypat
 def test_every_variant_can_be_made_again_alone_from_its_parameters(engine, photo):
     variants = [*default_variants(BASE), parse_variant("bislerp:karras:denoise=0.8,steps=2", BASE)]
     for entry in compare(engine, Picture(photo), variants, BASE):
-        generation = parse_parameters(write_parameters(entry.generation))
+        generation = parse_parameters(entry.parameters)
         alone = engine.upscale([photo], generation).pictures[0]
         assert (np.asarray(alone) == np.asarray(entry.picture)).all()
 
@@ -124,13 +131,13 @@ def test_the_label_says_what_ran(engine, photo):
     base = replace(BASE, sampler="DPM++ 2M")
     variants = [*default_variants(base), parse_variant("nearest:simple", base)]
     picture = Picture(photo)
-    panels, _ = comparing.make_panels(picture, compare(engine, picture, variants, base))
+    panels = make_report(subject_of(picture, base), compare(engine, picture, variants, base)).panels
     names = [panel.name for panel in panels]
     assert names == ["Input", "Picture resized", "WebUI default", "Latent Upscale"]
     assert [panel.highlight for panel in panels] == [False, False, False, True]
     notes = ["\n".join(panel.notes) for panel in panels]
-    assert "bilinear + automatic (karras), default cut\n3 steps from sigma" in notes[2]
-    assert "nearest-exact + simple, exact steps\n4 steps from sigma" in notes[3]
+    assert "bilinear + automatic (karras), steps cut by the denoising strength\n3 steps ran from sigma" in notes[2]
+    assert "nearest-exact + simple, exact steps\n4 steps ran from sigma" in notes[3]
     assert "the same as nearest + simple (nearest): not run twice" in notes[3]
 
 
@@ -159,6 +166,6 @@ def test_settings_that_are_the_webuis_default_compare_nothing_and_say_so(engine,
     base = replace(BASE, upscale=UpscaleSettings("bilinear", "automatic", exact_steps=False))
     picture = Picture(photo)
     entries = compare(engine, picture, default_variants(base), base)
-    panels, _ = comparing.make_panels(picture, entries)
+    panels = make_report(subject_of(picture, base), entries).panels
     assert [panel.name for panel in panels] == ["Input", "Picture resized", "WebUI default"]
     assert "the same as Latent Upscale" in "\n".join(panels[-1].notes)

@@ -194,9 +194,9 @@ class TestWhatIsKept:
             monkeypatch.setitem(sys.modules, name, None)
         monkeypatch.setitem(sys.modules, "skimage", None)
         footers = []
-        results = host.webui.adapter("compare.results")
-        make_sheet = results.make_sheet
-        monkeypatch.setattr(results, "make_sheet", lambda *a, **k: footers.append(k["footer"]) or make_sheet(*a, **k))
+        report = sys.modules["lib_latent_upscale.comparison.report"]
+        make_sheet = report.make_sheet
+        monkeypatch.setattr(report, "make_sheet", lambda *a, **k: footers.append(k["footer"]) or make_sheet(*a, **k))
         record = host.compare(picture, {}).extra_generation_params[RECORD]["comparisons"][0]
         assert [variant["figures"] for variant in record["variants"]] == [None, None]
         assert record["plain_resize"] is None

@@ -12,7 +12,9 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from lib_latent_upscale.comparison.report import Variant, plain_resize
+from lib_latent_upscale.comparison.metrics import plain_resize
+from lib_latent_upscale.comparison.report import make_report
+from lib_latent_upscale.comparison.variants import paired_variants
 from lib_latent_upscale.interpolation import INTERPOLATIONS
 from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
@@ -23,7 +25,7 @@ from lib_latent_upscale.standalone.commands.common import (
     load_engine,
     scaled_size,
 )
-from lib_latent_upscale.standalone.commands.compare import compare, default_variants, make_report
+from lib_latent_upscale.standalone.commands.compare import compare, default_variants, subject_of
 from lib_latent_upscale.standalone.commands.schedules import plan_rows, plot_rows, sd1_sigmas
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings, write_parameters
@@ -114,17 +116,12 @@ class Page:
         """The page with the slider, as HTML, and the sheet as a file; each method with each schedule is a variant."""
         picture = self._picture(path)
         base = replace(inputs.generation(picture.size), model=model_name(self.arguments.model))
-        further = [
-            Variant(f"{method} + {scheduler}", replace(base.upscale, method=method, scheduler=scheduler))
-            for method in methods or [inputs.method]
-            for scheduler in schedulers or [inputs.scheduler]
-            if methods or schedulers
-        ]
-        variants = [*default_variants(base), *further]
-        report = make_report(picture, compare(self.engine, picture, variants, base, progress=progress), base)
+        variants = [*default_variants(base), *paired_variants(base.upscale, methods, schedulers)]
+        entries = compare(self.engine, picture, variants, base, progress=progress)
+        report = make_report(subject_of(picture, base), entries, shown=picture.dressed)
         sheet = Path(tempfile.mkdtemp(dir=self.folder)) / "comparison.png"
-        save_png(report.sheet, sheet)
-        return report.page, sheet
+        save_png(report.sheet(), sheet)
+        return report.page(), sheet
 
     def _picture(self, path: str | None) -> Picture:
         if path is None:

@@ -18,10 +18,10 @@ from modules import devices, images, processing, sd_samplers, shared
 from PIL import Image
 from torch import Tensor
 
-from lib_latent_upscale.comparison.report import Variant, merge_same
+from lib_latent_upscale.comparison.report import PLAIN_NAME, Entry, Report, Subject, make_report
+from lib_latent_upscale.comparison.variants import Role, Variant, merge_same
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
-from lib_latent_upscale.webui.compare.results import PLAIN_NAME, Finished, Report, Subject, make_report
-from lib_latent_upscale.webui.compare.variants import DEFAULT_NAME, PASSES, CompareSettings, make_variants
+from lib_latent_upscale.webui.compare.variants import CompareSettings, make_variants
 from lib_latent_upscale.webui.errors import ArgumentError
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host.geometry import LATENT, STRETCH, cut_for_encoding, placed
@@ -157,7 +157,7 @@ class _Runs:
         except ValueError as error:
             raise ArgumentError(f"Latent Upscale: {error}") from None
         self._prepared = {id(variant): self._prepare(variant) for variant in self._variants}
-        if own.matched_noise and not any(v.name.startswith(f"{DEFAULT_NAME},") for v in self._variants):
+        if own.matched_noise and not any(v.role == "host" and v.settings.matched_noise for v in self._variants):
             base.comment(f"Latent Upscale: the WebUI's schedule {self._schedule} has no matched noise here.")
 
     def _prepare(self, variant: Variant) -> tuple[Any, _Compared, Passes]:
@@ -166,14 +166,13 @@ class _Runs:
         p.override_settings = dict(p.override_settings)
         p.do_not_save_grid = True
         for name, value in variant.overrides.items():
-            if name != PASSES:
-                setattr(p, name, value)
+            setattr(p, name, value)
         if p.sampler_name not in sd_samplers.all_samplers_map:
             known = ", ".join(sd_samplers.all_samplers_map)
             raise ArgumentError(
                 f"Latent Upscale: {variant.name}: sampler_name is {p.sampler_name!r}; choose from: {known}"
             )
-        passes = self._make_passes(p).first(len(variant.overrides.get(PASSES, ())))
+        passes = self._make_passes(p).first(len(variant.passes))
         return p, _Compared(p, variant.settings, self._encoded), passes
 
     def finish_all(self) -> None:
@@ -204,7 +203,7 @@ class _Runs:
 
     def _jobs(self, variants: Sequence[Variant]) -> int:
         """How often the progress bar will begin again: for every batch, and for every picture of a pass."""
-        passes = sum(len(variant.overrides.get(PASSES, ())) for variant in variants)
+        passes = sum(len(variant.passes) for variant in variants)
         return int((len(variants) + passes * self._base.batch_size) * self._base.n_iter)
 
     def _finish(self, group: Sequence[Variant]) -> None:
@@ -264,17 +263,19 @@ class _Results:
         seeds = range(self._count)
         reports = [self._report(index) for index in seeds]
         texts = [self._sheet_text(index) for index in seeds]
+        sheets = [report.sheet(_font()) for report in reports]
         for index in seeds:
-            self._save(index, reports[index], texts[index])
+            self._save(index, sheets[index], reports[index], texts[index])
             self._comment(index, reports[index])
         shown = [
-            *(_Shown("sheet", "Sheet", report.sheet, index) for index, report in enumerate(reports)),
+            *(_Shown("sheet", "Sheet", sheet, index) for index, sheet in enumerate(sheets)),
             *(_Shown("plain resize", PLAIN_NAME, report.plain, index) for index, report in enumerate(reports)),
-            *(_Shown("difference", "Difference", r.difference, i) for i, r in enumerate(reports) if r.difference),
+            *(_Shown("difference", "Difference", map_, index) for index, map_ in self._differences(reports)),
         ]
         first = len(shown)
         for done in self._runs:
-            shown += [_Shown("variant", done.variant.name, done.pictures[index], index) for index in seeds]
+            name, role = done.variant.name, done.variant.role
+            shown += [_Shown("variant", name, done.pictures[index], index, role) for index in seeds]
         result = copy(self._first.processed)
         result.images = [one.picture for one in shown]
         result.index_of_first_image = first
@@ -291,13 +292,18 @@ class _Results:
         return result
 
     def _described(self, shown: _Shown, report: Report) -> dict[str, Any]:
-        seed = self._first.processed.all_seeds[shown.index]
-        return {"kind": shown.kind, "name": shown.name, "seed": seed, "notes": list(report.notes.get(shown.name, []))}
+        return {
+            "kind": shown.kind,
+            "role": shown.role,
+            "name": shown.name,
+            "seed": self._first.processed.all_seeds[shown.index],
+            "notes": list(report.notes.get(shown.name, [])),
+        }
 
     def _report(self, index: int) -> Report:
         p = self._base
         subject = Subject(
-            picture=_enlarged_part(p, p.init_images[index % len(p.init_images)]),
+            picture=_enlarged_part(p, p.init_images[index % len(p.init_images)]).convert("RGB"),
             seed=self._first.processed.all_seeds[index],
             steps=p.steps,
             sampler=p.sampler_name,
@@ -305,20 +311,19 @@ class _Results:
             cfg_scale=p.cfg_scale,
             model=self._first.processed.sd_model_name or "",
         )
-        entries = [self._entry(done, index) for done in self._runs]
-        return make_report(subject, entries, difference=self._asked.compare_difference, font=_font())
+        return make_report(subject, [self._entry(done, index) for done in self._runs])
 
-    def _entry(self, done: _Done, index: int) -> Finished:
-        picture, size = done.pictures[index], self._size
+    def _entry(self, done: _Done, index: int) -> Entry:
+        picture, size = done.pictures[index].convert("RGB"), self._size
         scheduler = done.variant.settings.scheduler
         if scheduler == AUTOMATIC:
             scheduler = f"{AUTOMATIC} ({host.default_schedule(done.p.scheduler, done.p.sampler_name)})"
-        return Finished(
+        return Entry(
             variant=done.variant,
             same=done.same,
             picture=picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS),
-            infotext=done.infotexts[index],
-            scheduler=scheduler,
+            parameters=done.infotexts[index],
+            schedule=scheduler,
             steps=done.upscale.steps,
             first_sigma=done.upscale.first_sigma,
             seconds=done.seconds / len(done.pictures),
@@ -339,15 +344,15 @@ class _Results:
         result: str = processing.create_infotext(p, p.all_prompts, p.all_seeds, p.all_subseeds, index=index)
         return result
 
-    def _save(self, index: int, report: Report, text: str) -> None:
+    def _save(self, index: int, sheet: Image.Image, report: Report, text: str) -> None:
         """Save the sheet as the host saves its own grids, and the figures beside it."""
         if host.option("enable_pnginfo", True):
-            report.sheet.info["parameters"] = text
+            sheet.info["parameters"] = text
         if not host.option("grid_save") or self._base.do_not_save_grid:
             return
         done = self._first.processed
         path, _ = images.save_image(
-            report.sheet,
+            sheet,
             self._base.outpath_grids,
             _FILE_NAME,
             done.all_seeds[index],
@@ -359,6 +364,10 @@ class _Results:
             grid=True,
         )
         _write_whole(Path(path).with_suffix(".json"), json.dumps(report.record, indent=2) + "\n")
+
+    def _differences(self, reports: Sequence[Report]) -> list[tuple[int, Image.Image]]:
+        maps = [(index, report.difference) for index, report in enumerate(reports) if self._asked.compare_difference]
+        return [(index, one) for index, one in maps if one is not None]
 
     def _comment(self, index: int, report: Report) -> None:
         several = f" (seed {self._first.processed.all_seeds[index]})" if self._count > 1 else ""
@@ -373,6 +382,8 @@ class _Shown:
     picture: Image.Image
     index: int
     """Which of the seeds."""
+    role: Role | None = None
+    """What its variant is there for."""
 
 
 def _enlarged_part(p: Any, picture: Image.Image) -> Image.Image:

@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
-from lib_latent_upscale.comparison.report import HOST_DEFAULT, Variant
+from lib_latent_upscale.comparison.variants import (
+    Variant,
+    further_variant,
+    paired_variants,
+    usual_variants,
+    without_twins,
+)
 from lib_latent_upscale.interpolation import INTERPOLATIONS
 from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
@@ -18,16 +24,9 @@ __all__ = [
     "COMPARE_CONTROLS",
     "COMPARE_FIELDS",
     "COMPARE_LABELS",
-    "DEFAULT_NAME",
-    "OWN_NAME",
-    "PASSES",
     "CompareSettings",
     "make_variants",
 ]
-
-DEFAULT_NAME, OWN_NAME = "WebUI default", "Latent Upscale"
-PASSES = "passes"
-"""Where `Variant.overrides` has the names of the passes that a variant runs; no setting of the host."""
 
 COMPARE_LABELS: Mapping[str, str] = MappingProxyType(
     {
@@ -131,63 +130,27 @@ def make_variants(
     Raises:
         ValueError: a further variant that is not allowed, or only one variant altogether.
     """
-    wanted = [Variant(DEFAULT_NAME, HOST_DEFAULT)]
-    if own.matched_noise and host_schedule in SCHEDULES:
-        matched = replace(HOST_DEFAULT, scheduler=host_schedule, exact_steps=True, matched_noise=True)
-        wanted.append(Variant(f"{DEFAULT_NAME}, matched noise", matched))
-    wanted.append(Variant(OWN_NAME, own))
-    if asked.compare_methods or asked.compare_schedulers:
-        wanted += [
-            Variant(f"{method} + {scheduler}", replace(own, method=method, scheduler=scheduler))
-            for method in asked.compare_methods or [own.method]
-            for scheduler in asked.compare_schedulers or [own.scheduler]
-        ]
+    wanted = usual_variants(own, host_schedule if host_schedule in SCHEDULES else None)
+    wanted += paired_variants(own, asked.compare_methods, asked.compare_schedulers)
     wanted += [_further(index, given, own) for index, given in enumerate(asked.compare_variants)]
     wanted += [_with_passes(own, passes[: count + 1]) for count in range(len(passes))]
-    variants = _without_twins(wanted)
+    variants = without_twins(wanted)
     if len(variants) < 2:
         raise ValueError("compare: the settings are the WebUI's default; choose another method, or methods to compare")
     return variants
 
 
 def _with_passes(own: UpscaleSettings, passes: Sequence[str]) -> Variant:
-    return Variant(" + ".join([OWN_NAME, *passes]), own, MappingProxyType({PASSES: tuple(passes)}))
-
-
-def _without_twins(variants: Sequence[Variant]) -> list[Variant]:
-    kept: dict[Any, Variant] = {}
-    for variant in variants:
-        kept.setdefault((variant.settings, *sorted(variant.overrides.items())), variant)
-    return list(kept.values())
+    return Variant(" + ".join(["Latent Upscale", *passes]), own, role="pass", passes=tuple(passes))
 
 
 def _further(index: int, given: Mapping[str, Any], own: UpscaleSettings) -> Variant:
-    known = ["name", *(field.name for field in fields(UpscaleSettings)), *_OVERRIDES]
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        raise ValueError(f"compare_variants[{index}] has unknown names {unknown}; known are: {', '.join(known)}")
-    overrides = {name: value for name, value in given.items() if name in _OVERRIDES}
-    for name, value in overrides.items():
+    try:
+        variant = further_variant(given, own, _OVERRIDES)
+    except ValueError as error:
+        raise ValueError(f"compare_variants[{index}]: {error}") from None
+    for name, value in variant.overrides.items():
         allowed, text = _OVERRIDES[name]
         if not allowed(value):
             raise ValueError(f"compare_variants[{index}]: {name} is {value!r}; {text} is needed")
-    chosen = {name: value for name, value in given.items() if name not in {"name", *_OVERRIDES}}
-    try:
-        settings = UpscaleSettings.from_dict({**asdict(own), **chosen})
-    except ValueError as error:
-        raise ValueError(f"compare_variants[{index}]: {error}") from None
-    return Variant(str(given.get("name") or _name(settings, own, overrides)), settings, MappingProxyType(overrides))
-
-
-def _name(settings: UpscaleSettings, own: UpscaleSettings, overrides: Mapping[str, Any]) -> str:
-    """Method and scheduler, and whatever else sets the variant apart."""
-    switches = [
-        field for field in ("exact_steps", "keep_statistics", "matched_noise") if _differs(settings, own, field)
-    ]
-    said = [f"{'' if getattr(settings, field) else 'no '}{field.replace('_', ' ')}" for field in switches]
-    said += [f"{name.replace('_name', '').replace('_', ' ')} {value}" for name, value in overrides.items()]
-    return ", ".join([f"{settings.method} + {settings.scheduler}", *said])
-
-
-def _differs(first: UpscaleSettings, second: UpscaleSettings, field: str) -> bool:
-    return bool(getattr(first, field) != getattr(second, field))
+    return variant
