@@ -1,0 +1,1 @@
+"""What the learned latent upscalers are worth, in the latents of four families, without denoising."""

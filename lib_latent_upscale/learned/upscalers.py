@@ -1,0 +1,135 @@
+"""The networks with the weights that come with the package, as functions of latents."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lib_latent_upscale.learned.networks import Enlarge, Restore
+
+__all__ = ["FAMILIES", "LARGEST_FACTOR", "Family", "restore_latent", "upscale_latent", "weights_hash"]
+
+Kind: TypeAlias = Literal["restore", "enlarge"]
+
+LARGEST_FACTOR = 4.0
+"""The networks have seen no larger one."""
+
+WEIGHTS = Path(__file__).parents[1] / "weights" / "learned"
+
+
+_NETWORKS: Mapping[Kind, type[Restore] | type[Enlarge]] = MappingProxyType({"restore": Restore, "enlarge": Enlarge})
+
+
+@dataclass(frozen=True)
+class Family:
+    """Models that share their latents."""
+
+    title: str
+    channels: int
+
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        "sd1": Family("SD 1.x and 2.x", 4),
+        "sdxl": Family("SDXL", 4),
+        "sd3": Family("SD 3.x", 16),
+        "flux1": Family("Flux.1, Chroma, Lumina 2, Z-Image", 16),
+    }
+)
+"""Whose latents the networks know; as the denoising model sees them, with a deviation of about 1."""
+
+
+def restore_latent(latent: Tensor, factor: float, family: str) -> Tensor:
+    """Latents of a resized picture, as sharp as those of a picture of that size.
+
+    Args:
+        latent: (batch, channels, height, width), of the picture that was enlarged and then encoded.
+        factor: how many times it was enlarged, in the mean of width and height; at 1 and below nothing is changed,
+            and above `LARGEST_FACTOR` as much as at that.
+        family: a name in `FAMILIES`.
+
+    Returns:
+        Latents of the same shape, dtype and device; computed in float32.
+
+    Raises:
+        ValueError: an unknown family, a shape that is not its, or a factor that is no positive number.
+    """
+    _check(latent, family)
+    if not (math.isfinite(factor) and factor > 0):
+        raise ValueError(f"factor is {factor!r}; a positive number is needed")
+    if factor <= 1:
+        return latent
+    return _run("restore", latent, family, min(float(factor), LARGEST_FACTOR))
+
+
+def upscale_latent(latent: Tensor, size: tuple[int, int], family: str) -> Tensor:
+    """Latents of a larger picture, at exactly the asked size, in one pass.
+
+    Args:
+        latent: (batch, channels, height, width).
+        size: (height, width) of the result, each 1 to `LARGEST_FACTOR` times the latent's.
+        family: a name in `FAMILIES`.
+
+    Returns:
+        (batch, channels, *size), the dtype and device of `latent`; computed in float32.
+
+    Raises:
+        ValueError: an unknown family, a shape that is not its, or a size that is smaller or too large.
+    """
+    _check(latent, family)
+    small = (latent.shape[-2], latent.shape[-1])
+    if tuple(size) == small:
+        return latent
+    if any(not one <= asked <= LARGEST_FACTOR * one for asked, one in zip(size, small, strict=True)):
+        raise ValueError(
+            f"size is {size[0]}x{size[1]} cells for a latent of {small[0]}x{small[1]}; the learned upscaler makes each "
+            f"side 1 to {LARGEST_FACTOR:g} times as long: choose another size or another method"
+        )
+    return _run("enlarge", latent, family, (int(size[0]), int(size[1])))
+
+
+def weights_hash(kind: Kind, family: str) -> str:
+    """The first ten digits of the SHA-256 of a network's file, as infotexts name weights."""
+    return hashlib.sha256(_file(kind, family).read_bytes()).hexdigest()[:10]
+
+
+def _check(latent: Tensor, family: str) -> None:
+    if family not in FAMILIES:
+        raise ValueError(f"family is {family!r}; choose one of: {', '.join(FAMILIES)}")
+    channels = FAMILIES[family].channels
+    if latent.ndim != 4 or latent.shape[1] != channels or not latent.is_floating_point():
+        raise ValueError(
+            f"latent is {tuple(latent.shape)}, {latent.dtype}; latents of {FAMILIES[family].title} are floating-point "
+            f"numbers in (batch, {channels}, height, width)"
+        )
+
+
+def _file(kind: Kind, family: str) -> Path:
+    return WEIGHTS / f"{kind}-{family}.safetensors"
+
+
+@torch.no_grad()
+def _run(kind: Kind, latent: Tensor, family: str, told: float | tuple[int, int]) -> Tensor:
+    network = _network(kind, family, latent.device)
+    with torch.autocast(latent.device.type, enabled=False):
+        result: Tensor = network(latent.float(), told)
+    return result.to(latent.dtype)
+
+
+@cache
+def _network(kind: Kind, family: str, device: torch.device) -> Restore | Enlarge:
+    """Read when first used, and kept: 3 MB each."""
+    network: Restore | Enlarge = _NETWORKS[kind](FAMILIES[family].channels)
+    network.load_state_dict({name: value.float() for name, value in load_file(_file(kind, family)).items()})
+    network.eval().requires_grad_(requires_grad=False).to(device)
+    return network

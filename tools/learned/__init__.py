@@ -1,0 +1,1 @@
+"""How the learned latent upscalers are made: pictures, their latents, training, measuring."""
