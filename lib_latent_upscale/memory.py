@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 
-from lib_latent_upscale.x4_upscaler.errors import X4OutOfMemory
-
 __all__ = ["default_device", "free_memory", "is_out_of_memory", "memory_errors", "on_device", "release_memory"]
 
 _OUT_OF_MEMORY = (
@@ -83,6 +81,8 @@ def memory_errors(name: str, device: torch.device) -> Iterator[None]:
 
     Raises X4OutOfMemory after giving the memory back; any other error stays what it is.
     """
+    from lib_latent_upscale.x4_upscaler.errors import X4OutOfMemory
+
     try:
         yield
     except X4OutOfMemory:

@@ -20,6 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lib_latent_upscale.options import MAX_STEPS
+
 __all__ = [
     "MAX_STEPS",
     "SCHEDULES",
@@ -31,9 +33,6 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
-
-MAX_STEPS = 1000
-"""The most steps that a run may ask for."""
 
 _MAX_SCHEDULED = 1_000_000  # a thousand steps at denoising strength 0.001
 

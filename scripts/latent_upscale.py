@@ -9,11 +9,15 @@ from typing import Any
 from modules import script_callbacks, scripts
 from modules.processing import process_images
 
+from lib_latent_upscale.comparison.settings import CompareSettings
+from lib_latent_upscale.settings import UpscaleSettings
+from lib_latent_upscale.tile_settings import TileSettings
 from lib_latent_upscale.webui.compare.run import compare
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host.options import add_options, default_settings
 from lib_latent_upscale.webui.passes.base import Kept, passes_of
 from lib_latent_upscale.webui.request import (
+    POSITIONS,
     comparison_from_arguments,
     given_arguments,
     passes_from_arguments,
@@ -26,6 +30,7 @@ from lib_latent_upscale.webui.ui.compare import make_compare_panel
 from lib_latent_upscale.webui.ui.panel import HOST_INPUTS, make_panel, watch
 from lib_latent_upscale.webui.ui.tile import make_tile_panel
 from lib_latent_upscale.webui.ui.x4 import make_x4_panel
+from lib_latent_upscale.x4_settings import X4Settings
 
 
 class LatentUpscaleScript(scripts.Script):
@@ -43,15 +48,19 @@ class LatentUpscaleScript(scripts.Script):
         return is_img2img
 
     def ui(self, _is_img2img: bool) -> list[Any]:
-        panel = make_panel(default_settings(), self._element)
-        passes = [make_tile_panel(self._element), make_x4_panel(self._element)]
-        comparison = make_compare_panel(self._element)
-        self.infotext_fields = [field for one in (panel, comparison, *passes) for field in one.infotext_fields]
+        panel = make_panel(default_settings(UpscaleSettings), self._element)
+        others = [
+            make_tile_panel(default_settings(TileSettings), self._element),
+            make_x4_panel(default_settings(X4Settings), self._element),
+            make_compare_panel(default_settings(CompareSettings), self._element),
+        ]
+        controls = {name: control for one in (panel, *others) for name, control in one.controls.items()}
+        self.infotext_fields = [field for one in (panel, *others) for field in one.infotext_fields]
         self.paste_field_names = [label for _, label in panel.infotext_fields]
         if self._panel is None:  # later calls only read the API's defaults
             self._panel = panel
             self._watch()
-        return [control for one in (panel, comparison, *passes) for control in one.controls]
+        return [controls[name] for name in POSITIONS]
 
     def _element(self, name: str) -> str:
         elem_id: str = self.elem_id(f"latent_upscale_{name}")
@@ -74,7 +83,7 @@ class LatentUpscaleScript(scripts.Script):
 
     def _run(self, p: Any, *args: Any) -> Any:
         given = given_arguments(self, p.scripts, p.script_args) if p.scripts is not None else list(args)
-        settings, comparison = settings_from_arguments(given, default_settings()), comparison_from_arguments(given)
+        settings, comparison = settings_from_arguments(given), comparison_from_arguments(given)
         make_passes = partial(passes_from_arguments, arguments=given, kept=self.kept)
         if comparison.compare:
             return compare(p, settings, comparison, make_passes)

@@ -3,52 +3,104 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
 from typing import Any
 
-from lib_latent_upscale.checks import check_bool
+from lib_latent_upscale.catalogue import CATALOGUE
+from lib_latent_upscale.comparison.settings import CompareSettings
+from lib_latent_upscale.options import Settings, Switch, rows, shortened
 from lib_latent_upscale.settings import UpscaleSettings
-from lib_latent_upscale.webui.compare.variants import COMPARE_CONTROLS, COMPARE_FIELDS, CompareSettings
-from lib_latent_upscale.webui.errors import ArgumentError
+from lib_latent_upscale.webui.errors import ArgumentError, refused
+from lib_latent_upscale.webui.host.options import default_settings
 from lib_latent_upscale.webui.passes.base import Kept, Pass, Passes
 from lib_latent_upscale.webui.passes.tile import TilePass
 from lib_latent_upscale.webui.passes.x4 import X4Pass
 
 __all__ = [
-    "FIELDS",
+    "NAMES",
     "PASSES",
+    "POSITIONS",
     "ArgumentError",
     "comparison_from_arguments",
     "given_arguments",
+    "named_arguments",
     "passes_from_arguments",
     "settings_from_arguments",
 ]
 
-FIELDS: tuple[str, ...] = tuple(field.name for field in fields(UpscaleSettings))
-"""Names of the arguments of an upscale, in the order of the controls."""
-
 PASSES: tuple[type[Pass], ...] = (TilePass, X4Pass)
-"""The passes in the order in which they run; their arguments follow those of a comparison, in the same order."""
+"""The passes in the order in which they run."""
 
-_PASS_FIELDS = tuple(name for kind in PASSES for name in kind.FIELDS)
-_POSITIONS = (*FIELDS, *COMPARE_CONTROLS, *_PASS_FIELDS)
-_NAMES = (*FIELDS, *COMPARE_FIELDS, *_PASS_FIELDS)
+_FIRST = (
+    "method",
+    "scheduler",
+    "exact_steps",
+    "keep_statistics",
+    "matched_noise",
+    "compare",
+    "compare_methods",
+    "compare_schedulers",
+    "compare_difference",
+    "tile_controlnet",
+    "tile_controlnet_model",
+    "tile_controlnet_weight",
+    "tile_controlnet_start",
+    "tile_controlnet_end",
+    "tile_controlnet_preprocessor",
+    "tile_controlnet_down_sampling_rate",
+    "tile_controlnet_control_mode",
+    "tile_controlnet_second_pass",
+    "tile_controlnet_second_denoising_strength",
+    "tile_controlnet_second_steps",
+    "tile_controlnet_second_scheduler",
+    "x4",
+    "x4_model",
+    "x4_prompt",
+    "x4_negative_prompt",
+    "x4_noise_level",
+    "x4_guidance_scale",
+    "x4_steps",
+    "x4_sampler",
+    "x4_scheduler",
+    "x4_seed",
+    "x4_colour_guard",
+    "x4_tile",
+    "x4_overlap",
+    "x4_decoder_tile",
+)
+"""Positions that callers rely on, as they were published; further options come behind them. A release adds its own."""
 
 
-def settings_from_arguments(arguments: Sequence[Any], defaults: UpscaleSettings) -> UpscaleSettings:
+def _without_control(kind: type[Settings]) -> set[str]:
+    return {kind.api_name(name) for name, row in rows(kind).items() if not row.control}
+
+
+NAMES: tuple[str, ...] = tuple(name for kind in CATALOGUE for name in kind.api_names())
+"""Names of all arguments."""
+
+POSITIONS: tuple[str, ...] = (
+    *_FIRST,
+    *(
+        name
+        for kind in CATALOGUE
+        for name in kind.api_names()
+        if name not in _FIRST and name not in _without_control(kind)
+    ),
+)
+"""Names of the arguments that a list has, in its order, which is that of the controls."""
+
+
+def settings_from_arguments(arguments: Sequence[Any]) -> UpscaleSettings:
     """Settings from the script's arguments: values in the order of the controls, or one dictionary.
 
-    Absent ones are defaults; those of a comparison and of passes are left to the functions below.
+    Absent ones are the person's defaults; those of a comparison and of passes are left to the functions below.
 
     Raises:
         ArgumentError: too many, unknown names, or values that are not allowed.
     """
     try:
-        named = _named(arguments)
-        own = {name: value for name, value in named.items() if name in FIELDS}
-        return UpscaleSettings.from_dict({**asdict(defaults), **own})
+        return UpscaleSettings.from_api(named_arguments(arguments), default_settings(UpscaleSettings))
     except ValueError as error:
-        raise ArgumentError(f"Latent Upscale: {error}") from None
+        raise refused(error) from None
 
 
 def comparison_from_arguments(arguments: Sequence[Any]) -> CompareSettings:
@@ -58,9 +110,9 @@ def comparison_from_arguments(arguments: Sequence[Any]) -> CompareSettings:
         ArgumentError: as above.
     """
     try:
-        return CompareSettings(**{name: value for name, value in _named(arguments).items() if name in COMPARE_FIELDS})
+        return CompareSettings.from_api(named_arguments(arguments), default_settings(CompareSettings))
     except ValueError as error:
-        raise ArgumentError(f"Latent Upscale: {error}") from None
+        raise refused(error) from None
 
 
 def passes_from_arguments(p: Any, arguments: Sequence[Any], kept: Kept) -> Passes:
@@ -70,37 +122,39 @@ def passes_from_arguments(p: Any, arguments: Sequence[Any], kept: Kept) -> Passe
         ArgumentError: as above, and where a pass cannot be run.
     """
     try:
-        named = _named(arguments)
-        return Passes(p, [kind(p, _own(kind, named), kept) for kind in PASSES if _asked(kind, named)])
+        named = named_arguments(arguments)
+        return Passes(p, [kind(p, named, kept) for kind in PASSES if _asked(kind.SETTINGS, named)])
     except ValueError as error:
-        raise ArgumentError(f"Latent Upscale: {error}") from None
+        raise refused(error) from None
 
 
-def _own(kind: type[Pass], named: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in named.items() if name in kind.FIELDS}
+def _asked(kind: type[Settings], named: Mapping[str, Any]) -> bool:
+    given = [name for name in kind.api_names()[1:] if name in named]
+    if kind.SWITCH not in named and given:
+        raise ValueError(f"{', '.join(given)}: only with {kind.SWITCH}, which is True or False")
+    problem = Switch().problem(named.get(kind.SWITCH, False))
+    if problem:
+        raise ValueError(f"{kind.SWITCH} {problem}")
+    return bool(named.get(kind.SWITCH, False))
 
 
-def _asked(kind: type[Pass], named: Mapping[str, Any]) -> bool:
-    switch, *others = kind.FIELDS
-    given = [name for name in others if name in named]
-    if switch not in named and given:
-        raise ValueError(f"{', '.join(given)}: only with {switch}, which is True or False")
-    check_bool(switch, named.get(switch, False))
-    return bool(named.get(switch, False))
+def named_arguments(arguments: Sequence[Any]) -> Mapping[str, Any]:
+    """The arguments by their names.
 
-
-def _named(arguments: Sequence[Any]) -> Mapping[str, Any]:
+    Raises:
+        ValueError: too many, or unknown names.
+    """
     if len(arguments) == 1 and isinstance(arguments[0], Mapping):
-        unknown = [name for name in arguments[0] if name not in _NAMES]
+        unknown = [name for name in arguments[0] if name not in NAMES]
         if unknown:
-            raise ValueError(f"unknown settings {unknown}; known are: {', '.join(_NAMES)}")
+            raise ValueError(f"unknown settings {shortened(unknown)}; known are: {', '.join(NAMES)}")
         return arguments[0]
-    if len(arguments) > len(_POSITIONS):
+    if len(arguments) > len(POSITIONS):
         raise ValueError(
-            f"script_args has {len(arguments)} values; at most {len(_POSITIONS)} are allowed, in this order: "
-            f"{', '.join(_POSITIONS)}; or one dictionary with these names"
+            f"script_args has {len(arguments)} values; at most {len(POSITIONS)} are allowed, in this order: "
+            f"{', '.join(POSITIONS)}; or one dictionary with these names"
         )
-    return dict(zip(_POSITIONS, arguments, strict=False))
+    return dict(zip(POSITIONS, arguments, strict=False))
 
 
 def given_arguments(script: Any, runner: Any, script_args: Sequence[Any]) -> list[Any]:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lib_latent_upscale.memory import free_memory, is_out_of_memory, release_memory
 from lib_latent_upscale.tiling import Tile, tile_grid
+from lib_latent_upscale.x4_settings import SMALLEST_TILE
 from lib_latent_upscale.x4_upscaler.errors import X4OutOfMemory
-from lib_latent_upscale.x4_upscaler.settings import SMALLEST_TILE
 
 __all__ = ["DECODER", "UNET", "Plan", "Work", "fit"]
 

@@ -19,11 +19,12 @@ from torch import Tensor
 from lib_latent_upscale.memory import memory_errors, on_device
 from lib_latent_upscale.schedules import get_sigmas
 from lib_latent_upscale.tiling import Tile, TileBlend, batches, map_tiles
+from lib_latent_upscale.x4_settings import X4Settings
 from lib_latent_upscale.x4_upscaler.errors import X4Error, X4Interrupted, X4NotFinite
 from lib_latent_upscale.x4_upscaler.loading import NoiseTable, X4Model
 from lib_latent_upscale.x4_upscaler.picture import FACTOR, Source, guard_colours, prepare
 from lib_latent_upscale.x4_upscaler.plans import DECODER, UNET, Plan, fit
-from lib_latent_upscale.x4_upscaler.settings import SAMPLERS, X4Settings
+from lib_latent_upscale.x4_upscaler.settings import SAMPLERS
 
 __all__ = ["X4Result", "upscale_x4"]
 
@@ -128,7 +129,9 @@ def upscale_x4(
                 "if it was, the file is damaged."
             )
         image = source.finish(decoded)
-    return X4Result(image, replace(settings, tile=tile, decoder_tile=decoder_tile), tuple(run.notes))
+    overlap = min(settings.overlap, tile)  # automatic tiles may be smaller than the overlap that was asked for
+    used = replace(settings, tile=tile, overlap=overlap, decoder_tile=decoder_tile)
+    return X4Result(image, used, tuple(run.notes))
 
 
 def _full_precision(device: torch.device) -> AbstractContextManager[Any]:

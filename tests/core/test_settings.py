@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lib_latent_upscale.interpolation import INTERPOLATIONS
 from lib_latent_upscale.schedules import SCHEDULES
-from lib_latent_upscale.settings import AUTOMATIC, INFOTEXT_LABELS, UpscaleSettings
+from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 
 any_settings = st.builds(
     UpscaleSettings,
@@ -19,11 +19,11 @@ any_settings = st.builds(
     matched_noise=st.booleans(),
 )
 BOOLS = ["exact_steps", "keep_statistics", "matched_noise"]
-LABELS = dict(INFOTEXT_LABELS)
+LABELS = UpscaleSettings.labels()
 
 
 def test_every_field_has_one_label():
-    assert [field for field, _ in INFOTEXT_LABELS] == [field.name for field in fields(UpscaleSettings)]
+    assert [field for field, _ in UpscaleSettings.labels().items()] == [field.name for field in fields(UpscaleSettings)]
     assert len(set(LABELS.values())) == len(LABELS)
 
 

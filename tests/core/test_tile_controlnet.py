@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib_latent_upscale.schedules import SCHEDULES
-from lib_latent_upscale.settings import AUTOMATIC, INFOTEXT_LABELS
-from lib_latent_upscale.tile_settings import CONTROL_MODES, PREPROCESSORS, TILE_INFOTEXT_LABELS, TileSettings
-from lib_latent_upscale.x4_upscaler import X4_INFOTEXT_LABELS
+from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
+from lib_latent_upscale.tile_settings import CONTROL_MODES, PREPROCESSORS, TileSettings
+from lib_latent_upscale.x4_settings import X4Settings
 
-LABELS = dict(TILE_INFOTEXT_LABELS)
+LABELS = TileSettings.labels()
 DEFAULTS = TileSettings()
 SECOND = ("second_denoising_strength", "second_steps", "second_scheduler")
 
@@ -39,8 +39,8 @@ def what_matters(settings: TileSettings) -> TileSettings:
 
 
 def test_every_field_has_one_label():
-    assert [field for field, _ in TILE_INFOTEXT_LABELS] == [field.name for field in fields(TileSettings)]
-    others = [label for _, label in (*INFOTEXT_LABELS, *X4_INFOTEXT_LABELS)]
+    assert [field for field, _ in TileSettings.labels().items()] == [field.name for field in fields(TileSettings)]
+    others = [label for _, label in (*UpscaleSettings.labels().items(), *X4Settings.labels().items())]
     assert len({*LABELS.values(), *others}) == len(LABELS) + len(others)
 
 
@@ -100,7 +100,7 @@ def test_the_second_pass_is_in_the_infotext_only_where_there_is_one(second_pass)
         ("second_denoising_strength", 1.1, "0 to 1"),
         ("second_steps", 0, "1 to 1000"),
         ("second_steps", 2.0, "1 to 1000"),
-        ("second_scheduler", "Simple", "automatic, "),
+        ("second_scheduler", "Simple", ", automatic"),
     ],
 )
 def test_bad_settings_say_what_is_allowed(field, value, allowed):

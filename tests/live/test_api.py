@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from lib_latent_upscale.interpolation import INTERPOLATIONS
 from lib_latent_upscale.schedules import SCHEDULES
-from lib_latent_upscale.settings import INFOTEXT_LABELS, UpscaleSettings
+from lib_latent_upscale.settings import UpscaleSettings
 
 LIKE_HOST = {"method": "bilinear", "scheduler": "automatic", "exact_steps": False}
 """Settings with which the picture is the host's own."""
@@ -264,7 +264,7 @@ class TestArguments:
 class TestInfotext:
     def test_every_setting_stands_in_it(self, webui, picture):
         settings = UpscaleSettings("bislerp", "kl_optimal", exact_steps=False, keep_statistics=True, matched_noise=True)
-        result = webui.ours(picture, [getattr(settings, field) for field, _ in INFOTEXT_LABELS])
+        result = webui.ours(picture, [getattr(settings, field) for field, _ in UpscaleSettings.labels().items()])
         written = parameters(result.infotext)
         assert written["Script"] == "Latent Upscale"
         assert UpscaleSettings.from_infotext(written) == settings
@@ -288,7 +288,7 @@ class TestInfotext:
     def test_it_makes_the_same_picture_again(self, webui, picture):
         made = webui.ours(picture, ["lanczos", "karras", False, True])
         settings = UpscaleSettings.from_infotext(parameters(made.infotext))
-        again = webui.ours(picture, [getattr(settings, field) for field, _ in INFOTEXT_LABELS])
+        again = webui.ours(picture, [getattr(settings, field) for field, _ in UpscaleSettings.labels().items()])
         np.testing.assert_array_equal(again.pixels, made.pixels)
 
     def test_own_ends_of_the_schedule_are_kept(self, webui, picture):

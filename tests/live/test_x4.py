@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib_latent_upscale.x4_upscaler import SAMPLERS, X4_INFOTEXT_LABELS, X4Settings
+from lib_latent_upscale.x4_upscaler import SAMPLERS, X4Settings
 from tests.live.test_api import parameters, refused
 
 FAST = {"x4": True, "x4_steps": 2}
@@ -100,7 +100,7 @@ class TestPictures:
         """What was chosen for the person, such as tiles, is in the infotext."""
         made = x4(width=200, height=200)
         written = parameters(made.infotext)
-        fields = [(field, label) for field, label in X4_INFOTEXT_LABELS if label in written]
+        fields = [(field, label) for field, label in X4Settings.labels().items() if label in written]
         read = {field: getattr(X4Settings.from_infotext(written), field) for field, _ in fields}
         again = x4({f"x4_{field}": value for field, value in read.items()}, width=200, height=200)
         assert read["tile"] > 0

@@ -69,8 +69,9 @@ class WebUI:
         return self.modules["modules.shared"].opts
 
     def process(self, *pictures: Image.Image, **values: Any) -> Any:
-        """A processing object that the extension's hooks see."""
-        return double.Img2Img(list(pictures), scripts=self.runner, script_args=list(self.arguments), **values)
+        """A processing object that the extension's hooks see, of a call to the API unless `values` say otherwise."""
+        given = {"is_api": True, "script_args": list(self.arguments), **values}
+        return double.Img2Img(list(pictures), scripts=self.runner, **given)
 
     def run(self, p: Any, *script_args: Any) -> Any:
         """What the API does: the caller's list takes the place of the script's own arguments."""

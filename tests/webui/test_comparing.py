@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lib_latent_upscale.comparison.settings import CompareSettings
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.x4_upscaler import X4OutOfMemory
 from tests.webui.test_x4_pass import fail, models, small, upscaler  # noqa: F401
@@ -245,7 +246,7 @@ class TestPasses:
 
     def test_a_pass_that_cannot_run_is_refused_before_any_work(self, host, upscaler, picture):  # noqa: F811
         with pytest.raises(ValueError, match="x4_model is 'none'"):
-            host.compare(picture, {"x4": True, "x4_model": "none"})
+            host.compare(picture, {"x4": True, "x4_model": "none"}, is_api=True)
         assert host.runs == []
 
     def test_every_picture_of_a_pass_is_a_job_of_the_progress_bar(self, host, upscaler, picture):  # noqa: F811
@@ -259,7 +260,7 @@ class TestVariants:
         return webui.adapter("compare.variants")
 
     def make(self, variants, asked=None, schedule="karras", **own):
-        settings = variants.CompareSettings(compare=True, **(asked or {}))
+        settings = CompareSettings(compare=True, **(asked or {}))
         return variants.make_variants(UpscaleSettings(**own), settings, schedule)
 
     def test_none_is_there_twice(self, variants):
@@ -285,7 +286,7 @@ class TestVariants:
 
     def test_a_callers_list_can_change_afterwards(self, variants):
         given = ["area"]
-        settings = variants.CompareSettings(compare_methods=given)
+        settings = CompareSettings(compare_methods=given)
         given.append("no such")
         assert settings.compare_methods == ("area",)
 
@@ -297,7 +298,7 @@ class TestPasting:
         return [fields[label](infotext) for label in labels]
 
     def test_a_sheets_infotext_sets_all_controls(self, webui):
-        settings = webui.adapter("compare.variants").CompareSettings(True, ["area", "bislerp"], (), True)
+        settings = CompareSettings(True, ["area", "bislerp"], (), True)
         infotext = {**UpscaleSettings().to_infotext(), **settings.to_infotext()}
         assert self.paste(webui, infotext) == [True, ["area", "bislerp"], [], True]
 

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from lib_latent_upscale.schedules import get_sigmas
-from lib_latent_upscale.tile_settings import TILE_INFOTEXT_LABELS, TILE_MODEL_LABEL, TileSettings
+from lib_latent_upscale.tile_settings import TILE_MODEL_LABEL, TileSettings
 
 TABLE = torch.linspace(0.03, 14.6, 1000)
 WIDTHS = {"SD 1.x": 768, "SD 2.x": 1024, "SDXL": 2048}
@@ -175,7 +175,7 @@ class TestDuringTheUpscale:
     def test_the_panel_counts_in_an_xyz_plot(self, lab, picture):
         p = lab.webui.process(picture)
         own = lab.webui.script
-        fields = lab.webui.adapter("request")._POSITIONS
+        fields = lab.webui.adapter("request").POSITIONS
         p.script_args[own.args_from + fields.index("tile_controlnet")] = True
         axis = next(axis for axis in lab.webui.axes if axis.label == "[Latent Upscale] Method")
         lab.webui.runner.alwayson_scripts = [lab.webui.companion, lab.script]
@@ -238,7 +238,7 @@ class TestRefusals:
         ("given", "said"),
         [
             ({"weight": 3}, "tile_controlnet_weight is 3; a number from 0 to 2"),
-            ({"start": 0.5, "end": 0.5}, "start must be smaller than end"),
+            ({"start": 0.5, "end": 0.5}, "tile_controlnet_start must be smaller than tile_controlnet_end"),
             ({"preprocessor": "canny"}, "choose one of: none, tile_resample"),
             ({"control_mode": "Mine"}, "choose one of: Balanced"),
             ({"second_steps": 0}, "tile_controlnet_second_steps is 0; an integer from 1 to 1000"),
@@ -504,7 +504,7 @@ class TestPanel:
         assert values["Tile model"] == "control_v11f1e_sd15_tile"
         assert (values["Tile weight"], values["Tile start"], values["Tile end"]) == (0.5, 0.2, 1.0)
         assert (values["Tile ControlNet as a second pass"], values["Second pass steps"]) == (True, 9)
-        assert len(values) == 1 + len(TILE_INFOTEXT_LABELS)
+        assert len(values) == 1 + len(TileSettings.labels())
         assert len({control.label for control in controls}) == len(controls)
 
     def test_an_infotext_of_ours_without_it_switches_it_off(self, lab, picture):
@@ -530,9 +530,8 @@ class TestPanel:
         assert listener["fn"](switched_on).visible is switched_on
 
     def test_defaults_are_the_cores(self, lab):
-        own = lab.webui.adapter("passes.tile")
-        names = lab.webui.adapter("request")._POSITIONS
+        names = lab.webui.adapter("request").POSITIONS
         controls = dict(zip(names, lab.webui.script.ui(True), strict=True))
-        for name in own.SETTINGS:
+        for name in TileSettings.labels():
             assert controls[f"tile_controlnet_{name}"].value == getattr(TileSettings(), name)
         assert (controls["tile_controlnet"].value, controls["tile_controlnet_model"].value) == (False, "automatic")

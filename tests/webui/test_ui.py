@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 import pytest
 import torch
 
-from lib_latent_upscale.settings import INFOTEXT_LABELS
+from lib_latent_upscale.settings import UpscaleSettings
 
 NAMES = ["Method", "Scheduler", "Exact steps", "Keep statistics", "Matched noise"]
 
@@ -28,7 +28,7 @@ def test_the_first_controls_are_method_and_scheduler(webui):
 def test_every_label_of_the_infotext_sets_a_control(webui):
     controls = webui.script.ui(True)
     pasted = {label: control for control, label in webui.script.infotext_fields}
-    for position, (_, label) in enumerate(INFOTEXT_LABELS):
+    for position, (_, label) in enumerate(UpscaleSettings.labels().items()):
         assert pasted[label] is controls[position]
         assert label in webui.script.paste_field_names
 
@@ -43,7 +43,9 @@ def test_it_shows_in_img2img_only(webui):
 def test_reloading_registers_once(webui):
     for _ in range(20):
         webui.reload()
-    assert [axis.label for axis in webui.axes] == [f"[Latent Upscale] {name}" for name in NAMES]
+    labels = [axis.label for axis in webui.axes]
+    assert labels[: len(NAMES)] == [f"[Latent Upscale] {name}" for name in NAMES]
+    assert len(set(labels)) == len(labels)
     callbacks = webui.modules["modules.script_callbacks"].callbacks
     assert {name: len(kept) for name, kept in callbacks.items() if kept} == {"before_ui": 1, "unloaded": 1}
 
@@ -104,7 +106,43 @@ class TestAxes:
     @pytest.mark.parametrize("name", NAMES)
     def test_choices_are_valid(self, webui, picture, name):
         axis = self.axis(webui, name)
-        axis.confirm(webui.process(picture), list(axis.choices()))
+        assert axis.confirm(webui.process(picture), list(axis.choices())) is None
+
+    def test_every_option_that_can_vary_has_an_axis(self, webui):
+        """Not the second pass, which X/Y/Z plot does not run, and not a comparison, which runs the script itself."""
+        own = webui.adapter("request").POSITIONS
+        without = {name for name in own if "second" in name or name.startswith("compare") or name.endswith("_model")}
+        assert list(webui.adapter("ui.xyz").AXES) == [name for name in own if name not in without]
+
+    @pytest.mark.parametrize(
+        ("name", "kind", "bad"),
+        [
+            ("Tile weight", float, 3.0),
+            ("x4 noise level", int, 350),
+            ("x4 tile size", int, 12),
+            ("x4 sampler", str, "no"),
+        ],
+    )
+    def test_numbers_are_numbers_for_the_host_and_checked(self, webui, picture, name, kind, bad):
+        axis = self.axis(webui, name)
+        assert axis.type is kind
+        with pytest.raises(ValueError, match=name):
+            axis.confirm(webui.process(picture), [bad])
+
+    @pytest.mark.parametrize(
+        ("values", "given"),
+        [
+            ({"x4 noise level": 7}, {"x4": True, "x4_noise_level": 7}),
+            ({"x4 upscaler": "true"}, {"x4": True}),
+            ({"x4 upscaler": "False", "x4 steps": 3}, {"x4": False, "x4_steps": 3}),
+            ({"Tile weight": 1}, {"tile_controlnet": True, "tile_controlnet_weight": 1.0}),
+        ],
+    )
+    def test_an_option_of_a_pass_switches_it_on_unless_its_own_axis_says_off(self, webui, values, given):
+        xyz = webui.adapter("ui.xyz")
+        names = {axis.label: name for name, axis in xyz.AXES.items()}
+        found = xyz.with_axes({"x4": False, "method": "area"}, {names[label]: value for label, value in values.items()})
+        assert {**given, "method": "area"}.items() <= found.items()
 
 
 class TestDrawing:

@@ -16,7 +16,6 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from lib_latent_upscale.x4_upscaler import (
-    X4_INFOTEXT_LABELS,
     X4Interrupted,
     X4OutOfMemory,
     X4Result,
@@ -236,7 +235,7 @@ class TestPictures:
 
     def test_positions_and_names_mean_the_same(self, webui, picture, upscaler):
         arguments = [control.value for control in webui.script.ui(True)]
-        fields = webui.adapter("request")._POSITIONS
+        fields = webui.adapter("request").POSITIONS
         assert len(arguments) == len(fields)
         changes = {"x4": True, "x4_noise_level": 100, "x4_steps": 5.0, "x4_negative_prompt": "blur", "x4_tile": 256}
         for name, value in changes.items():
@@ -247,7 +246,7 @@ class TestPictures:
 
     def test_x_y_z_plot_takes_the_panels_pass(self, webui, picture, upscaler):
         p = webui.process(picture)
-        p.script_args[webui.script.args_from + webui.adapter("request")._POSITIONS.index("x4")] = True
+        p.script_args[webui.script.args_from + webui.adapter("request").POSITIONS.index("x4")] = True
         cell = copy.copy(p)
         next(axis for axis in webui.axes if axis.label.endswith("Method")).apply(cell, "area", ["area"])
         processed = webui.host_alone(cell)
@@ -368,7 +367,7 @@ class TestPanel:
             if callable(read) and str(control.elem_id).startswith("script_latent_upscale_x4"):
                 value = read(infotext)
                 found[control.elem_id.removeprefix("script_latent_upscale_")] = getattr(value, "value", value)
-        assert len(controls) == len(webui.adapter("request")._POSITIONS)
+        assert len(controls) == len(webui.adapter("request").POSITIONS)
         return found
 
     def test_every_setting_comes_back_from_the_infotext(self, webui, models):
@@ -380,7 +379,7 @@ class TestPanel:
         pasted = self.pasted(webui, infotext)
         assert pasted.pop("x4") is True
         assert pasted.pop("x4_model") == "mine"
-        assert pasted == {f"x4_{field}": getattr(settings, field) for field, _ in X4_INFOTEXT_LABELS}
+        assert pasted == {f"x4_{field}": getattr(settings, field) for field, _ in X4Settings.labels().items()}
 
     def test_what_the_infotext_leaves_out_is_set_back(self, webui, models):
         pasted = self.pasted(webui, {"Latent upscale method": "area", "x4 upscaler model": "mine"})
@@ -395,12 +394,10 @@ class TestPanel:
         assert set(self.pasted(webui, {"Steps": "20"}).values()) == {None}
 
     def test_defaults_are_the_cores(self, webui, models):
-        arguments = dict(
-            zip(webui.adapter("request")._POSITIONS, (c.value for c in webui.script.ui(True)), strict=True)
-        )
+        arguments = dict(zip(webui.adapter("request").POSITIONS, (c.value for c in webui.script.ui(True)), strict=True))
         assert arguments["x4"] is False
         assert arguments["x4_model"] == "small"
-        for field, _ in X4_INFOTEXT_LABELS:
+        for field in X4Settings.labels():
             assert arguments[f"x4_{field}"] == getattr(X4Settings(), field)
 
     def test_labels_are_unique(self, webui):

@@ -149,7 +149,7 @@ def _enlarged(image: Image.Image, model: X4Model, settings: X4Settings, name: st
 def _settings(values: dict[str, Any]) -> X4Settings:
     try:
         return X4Settings(**values)
-    except X4Error as error:
+    except ValueError as error:
         raise InputError(f"x4 upscaler: {error}") from error
 
 

@@ -19,9 +19,10 @@ from PIL import Image
 from torch import Tensor
 
 from lib_latent_upscale.comparison.report import PLAIN_NAME, Entry, Report, Subject, make_report
+from lib_latent_upscale.comparison.settings import CompareSettings
 from lib_latent_upscale.comparison.variants import Role, Variant, merge_same
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
-from lib_latent_upscale.webui.compare.variants import CompareSettings, make_variants
+from lib_latent_upscale.webui.compare.variants import make_variants
 from lib_latent_upscale.webui.errors import ArgumentError
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host.geometry import LATENT, STRETCH, cut_for_encoding, placed

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from types import MappingProxyType
 from typing import Any
 
+from lib_latent_upscale.comparison.settings import CompareSettings
 from lib_latent_upscale.comparison.variants import (
     Variant,
     further_variant,
@@ -16,89 +14,10 @@ from lib_latent_upscale.comparison.variants import (
     usual_variants,
     without_twins,
 )
-from lib_latent_upscale.interpolation import INTERPOLATIONS
 from lib_latent_upscale.schedules import SCHEDULES
-from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
+from lib_latent_upscale.settings import UpscaleSettings
 
-__all__ = [
-    "COMPARE_CONTROLS",
-    "COMPARE_FIELDS",
-    "COMPARE_LABELS",
-    "CompareSettings",
-    "make_variants",
-]
-
-COMPARE_LABELS: Mapping[str, str] = MappingProxyType(
-    {
-        "compare": "Latent upscale compare",
-        "compare_methods": "Latent upscale compare methods",
-        "compare_schedulers": "Latent upscale compare schedulers",
-        "compare_difference": "Latent upscale compare difference",
-        "compare_variants": "Latent upscale compare variants",
-    }
-)
-"""Labels in the infotext of a sheet. They stand in people's pictures: they never change."""
-
-
-@dataclass(frozen=True)
-class CompareSettings:
-    """Whether to compare, and what; every combination of a method and a scheduler is a variant.
-
-    Raises:
-        ValueError: a value that is not allowed; the message names the field, the value and what is allowed.
-    """
-
-    compare: bool = False
-    compare_methods: Sequence[str] = ()
-    """Names in `INTERPOLATIONS`; without any, the method of the settings."""
-    compare_schedulers: Sequence[str] = ()
-    """Names in `SCHEDULES`, or `AUTOMATIC`; without any, the scheduler of the settings."""
-    compare_difference: bool = False
-    """Also make a map of where the WebUI's default and the settings' own picture differ."""
-    compare_variants: Sequence[Mapping[str, Any]] = ()
-    """Further variants: settings that differ from the script's own, and overrides of the host's (see `_OVERRIDES`)."""
-
-    def __post_init__(self) -> None:
-        for field in ("compare", "compare_difference"):
-            if not isinstance(getattr(self, field), bool):
-                raise ValueError(f"{field} is {getattr(self, field)!r}; choose True or False")
-        _check_names("compare_methods", self.compare_methods, list(INTERPOLATIONS))
-        _check_names("compare_schedulers", self.compare_schedulers, [*SCHEDULES, AUTOMATIC])
-        if not _is_list(self.compare_variants) or not all(isinstance(one, Mapping) for one in self.compare_variants):
-            raise ValueError(
-                f"compare_variants is {self.compare_variants!r}; a list of dictionaries is needed, "
-                'such as [{"method": "bislerp", "steps": 30}]'
-            )
-        for field in ("compare_methods", "compare_schedulers", "compare_variants"):
-            object.__setattr__(self, field, tuple(getattr(self, field)))  # neither the caller's list nor a mutable one
-
-    def to_infotext(self) -> dict[str, str]:
-        """Labels and values as they stand in the infotext of a sheet; lists are joined by commas."""
-        written = {
-            "compare": str(self.compare),
-            "compare_methods": ", ".join(self.compare_methods),
-            "compare_schedulers": ", ".join(self.compare_schedulers),
-            "compare_difference": str(self.compare_difference),
-            "compare_variants": json.dumps([dict(one) for one in self.compare_variants]) * bool(self.compare_variants),
-        }
-        return {COMPARE_LABELS[field]: value for field, value in written.items() if value}
-
-
-COMPARE_FIELDS: tuple[str, ...] = tuple(field.name for field in fields(CompareSettings))
-COMPARE_CONTROLS = COMPARE_FIELDS[:-1]
-"""Fields that have a control, in its order; the further variants can only be given by name."""
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
-
-
-def _check_names(field: str, value: Any, allowed: Sequence[str]) -> None:
-    if not _is_list(value):
-        raise ValueError(f"{field} is {value!r}; a list of names is needed, of: {', '.join(allowed)}")
-    unknown = [name for name in value if name not in allowed]
-    if unknown:
-        raise ValueError(f"{field} has {', '.join(map(repr, unknown))}; choose from: {', '.join(allowed)}")
+__all__ = ["make_variants"]
 
 
 def _number(value: object) -> bool:

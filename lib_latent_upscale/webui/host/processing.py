@@ -14,6 +14,8 @@ from modules import images, masking, processing, rng, scripts, sd_models, shared
 from PIL import Image
 from torch import Tensor
 
+from lib_latent_upscale.webui.errors import ArgumentError
+
 __all__ = [
     "LATENT_CELL",
     "apply_noise_schedule",
@@ -77,10 +79,13 @@ def told(p: Any, run: Callable[[], Any]) -> Any:
     try:
         return run()
     except (ValueError, RuntimeError) as error:
-        if p.is_api or not _page_hides_errors():
+        if p.is_api or not (isinstance(error, ArgumentError) or _page_hides_errors()):
             raise
+        said = error.on_page if isinstance(error, ArgumentError) else str(error)
+        if not _page_hides_errors():
+            raise ArgumentError(said) from error
         _log.warning("%s", error, exc_info=isinstance(error, RuntimeError))
-        comment(p, str(error))
+        comment(p, said)
         return processing.Processed(p, [])
 
 

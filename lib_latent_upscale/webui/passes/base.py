@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
+from lib_latent_upscale.options import Settings
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.run.latent_upscale import NOTE_LABEL, TITLE
 
@@ -52,8 +53,8 @@ class Pass:
 
     NAME: ClassVar[str]
     """How people call it."""
-    FIELDS: ClassVar[tuple[str, ...]]
-    """Names of its arguments, in the order of its controls; the first is True where the pass is asked for."""
+    SETTINGS: ClassVar[type[Settings]]
+    """Class of its settings, which has a name for the switch, too."""
     ENLARGES: ClassVar[bool] = False
     """Whether its pictures have another size than those before it."""
 
@@ -62,7 +63,7 @@ class Pass:
 
         Args:
             p: the host's processing object.
-            values: arguments by their names in `FIELDS`; absent ones are defaults.
+            values: arguments by their names in the API, others among them; absent ones are defaults.
             kept: what earlier generations have left.
 
         Raises:

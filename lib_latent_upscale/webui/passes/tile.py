@@ -4,50 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
-from typing import Any, ClassVar
+from typing import Any
 
+from lib_latent_upscale.options import SettingsError
 from lib_latent_upscale.settings import AUTOMATIC
 from lib_latent_upscale.tile_settings import TILE_MODEL_LABEL, TileSettings
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host.controlnet import Unit, control_modes, find_controlnet
 from lib_latent_upscale.webui.host.geometry import LATENT, STRETCH
+from lib_latent_upscale.webui.host.options import default_settings
 from lib_latent_upscale.webui.passes.base import Kept, OwnRun, Pass
 from lib_latent_upscale.webui.passes.tile_models import choose_model
 
-__all__ = ["MISSING", "SETTINGS", "TilePass"]
-
-SETTINGS: tuple[str, ...] = tuple(field.name for field in fields(TileSettings))
-"""Settings of the pass, in the order of the controls."""
+__all__ = ["MISSING", "TilePass"]
 
 MISSING = (
     "This WebUI has no ControlNet: install the extension sd-webui-controlnet, or switch the one that Forge and reForge "
     "have built in on again, and restart"
 )
 
-_SWITCH = "tile_controlnet"
-_PREFIX = f"{_SWITCH}_"
-
 
 class TilePass(Pass):
     """Adds a unit with a tile model to those of the host's ControlNet."""
 
     NAME = "tile ControlNet"
-    FIELDS: ClassVar[tuple[str, ...]] = (_SWITCH, f"{_PREFIX}model", *(_PREFIX + name for name in SETTINGS))
+    SETTINGS = TileSettings
 
     def __init__(self, p: Any, values: Mapping[str, Any], kept: Kept) -> None:  # noqa: ARG002
         self._p = p
-        self._settings = _settings(values)
+        self._settings = TileSettings.from_api(values, default_settings(TileSettings))
         controlnet = find_controlnet(p.scripts)
         if controlnet is None:
             raise ValueError(MISSING)
         self._controlnet = controlnet
         _check_mode(self._settings.control_mode)
-        self._model = choose_model(str(values.get(f"{_PREFIX}model") or AUTOMATIC), p.override_settings)
+        self._model = choose_model(str(values.get(TileSettings.api_name("model")) or AUTOMATIC), p.override_settings)
         if len(p.init_images or ()) > 1 and not self._settings.second_pass:
-            raise ValueError(
-                f"tile ControlNet is shown one picture, but init_images has {len(p.init_images)}; make one call for "
-                f"each, or set {_PREFIX}second_pass"
+            raise SettingsError(
+                TileSettings,
+                "tile ControlNet is shown one picture, but init_images has {0}; make one call for each, or set "
+                "{second_pass}",
+                len(p.init_images),
             )
 
     @property
@@ -73,19 +70,9 @@ class TilePass(Pass):
 def _check_mode(mode: str) -> None:
     known = control_modes()
     if mode not in known:
-        raise ValueError(
-            f"{_PREFIX}control_mode is {mode!r}, which the ControlNet of this WebUI ignores; choose {', '.join(known)}"
+        raise SettingsError(
+            TileSettings,
+            "{control_mode} is {0!r}, which the ControlNet of this WebUI ignores; choose {1}",
+            mode,
+            ", ".join(known),
         )
-
-
-def _settings(values: Mapping[str, Any]) -> TileSettings:
-    given = {name: values[_PREFIX + name] for name in SETTINGS if _PREFIX + name in values}
-    try:
-        return TileSettings(**{name: _whole(value) for name, value in given.items()})
-    except ValueError as error:
-        raise ValueError(f"{_PREFIX}{error}") from None
-
-
-def _whole(value: Any) -> Any:
-    """Sliders of some hosts hand over 20.0 for 20."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -9,7 +9,8 @@ from typing import Any
 
 from modules import sd_models
 
-from lib_latent_upscale.settings import AUTOMATIC
+from lib_latent_upscale.options import AUTOMATIC, SettingsError, shortened
+from lib_latent_upscale.tile_settings import TileSettings
 from lib_latent_upscale.webui.host import controlnet
 from lib_latent_upscale.webui.host import machine as host_machine
 from lib_latent_upscale.webui.host import processing as host
@@ -76,14 +77,19 @@ def choose_model(name: str, overrides: Mapping[str, Any]) -> TileModel:
         models = _tile_models(refresh=True)
         wanted = _wanted(name, models, checkpoint)
     if not wanted:
-        raise ValueError(_not_found(name, models, checkpoint))
+        raise _not_found(name, models, checkpoint)
     found = wanted[0]
     if found.fault is not None:
-        raise ValueError(f"tile_controlnet_model {found.name} cannot be loaded: {found.fault}")
+        raise SettingsError(TileSettings, "{model} {0} cannot be loaded: {1}", found.name, found.fault)
     if not checkpoint.takes(found):
-        raise ValueError(
-            f"tile_controlnet_model {found.name} is made for {_family(found.width)}, but the checkpoint "
-            f"{checkpoint.name} is {_family(checkpoint.width)}; choose a tile model of that family. {where_to_put()}"
+        raise SettingsError(
+            TileSettings,
+            "{model} {0} is made for {1}, but the checkpoint {2} is {3}; choose a tile model of that family. {4}",
+            found.name,
+            _family(found.width),
+            checkpoint.name,
+            _family(checkpoint.width),
+            where_to_put(),
         )
     return found
 
@@ -95,16 +101,17 @@ def _wanted(name: str, models: Sequence[TileModel], checkpoint: _Checkpoint) -> 
     return [model for model in models if name in (model.name, model.key)]
 
 
-def _not_found(name: str, models: Sequence[TileModel], checkpoint: _Checkpoint) -> str:
+def _not_found(name: str, models: Sequence[TileModel], checkpoint: _Checkpoint) -> SettingsError:
     if name not in ("", AUTOMATIC):
         whole = [model.name for model in models if model.fault is None]
         there = f"choose one of: {', '.join(whole)}" if whole else "there is none yet"
-        return f"tile_controlnet_model is {name!r}; {there}. {where_to_put()}"
+        return SettingsError(TileSettings, "{model} is {0}; {1}. {2}", shortened(name), there, where_to_put())
     if not models:
-        return f"tile_controlnet needs a tile model, and there is none yet. {where_to_put()}"
+        said = "tile ControlNet needs a tile model, and there is none yet. {0}"
+        return SettingsError(TileSettings, said, where_to_put())
     known = ", ".join(f"{model.name} ({'damaged' if model.fault else _family(model.width)})" for model in models)
-    kind = _family(checkpoint.width)
-    return f"no tile model fits the checkpoint {checkpoint.name}, which is {kind}; there are: {known}. {where_to_put()}"
+    said = "no tile model fits the checkpoint {0}, which is {1}; there are: {2}. {3}"
+    return SettingsError(TileSettings, said, checkpoint.name, _family(checkpoint.width), known, where_to_put())
 
 
 def where_to_put() -> str:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from PIL import Image
 
 from lib_latent_upscale.webui.host import machine as host_machine
 from lib_latent_upscale.webui.host import processing as host
-from lib_latent_upscale.webui.host.options import X4_KEEP, option_name
+from lib_latent_upscale.webui.host.options import X4_KEEP, default_settings, option_name
 from lib_latent_upscale.webui.passes.base import Kept, Outcome, Pass
 from lib_latent_upscale.webui.passes.x4_models import choose_model
 from lib_latent_upscale.webui.passes.x4_requirements import make_importable, missing
@@ -31,14 +31,10 @@ from lib_latent_upscale.x4_upscaler import (
     upscale_x4,
 )
 
-__all__ = ["SETTINGS", "X4Pass"]
-
-SETTINGS: tuple[str, ...] = tuple(field.name for field in fields(X4Settings))
-"""Settings of the pass, in the order of the controls."""
+__all__ = ["X4Pass"]
 
 Progress = Callable[[int, int], None]
 
-_PREFIX = "x4_"
 _SEED_LABEL = "x4 upscaler seed"
 _SEEDS = 2**63
 
@@ -53,17 +49,17 @@ class X4Pass(Pass):
     """Makes every picture four times larger, each with its own seed as the seed of the noise."""
 
     NAME = "x4 upscaler"
-    FIELDS: ClassVar[tuple[str, ...]] = ("x4", f"{_PREFIX}model", *(_PREFIX + name for name in SETTINGS))
+    SETTINGS = X4Settings
     ENLARGES = True
 
     def __init__(self, p: Any, values: Mapping[str, Any], kept: Kept) -> None:
         self._p = p
         self._kept = kept
-        self._settings = _settings(values)
+        self._settings = X4Settings.from_api(values, default_settings(X4Settings))
         reason = missing()
         if reason is not None:
             raise ValueError(reason)
-        self._name, self._path = choose_model(values.get(f"{_PREFIX}model") or "")
+        self._name, self._path = choose_model(values.get(X4Settings.api_name("model")) or "")
         check_x4(self._path)
         self._loaded: _Loaded | None = None
 
@@ -144,22 +140,6 @@ class X4Pass(Pass):
         self._kept.pop(self.NAME, None)
         if host.option(option_name(X4_KEEP), True):
             self._kept[self.NAME] = loaded
-
-
-def _settings(values: Mapping[str, Any]) -> X4Settings:
-    given = {name: values[_PREFIX + name] for name in SETTINGS if _PREFIX + name in values}
-    try:
-        return X4Settings(**{name: _number(name, value) for name, value in given.items()})
-    except X4Error as error:
-        raise ValueError(f"{_PREFIX}{error}") from None
-
-
-def _number(field: str, value: Any) -> Any:
-    """The value, a number as its field has it: pages hand over 9 for 9.0, and those of some hosts 20.0 for 20."""
-    usual = getattr(X4Settings, field)
-    if type(value) is int and type(usual) is float:
-        return float(value)
-    return int(value) if type(usual) is int and isinstance(value, float) and value.is_integer() else value
 
 
 def _stamp(path: Path) -> tuple[float, ...]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from lib_latent_upscale.options import SettingsError, shortened
 from lib_latent_upscale.webui.host import machine as host_machine
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host.options import X4_FOLDER, option_name
+from lib_latent_upscale.x4_settings import X4Settings
 from lib_latent_upscale.x4_upscaler.layouts import PICKLES, read_header
 
 __all__ = ["choose_model", "find_models", "own_folder"]
@@ -57,14 +59,17 @@ def choose_model(name: str) -> tuple[str, Path]:
         return only
     if name in found:
         return name, found[name]
-    said = f"x4_model is {name!r}" if name else "x4_model is needed"
+    said = f"is {shortened(name)}" if name else "is needed"
     if found:
-        raise ValueError(f"{said}; choose one of: {', '.join(found)}")
+        raise SettingsError(X4Settings, "{model} {0}; choose one of: {1}", said, ", ".join(found))
     for path in _pickles():
         read_header(path)  # says what a pickle is
-    raise ValueError(
-        f"{said}, but there is no x4 upscaler yet: put x4-upscaler-ema.safetensors, or the folder of "
-        f"stabilityai/stable-diffusion-x4-upscaler, into {own_folder()}"
+    raise SettingsError(
+        X4Settings,
+        "{model} {0}, but there is no x4 upscaler yet: put x4-upscaler-ema.safetensors, or the folder of "
+        "stabilityai/stable-diffusion-x4-upscaler, into {1}",
+        said,
+        own_folder(),
     )
 
 

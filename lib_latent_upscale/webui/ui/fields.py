@@ -1,47 +1,104 @@
-"""What the accordions of all passes have in common."""
+"""The controls of a class of settings, in rows, and what an infotext that is pasted does to them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import gradio as gr
 
-from lib_latent_upscale.settings import INFOTEXT_LABELS
+from lib_latent_upscale.controls import make_control
+from lib_latent_upscale.options import Settings, rows
+from lib_latent_upscale.settings import UpscaleSettings
 
-__all__ = ["PassPanel", "pasted_settings"]
+__all__ = ["PassPanel", "folded_tips", "is_ours", "make_controls", "pasted_settings", "rest", "tips"]
 
 Pasted = Callable[[Mapping[str, Any]], Any]
+Layout = Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
 class PassPanel:
-    """The controls of a pass, one per name in its `FIELDS`."""
+    """The controls of an accordion, one per name that the API has for it."""
 
-    controls: Sequence[Any]
-    """What is handed to the script's `run`."""
+    controls: Mapping[str, Any]
+    """By their names in the API: what is handed to the script's `run`."""
     infotext_fields: Sequence[tuple[Any, Pasted]]
     """How a pasted infotext sets them: on with all settings where the pass has run, off where it has not."""
 
 
+def make_controls(
+    shown: Settings, elem_id: Callable[[str], str], layout: Layout, **choices: Sequence[str]
+) -> dict[str, Any]:
+    """The controls of the fields that `layout` names, row by row; they show the values in `shown`.
+
+    Args:
+        shown: the settings.
+        elem_id: makes a control's id.
+        layout: rows of fields' names.
+        choices: of fields of which this host allows less than others do.
+    """
+    made = {}
+    for names in layout:
+        with gr.Row():
+            for name in names:
+                more = {"choices": list(choices[name])} if name in choices else {}
+                made[name] = _made(shown, name, elem_id, **more)
+    return made
+
+
+def _made(shown: Settings, name: str, elem_id: Callable[[str], str], **more: Any) -> Any:
+    row = rows(type(shown))[name]
+    control = make_control(gr, row, getattr(shown, name), elem_id=elem_id(shown.ELEMENTS + name), **more)
+    if row.setting:
+        control.do_not_save_to_config = True  # ui-config.json would win over the settings page
+    return control
+
+
+def rest(kind: type[Settings], layout: Layout) -> Layout:
+    """Rows for the options that a layout does not know yet: each kind of control in one of its own."""
+    known = {name for names in layout for name in names}
+    by_kind: dict[type, list[str]] = {}
+    for name, row in rows(kind).items():
+        if row.control and name not in known:
+            by_kind.setdefault(type(row.allowed), []).append(name)
+    return list(by_kind.values())
+
+
+def tips(kind: type[Settings], names: Iterable[str] | None = None) -> str:
+    """What options do, as HTML: those that are named, or all."""
+    known = rows(kind)
+    told = [known[name] for name in (known if names is None else names) if known[name].control]
+    return "<br>".join(f"<small><b>{escape(row.label)}</b>: {escape(row.tip)}</small>" for row in told)
+
+
+def folded_tips(kind: type[Settings]) -> str:
+    """What all options do, to be unfolded."""
+    return f"<details><summary><small>What these do</small></summary>{tips(kind)}</details>"
+
+
+def is_ours(infotext: Mapping[str, Any]) -> bool:
+    """Whether a pasted infotext is that of a picture which was made here."""
+    return any(label in infotext for label in UpscaleSettings.labels().values())
+
+
 def pasted_settings(
-    kind: Any, model_label: str, labels: Sequence[tuple[str, str]], switch: Any, model: Any, controls: Mapping[str, Any]
+    kind: type[Settings], model_label: str, switch: Any, model: Any, controls: Mapping[str, Any]
 ) -> list[tuple[Any, Pasted]]:
     """`PassPanel.infotext_fields` of a pass whose infotext names its model under `model_label`.
 
     Args:
-        kind: dataclass of the settings, with `from_infotext`.
+        kind: class of the settings.
         model_label: where the infotext names the model.
-        labels: (field, label) of the settings.
         switch: the checkbox of the accordion.
         model: the dropdown of models.
         controls: the control of each field.
     """
 
     def is_on(infotext: Mapping[str, Any]) -> bool | None:
-        ours = any(label in infotext for _, label in INFOTEXT_LABELS)
-        return model_label in infotext if ours else None  # the host leaves a control alone for which None comes back
+        return model_label in infotext if is_ours(infotext) else None  # the host leaves alone what None comes back for
 
     def named(infotext: Mapping[str, Any]) -> Any:
         return gr.update(value=infotext[model_label]) if model_label in infotext else None
@@ -55,4 +112,5 @@ def pasted_settings(
 
         return pasted
 
-    return [(switch, is_on), (model, named), *((controls[field], value(field, label)) for field, label in labels)]
+    settings = [(controls[field], value(field, label)) for field, label in kind.labels().items()]
+    return [(switch, is_on), (model, named), *settings]

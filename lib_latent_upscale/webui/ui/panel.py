@@ -3,84 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 from torch import Tensor
 
-from lib_latent_upscale.interpolation import INTERPOLATIONS
 from lib_latent_upscale.plot import Curve, schedule_svg
 from lib_latent_upscale.schedules import SCHEDULES, StepPlan, plan_steps
-from lib_latent_upscale.settings import AUTOMATIC, INFOTEXT_LABELS, UpscaleSettings
+from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.webui.host import processing as host
-from lib_latent_upscale.webui.host.options import SCHEDULERS
+from lib_latent_upscale.webui.ui.fields import make_controls, rest, tips
 
 __all__ = ["HOST_INPUTS", "Panel", "draw_schedule", "make_panel", "watch"]
 
 HOST_INPUTS = ("img2img_steps", "img2img_denoising_strength", "img2img_scheduler", "img2img_sampling")
 """Ids of the host's controls that the drawing depends on, in the order of `draw_schedule`'s first arguments."""
 
-_SWITCHES = {
-    "exact_steps": ("Exact steps", "run all of the sampling steps, whatever the denoising strength"),
-    "keep_statistics": ("Keep statistics", "give enlarged latents back the contrast that interpolation takes"),
-    "matched_noise": ("Matched noise", "start every scheduler from the same noise, to compare them"),
-}
-"""Label and tip of each setting that is on or off."""
+_LAYOUT = (("method", "scheduler"), ("exact_steps", "keep_statistics", "matched_noise"))
 
 _OURS, _HOSTS = "#0d7fb8", "#d9632a"
 
 
 @dataclass(frozen=True)
 class Panel:
-    """The controls, one per setting in the settings' order, and the drawing."""
+    """The controls, by the settings' names, and the drawing."""
 
-    method: Any
-    scheduler: Any
-    exact_steps: Any
-    keep_statistics: Any
-    matched_noise: Any
+    controls: Mapping[str, Any]
+    """What is handed to the script's `run`."""
     drawing: Any
-
-    @property
-    def controls(self) -> list[Any]:
-        """What is handed to the script's `run`."""
-        return [getattr(self, field.name) for field in fields(UpscaleSettings)]
 
     @property
     def infotext_fields(self) -> list[tuple[Any, str]]:
         """Which label of a pasted infotext sets which control."""
-        return [(getattr(self, field), label) for field, label in INFOTEXT_LABELS]
+        return [(self.controls[name], label) for name, label in UpscaleSettings.labels().items()]
 
 
-def make_panel(defaults: UpscaleSettings, elem_id: Callable[[str], str]) -> Panel:
+def make_panel(shown: UpscaleSettings, elem_id: Callable[[str], str]) -> Panel:
     """Build the controls. The host calls this several times, also to read the API's defaults."""
-    with gr.Row():
-        method = gr.Dropdown(
-            label="Upscale method",
-            choices=list(INTERPOLATIONS),
-            value=defaults.method,
-            elem_id=elem_id("method"),
-        )
-        scheduler = gr.Dropdown(
-            label="Scheduler", choices=list(SCHEDULERS), value=defaults.scheduler, elem_id=elem_id("scheduler")
-        )
-    with gr.Row():
-        switches = {
-            field: gr.Checkbox(label=label, value=getattr(defaults, field), elem_id=elem_id(field))
-            for field, (label, _) in _SWITCHES.items()
-        }
-    gr.HTML("<br>".join(f"<small><b>{label}</b>: {tip}</small>" for label, tip in _SWITCHES.values()))
-    drawing = gr.HTML(elem_id=elem_id("drawing"))
-    panel = Panel(method=method, scheduler=scheduler, drawing=drawing, **switches)
-    for control in panel.controls:
-        control.do_not_save_to_config = True  # ui-config.json would win over the settings page
-    return panel
+    controls = make_controls(shown, elem_id, (*_LAYOUT, *rest(UpscaleSettings, _LAYOUT)))
+    gr.HTML(tips(UpscaleSettings))
+    return Panel(controls, gr.HTML(elem_id=elem_id("drawing")))
 
 
 def watch(panel: Panel, inputs: Mapping[str, Any], opener: Any) -> None:
     """Draw again when something changes that the drawing depends on, and when the script is chosen (`opener`)."""
-    settings = [panel.scheduler, panel.exact_steps, panel.matched_noise]
+    settings = [panel.controls[name] for name in ("scheduler", "exact_steps", "matched_noise")]
     watched = [*(inputs.get(name) for name in HOST_INPUTS), *settings]
     if any(control is None for control in watched):
         return

@@ -6,18 +6,17 @@ and the always visible companion of the script applies it in `before_process`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from lib_latent_upscale.interpolation import INTERPOLATIONS
-from lib_latent_upscale.settings import UpscaleSettings
+from lib_latent_upscale.catalogue import CATALOGUE
+from lib_latent_upscale.options import Allowed, Integer, Number, OneOf, Switch, rows, shortened
 from lib_latent_upscale.webui.errors import ArgumentError
 from lib_latent_upscale.webui.host import processing as host
-from lib_latent_upscale.webui.host.options import SCHEDULERS, default_settings
 from lib_latent_upscale.webui.passes.base import Passes
-from lib_latent_upscale.webui.request import passes_from_arguments, settings_from_arguments
+from lib_latent_upscale.webui.request import named_arguments, passes_from_arguments, settings_from_arguments
 from lib_latent_upscale.webui.run.latent_upscale import TITLE, LatentUpscale
 
 __all__ = ["AXES", "add_axes", "install_axes", "with_axes"]
@@ -25,14 +24,56 @@ __all__ = ["AXES", "add_axes", "install_axes", "with_axes"]
 _ATTRIBUTE = "latent_upscale_axes"
 _SWITCH = ("True", "False")
 
-AXES: Mapping[str, tuple[str, Callable[[], Sequence[str]]]] = {
-    "method": ("Method", lambda: list(INTERPOLATIONS)),
-    "scheduler": ("Scheduler", lambda: list(SCHEDULERS)),
-    "exact_steps": ("Exact steps", lambda: list(_SWITCH)),
-    "keep_statistics": ("Keep statistics", lambda: list(_SWITCH)),
-    "matched_noise": ("Matched noise", lambda: list(_SWITCH)),
-}
-"""Setting: its axis label (after "[Latent Upscale]") and its choices."""
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis: an argument of the script that X/Y/Z plot may vary."""
+
+    label: str
+    """After "[Latent Upscale]"."""
+    allowed: Allowed
+    switch: str = ""
+    """The argument that has to be on for this one to count; an axis is enough."""
+
+    @property
+    def choices(self) -> tuple[str, ...] | None:
+        """What the host offers; None where a person writes values."""
+        if isinstance(self.allowed, Switch):
+            return _SWITCH
+        return self.allowed.names if isinstance(self.allowed, OneOf) else None
+
+    @property
+    def type(self) -> Callable[[str], Any]:
+        """How the host reads a value; numbers may then be ranges."""
+        return {Integer: int, Number: float}.get(type(self.allowed), str)
+
+    def value(self, given: Any) -> Any:
+        """The argument's value for what a person has written.
+
+        Raises:
+            ArgumentError: it is not allowed.
+        """
+        known = {choice.lower(): choice for choice in self.choices or ()}
+        text = known.get(given.strip().lower(), given) if isinstance(given, str) else given
+        value = self.allowed.read(text) if isinstance(text, str) else self.allowed.normal(text)
+        problem = self.allowed.problem(value)
+        if problem:
+            said = f"{shortened(given)}; choose from: {', '.join(self.choices)}" if self.choices else problem
+            raise ArgumentError(f"[Latent Upscale] {self.label}: {said}")
+        return value
+
+
+def _axes() -> Iterator[tuple[str, Axis]]:
+    for kind in CATALOGUE:
+        if kind.SWITCH:
+            yield kind.SWITCH, Axis(kind.NAME, Switch())
+        for name, row in rows(kind).items():
+            if row.axis is not None:
+                yield kind.api_name(name), Axis(row.axis, row.allowed, kind.SWITCH)
+
+
+AXES: Mapping[str, Axis] = dict(_axes())
+"""The axes by the arguments that they vary."""
 
 
 def install_axes(p: Any) -> None:
@@ -40,18 +81,17 @@ def install_axes(p: Any) -> None:
 
     The host swallows what a hook raises and would go on without us; what `init` raises stops the generation.
     """
-    values: Mapping[str, str] = getattr(p, _ATTRIBUTE, {})
+    values: Mapping[str, Any] = getattr(p, _ATTRIBUTE, {})
     if not values:
         return
     script = _own_script(p)
-    arguments = _panel_arguments(p, script)
     try:
-        settings = settings_from_arguments(arguments, default_settings())
-        upscale = LatentUpscale(p, with_axes(settings, values))
+        arguments = [with_axes(named_arguments(_panel_arguments(p, script)), values)]
+        upscale = LatentUpscale(p, settings_from_arguments(arguments))
         passes = passes_from_arguments(p, arguments, {} if script is None else script.kept)
         _check_runs(passes)
     except ArgumentError as error:
-        p.init = partial(_refuse, error)
+        p.init = partial(_refuse, error if p.is_api else ArgumentError(error.on_page))
         return
     upscale.install()
     passes.install()
@@ -79,31 +119,24 @@ def _panel_arguments(p: Any, script: Any) -> Sequence[Any]:
     return list(p.script_args[script.args_from : script.args_to]) if complete else []
 
 
-def with_axes(settings: UpscaleSettings, values: Mapping[str, str]) -> UpscaleSettings:
-    """The settings with the values of axes in them.
+def with_axes(named: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The named arguments with the values of axes in them; a pass whose option is an axis is on.
 
     Raises:
-        ArgumentError: a value that is not one of the axis's choices.
+        ArgumentError: a value that is not allowed.
     """
-    parsed: dict[str, Any] = {field: _parsed(field, text) for field, text in values.items()}
-    return replace(settings, **parsed)
+    parsed = {name: AXES[name].value(given) for name, given in values.items()}
+    switches = {AXES[name].switch: True for name in values if AXES[name].switch}
+    return {**named, **switches, **parsed}
 
 
-def _parsed(field: str, text: str) -> str | bool:
-    choices = list(AXES[field][1]())
-    found = {choice.lower(): choice for choice in choices}.get(str(text).strip().lower())
-    if found is None:
-        raise ArgumentError(f"[Latent Upscale] {AXES[field][0]}: {text!r}; choose from: {', '.join(choices)}")
-    return found == _SWITCH[0] if found in _SWITCH else found
+def _apply(name: str, p: Any, value: Any, _values: Sequence[Any]) -> None:
+    setattr(p, _ATTRIBUTE, {**getattr(p, _ATTRIBUTE, {}), name: value})  # copies of `p` share dictionaries
 
 
-def _apply(field: str, p: Any, value: str, _values: Sequence[str]) -> None:
-    setattr(p, _ATTRIBUTE, {**getattr(p, _ATTRIBUTE, {}), field: value})  # copies of `p` share dictionaries
-
-
-def _confirm(field: str, _p: Any, values: Sequence[str]) -> None:
+def _confirm(axis: Axis, _p: Any, values: Sequence[Any]) -> None:
     for value in values:
-        _parsed(field, value)
+        axis.value(value)
 
 
 def add_axes() -> None:
@@ -112,10 +145,11 @@ def add_axes() -> None:
     if grid is None:
         return
     offered = {option.label for option in grid.axis_options}
-    for field, (name, choices) in AXES.items():
-        label = f"[Latent Upscale] {name}"
+    for name, axis in AXES.items():
+        label = f"[Latent Upscale] {axis.label}"
         if label not in offered:
+            choices: Any = None if axis.choices is None else partial(list, axis.choices)
             option = grid.AxisOptionImg2Img(
-                label, str, partial(_apply, field), confirm=partial(_confirm, field), choices=choices
+                label, axis.type, partial(_apply, name), confirm=partial(_confirm, axis), choices=choices
             )
             grid.axis_options.append(option)
