@@ -183,7 +183,7 @@ class Switch(Allowed):
         return "on, off"
 
     def read(self, text: str) -> Any:
-        return {"true": True, "false": False}.get(text.lower(), text)
+        return {"true": True, "yes": True, "false": False, "no": False}.get(text.lower(), text)
 
 
 @dataclass(frozen=True)

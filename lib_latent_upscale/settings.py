@@ -7,13 +7,16 @@ from typing import ClassVar
 
 from lib_latent_upscale.options import AUTOMATIC, Settings, Table, option
 
-__all__ = ["AUTOMATIC", "METHODS", "SCHEDULERS", "UpscaleSettings"]
+__all__ = ["AUTOMATIC", "METHODS", "SCHEDULERS", "SCHEDULES", "UpscaleSettings"]
 
 METHODS = (Table("lib_latent_upscale.interpolation", "INTERPOLATIONS"),)
 """Where the names of the interpolations are."""
 
-SCHEDULERS = (Table("lib_latent_upscale.schedules", "SCHEDULES"), AUTOMATIC)
-"""Where the names of the schedules are, and what leaves the choice to the host."""
+SCHEDULES = Table("lib_latent_upscale.schedules", "SCHEDULES")
+"""Where the names of the schedules are."""
+
+SCHEDULERS = (SCHEDULES, AUTOMATIC)
+"""What may stand for a schedule: a name of ours, or what leaves the choice to the host."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,14 @@ class UpscaleSettings(Settings):
         label="Upscale method",
         infotext="Latent upscale method",
         axis="Method",
-        tip="how latents are enlarged; nearest-exact is the sharpest, bicubic the smoothest without blur",
+        tip="how latents are enlarged, in place of the WebUI's bilinear",
     )
     scheduler: str = option(
         "simple",
         choices=SCHEDULERS,
         label="Scheduler",
         infotext="Latent upscale scheduler",
-        tip="the sigmas of the steps, in place of the WebUI's schedule type; automatic leaves them to the host",
+        tip="the sigmas of the steps, in place of the WebUI's schedule type; automatic keeps that",
     )
     exact_steps: bool = option(
         True,

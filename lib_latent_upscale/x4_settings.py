@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lib_latent_upscale.options import MAX_STEPS, Settings, SettingsError, Table, option
+from lib_latent_upscale.settings import SCHEDULES
 
 __all__ = ["SMALLEST_TILE", "X4_MODEL_LABEL", "X4Settings"]
 
@@ -87,7 +88,7 @@ class X4Settings(Settings):
     )
     scheduler: str = option(
         "simple",
-        choices=[Table("lib_latent_upscale.schedules", "SCHEDULES")],
+        choices=[SCHEDULES],
         label="x4 scheduler",
         infotext="x4 upscaler scheduler",
         tip="the sigmas of the steps",

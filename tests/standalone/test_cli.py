@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from PIL import Image
 
 from lib_latent_upscale.interpolation import INTERPOLATIONS
 from lib_latent_upscale.schedules import SCHEDULES
-from lib_latent_upscale.standalone.commands import cli
 from lib_latent_upscale.standalone.commands.cli import build_parser, main
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import parse_parameters
@@ -269,18 +267,18 @@ def test_ctrl_c_stops_a_running_command(picture_file, sd1_folder):
 
 
 @pytest.mark.parametrize("command", [[], ["upscale"], ["x4"], ["compare"], ["schedules"], ["app"]])
-def test_help_is_quick_and_imports_nothing_heavy(command):
+def test_help_imports_nothing_heavy(command):
+    """Whatever takes seconds to import; with it --help would."""
     code = (
         "import sys, contextlib\nfrom lib_latent_upscale.standalone.commands.cli import main\n"
         f"with contextlib.suppress(SystemExit): main({[*command, '--help']!r})\n"
-        "heavy = {'torch', 'numpy', 'PIL', 'diffusers', 'gradio', 'matplotlib', 'k_diffusion'} & set(sys.modules)\n"
+        "heavy = {'torch', 'numpy', 'PIL', 'scipy', 'diffusers', 'gradio', 'matplotlib', 'k_diffusion'}\n"
+        "heavy &= set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"
     )
-    started = time.process_time()
     done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
     assert "usage: latent-upscale" in done.stdout
-    assert time.process_time() - started < 1
 
 
 def test_help_names_everything_that_can_be_chosen(capsys):
@@ -290,13 +288,6 @@ def test_help_names_everything_that_can_be_chosen(capsys):
     assert ", ".join(INTERPOLATIONS) in shown
     assert ", ".join(SCHEDULES) in shown
     assert "DPM++ 2M SDE" in shown
-
-
-def test_the_names_are_read_from_the_tables():
-    assert cli._names("interpolation.py", "INTERPOLATIONS") == list(INTERPOLATIONS)
-    assert cli._names("schedules.py", "SCHEDULES") == list(SCHEDULES)
-    with pytest.raises(LookupError, match="NOTHING"):
-        cli._names("schedules.py", "NOTHING")
 
 
 def test_every_subcommand_has_a_module_that_runs():

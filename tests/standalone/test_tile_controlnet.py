@@ -340,7 +340,10 @@ def test_every_option_sets_its_field():
     [
         (["--tile-controlnet", "demo", "--controlnet-weight", "2.5"], "weight is 2.5; a number from 0 to 2"),
         (["--tile-controlnet", "demo", "--controlnet-weight", "much"], "weight is 'much'"),
-        (["--tile-controlnet", "demo", "--controlnet-start", "1"], "start must be smaller than end"),
+        (
+            ["--tile-controlnet", "demo", "--controlnet-start", "1"],
+            "--controlnet-start must be smaller than",
+        ),
         (["--tile-controlnet", "demo", "--controlnet-preprocessor", "canny"], "choose one of: none, tile_resample"),
         (["--tile-controlnet", "demo", "--second-steps", "3"], "--second-steps: only with --second-pass"),
         (["--controlnet-weight", "1"], "--controlnet-weight: only with --tile-controlnet MODEL"),

@@ -6,9 +6,6 @@ Nothing heavy is imported before a subcommand runs, so that --help answers at on
 from __future__ import annotations
 
 import argparse
-import ast
-import contextlib
-import functools
 import importlib
 import logging
 import re
@@ -19,8 +16,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from lib_latent_upscale import __version__
+from lib_latent_upscale.comparison.settings import CompareSettings
+from lib_latent_upscale.options import rows
+from lib_latent_upscale.settings import SCHEDULES, UpscaleSettings
+from lib_latent_upscale.standalone.commands.flags import add_flags
 from lib_latent_upscale.standalone.engine.samplers import SAMPLERS
 from lib_latent_upscale.standalone.errors import GenerationError, InputError
+from lib_latent_upscale.tile_settings import TileSettings
+from lib_latent_upscale.x4_settings import X4Settings
 
 __all__ = ["build_parser", "main"]
 
@@ -32,32 +35,6 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_BAD_INPUT, f"{self.prog}: {message}\n")
-
-
-def _names(file: str, table: str) -> list[str]:
-    """The keys of one of the core's tables, read from its source: importing it would import torch, for seconds."""
-    source = (Path(__file__).parents[2] / file).read_text(encoding="utf-8")
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == table:
-            found = next(part for part in ast.walk(node) if isinstance(part, ast.Dict))
-            return [ast.literal_eval(key) for key in found.keys if key is not None]
-    raise LookupError(f"{table} is not assigned in {file}")
-
-
-def _methods() -> str:
-    return ", ".join(_names("interpolation.py", "INTERPOLATIONS"))
-
-
-def _schedules() -> str:
-    return ", ".join(_names("schedules.py", "SCHEDULES"))
-
-
-def _number(text: str) -> float | str:
-    """A number, or the text itself where it is none: the settings say what is allowed."""
-    for read in (int, float):
-        with contextlib.suppress(ValueError):
-            return read(text)
-    return text
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -83,27 +60,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_upscale(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("latent upscale")
-    group.add_argument("--method", default="nearest-exact", metavar="NAME", help=f"interpolation: {_methods()}")
-    group.add_argument(
-        "--scheduler",
-        default="simple",
-        metavar="NAME",
-        help=f"sigma schedule: {_schedules()}, or automatic: the sampler's own, as in the WebUI",
-    )
-    exact = argparse.BooleanOptionalAction
-    group.add_argument(
-        "--exact-steps",
-        action=exact,
-        default=True,
-        help="run exactly --steps steps, not the part that --denoise leaves",
-    )
-    group.add_argument(
-        "--keep-statistics", action="store_true", help="restore the latent's mean and deviation after the interpolation"
-    )
-    group.add_argument(
-        "--matched-noise", action="store_true", help="start every schedule at the sigma where normal would start"
-    )
+    add_flags(parser.add_argument_group("latent upscale"), UpscaleSettings)
 
 
 def _add_generation(parser: argparse.ArgumentParser) -> None:
@@ -128,48 +85,20 @@ def _add_last_pass(parser: argparse.ArgumentParser) -> None:
         "x4 upscaler", "as the last pass: the result becomes 4 times larger than --size or --scale say"
     )
     group.add_argument("--x4", metavar="MODEL", help=f"the x4 upscaler: {_X4_MODEL}")
-    group.add_argument("--x4-prompt", metavar="TEXT", help="what the picture shows (default: empty)")
-    group.add_argument(
-        "--x4-noise-level", type=_number, metavar="N", help="0 to 349 (default 20; about 100 for generated pictures)"
-    )
-    group.add_argument("--x4-guidance-scale", type=_number, metavar="X", help="1 to 50 (default 9)")
-    group.add_argument("--x4-steps", type=_number, metavar="N", help="sampling steps (default 20)")
+    add_flags(group, X4Settings, silent=True)
 
 
 def _add_tile(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "tile ControlNet", "the picture itself guides the denoising, so that --denoise 0.8 keeps the composition"
     )
-    add = functools.partial(group.add_argument, type=_number, metavar="X")
     group.add_argument(
         "--tile-controlnet",
         metavar="MODEL",
         help="a tile ControlNet of the model's family: a .safetensors file, a diffusers folder or a hub id, such as "
         "lllyasviel/control_v11f1e_sd15_tile; demo: for the demo model",
     )
-    add("--controlnet-weight", help="how strongly it guides, 0 to 2 (default 1)")
-    add("--controlnet-start", help="share of the steps after which it begins, 0 to 1 (default 0)")
-    add("--controlnet-end", help="share of the steps after which it ends, 0 to 1 (default 1)")
-    group.add_argument(
-        "--controlnet-preprocessor",
-        metavar="NAME",
-        help="none, tile_resample (default), tile_colorfix, tile_colorfix+sharp",
-    )
-    add("--controlnet-down-sampling-rate", help="how much smaller tile_resample makes the picture, 1 to 8 (default 1)")
-    group.add_argument(
-        "--controlnet-mode",
-        metavar="NAME",
-        help="Balanced (default), My prompt is more important, ControlNet is more important",
-    )
-    group.add_argument(
-        "--second-pass",
-        action="store_true",
-        default=None,
-        help="use it in a pass of its own over the result of the latent upscale",
-    )
-    add("--second-denoise", help="denoising strength of that pass, 0 to 1 (default 0.8)")
-    add("--second-steps", help="its steps (default 20)")
-    group.add_argument("--second-scheduler", metavar="NAME", help="its sigma schedule (default simple), or automatic")
+    add_flags(group, TileSettings, silent=True)
 
 
 def _add_quiet(parser: argparse.ArgumentParser) -> None:
@@ -210,28 +139,13 @@ def _x4(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     parser.add_argument("--model", required=True, help=_X4_MODEL)
     _add_device(parser)
-    _add_x4_settings(parser.add_argument_group("settings"))
+    add_flags(parser.add_argument_group("settings"), X4Settings, "--", seed=1)
     _add_quiet(parser)
 
 
-def _add_x4_settings(group: argparse._ArgumentGroup) -> None:
-    samplers = ", ".join(_names("x4_upscaler/settings.py", "SAMPLERS"))
-    add = functools.partial(group.add_argument, type=_number)
-    group.add_argument("--prompt", default="", help="what the picture shows; empty (the default) works well")
-    group.add_argument("--negative-prompt", default="", help="what it does not show")
-    add("--noise-level", default=20, metavar="N", help="0 to 349 (default 20; about 100 for generated pictures)")
-    add("--guidance-scale", default=9.0, metavar="X", help="1 to 50 (default 9); 1 halves the time")
-    add("--steps", default=20, metavar="N", help="sampling steps (default 20)")
-    group.add_argument("--sampler", default="DPM++ 2M", metavar="NAME", help=f"{samplers} (default DPM++ 2M)")
-    group.add_argument("--scheduler", default="simple", metavar="NAME", help=f"sigma schedule: {_schedules()}")
-    add("--seed", default=1, metavar="N", help="seed of the noise (default 1); -1 draws one")
-    add("--tile", default=0, metavar="N", help="side of a tile in pixels of IN, 32 to 2048 in steps of 8; 0: automatic")
-    group.add_argument(
-        "--colour-guard",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="the result keeps the colours of the picture (default)",
-    )
+def _variant_keys() -> list[str]:
+    named = ("method", "scheduler")
+    return ["steps", "denoise", "sampler", "cfg_scale", *(name for name in rows(UpscaleSettings) if name not in named)]
 
 
 def _compare(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -251,11 +165,11 @@ def _compare(commands: argparse._SubParsersAction[_Parser]) -> None:
         action="append",
         default=[],
         metavar="METHOD:SCHEDULER[:KEY=VALUE,...]",
-        help="one more variant; keys: steps, denoise, sampler, cfg_scale, exact_steps, keep_statistics, matched_noise",
+        help=f"one more variant; keys: {', '.join(_variant_keys())}",
     )
     parser.add_argument("--reference", type=Path, metavar="PICTURE", help="the known original, to measure against")
     parser.add_argument("--html", type=Path, metavar="FILE", help="the page with the slider; default: beside the sheet")
-    parser.add_argument("--difference", action="store_true", help="also write a map of where the variants differ")
+    add_flags(parser, CompareSettings)
     _add_generation(parser)
     _add_upscale(parser)
     _add_model(parser)
@@ -278,7 +192,7 @@ def _schedules_command(commands: argparse._SubParsersAction[_Parser]) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help=f"only this one; may be repeated: {_schedules()}",
+        help=f"only this one; may be repeated: {', '.join(SCHEDULES.names)}",
     )
     parser.add_argument(
         "--matched-noise", action="store_true", help="also show the schedules that start at equal noise"

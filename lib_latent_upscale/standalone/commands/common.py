@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lib_latent_upscale.settings import UpscaleSettings
+from lib_latent_upscale.standalone.commands.flags import flags, given_values, settings_from_flags
 from lib_latent_upscale.standalone.engine.generation import LARGEST_SEED, GenerationSettings, check_size
 from lib_latent_upscale.standalone.engine.models import model_name
 from lib_latent_upscale.standalone.errors import InputError
@@ -32,31 +33,7 @@ SMALLEST_SCALE, LARGEST_SCALE, DEFAULT_SCALE = 0.25, 8.0, 2.0
 
 def upscale_settings(arguments: argparse.Namespace) -> UpscaleSettings:
     """The core's settings; InputError where one is not allowed."""
-    try:
-        return UpscaleSettings(
-            method=arguments.method,
-            scheduler=arguments.scheduler,
-            exact_steps=arguments.exact_steps,
-            keep_statistics=arguments.keep_statistics,
-            matched_noise=arguments.matched_noise,
-        )
-    except ValueError as error:
-        raise InputError(str(error)) from error
-
-
-_TILE_OPTIONS = {
-    "weight": "controlnet_weight",
-    "start": "controlnet_start",
-    "end": "controlnet_end",
-    "preprocessor": "controlnet_preprocessor",
-    "down_sampling_rate": "controlnet_down_sampling_rate",
-    "control_mode": "controlnet_mode",
-    "second_pass": "second_pass",
-    "second_denoising_strength": "second_denoise",
-    "second_steps": "second_steps",
-    "second_scheduler": "second_scheduler",
-}
-"""Fields of TileSettings and the options that set them."""
+    return settings_from_flags(given_values(arguments, UpscaleSettings), UpscaleSettings)
 
 
 def tile_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -64,22 +41,18 @@ def tile_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
 
     Raises InputError for a value that is not allowed, and for an option that would change nothing.
     """
-    values = {field: getattr(arguments, option, None) for field, option in _TILE_OPTIONS.items()}
-    given = {field: value for field, value in values.items() if value is not None}
+    given = given_values(arguments, TileSettings)
     if getattr(arguments, "tile_controlnet", None) is None:
         _refuse(given, "--tile-controlnet MODEL, which names the tile ControlNet")
         return {}
     if "second_pass" not in given:
         _refuse([field for field in given if field.startswith("second_")], "--second-pass")
-    try:
-        settings = TileSettings(**given)
-    except ValueError as error:
-        raise InputError(f"tile ControlNet: {error}") from error
+    settings = settings_from_flags(given, TileSettings)
     return {"tile": settings, "tile_model": model_name(arguments.tile_controlnet)}
 
 
 def _refuse(fields: Iterable[str], needed: str) -> None:
-    options = ", ".join(f"--{_TILE_OPTIONS[field].replace('_', '-')}" for field in fields)
+    options = ", ".join(flags(TileSettings)[field] for field in fields)
     if options:
         raise InputError(f"{options}: only with {needed}.")
 

@@ -15,7 +15,8 @@ from PIL import Image
 
 from lib_latent_upscale.comparison.report import Entry, Report, Subject, make_report
 from lib_latent_upscale.comparison.variants import Variant, further_variant, merge_same, usual_variants
-from lib_latent_upscale.settings import AUTOMATIC
+from lib_latent_upscale.options import rows
+from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.standalone.commands.common import generation_settings, load_engine, progress_bar, tile_overrides
 from lib_latent_upscale.standalone.engine.engine import Engine, Prepared
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings, write_parameters
@@ -28,26 +29,16 @@ from lib_latent_upscale.standalone.files.images import Picture, check_output, lo
 __all__ = ["compare", "default_variants", "generation_of", "parse_variant", "run", "subject_of"]
 
 
-def _truth(text: str) -> bool:
-    known = {"true": True, "yes": True, "false": False, "no": False}
-    if text.lower() not in known:
-        raise ValueError(f"{text!r} is neither true nor false")
-    return known[text.lower()]
-
-
-_OVERRIDES = ("steps", "denoising_strength", "sampler", "cfg_scale")
-"""Fields of the generation that a variant may change."""
-
 _KEYS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "steps": ("steps", int),
     "denoise": ("denoising_strength", float),
     "sampler": ("sampler", str),
     "cfg_scale": ("cfg_scale", float),
-    "exact_steps": ("exact_steps", _truth),
-    "keep_statistics": ("keep_statistics", _truth),
-    "matched_noise": ("matched_noise", _truth),
 }
-"""Keys of --variant: the field of the generation or of the upscale, and how it is read."""
+"""Keys of --variant beside those of the upscale: the field of the generation, and how it is read."""
+
+_OVERRIDES = tuple(field for field, _ in _KEYS.values())
+"""Fields of the generation that a variant may change."""
 
 
 def parse_variant(text: str, base: GenerationSettings) -> Variant:
@@ -68,8 +59,11 @@ def parse_variant(text: str, base: GenerationSettings) -> Variant:
 def _read_option(option: str) -> tuple[str, Any]:
     """A field of the generation or of the upscale, and its value, from KEY=VALUE."""
     key, _, value = option.partition("=")
+    settings = rows(UpscaleSettings)
+    if key in settings:
+        return key, settings[key].allowed.read(value)
     if key not in _KEYS:
-        raise ValueError(f"unknown key {key!r}; known are: {', '.join(_KEYS)}")
+        raise ValueError(f"unknown key {key!r}; known are: {', '.join([*_KEYS, *settings])}")
     field, read = _KEYS[key]
     return field, read(value)
 

@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -18,6 +17,7 @@ from tqdm import tqdm
 
 from lib_latent_upscale.memory import on_device
 from lib_latent_upscale.standalone.commands.common import progress_bar
+from lib_latent_upscale.standalone.commands.flags import flags, given_values, settings_from_flags
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings, add_labels, x4_labels
 from lib_latent_upscale.standalone.engine.models import best_device, checked_device, number_format
@@ -42,31 +42,16 @@ from lib_latent_upscale.x4_upscaler import (
     upscale_x4,
 )
 
-__all__ = ["FACTOR", "LastPass", "load_last_pass", "run", "x4_settings"]
+__all__ = ["FACTOR", "LastPass", "command_settings", "load_last_pass", "run", "x4_settings"]
 
 FACTOR = 4
 _SMALLEST_SIDE = 1
 """Pixels; the x4 upscaler mirrors a small picture until it is large enough."""
 
-_COMMAND_OPTIONS = (
-    "prompt",
-    "negative_prompt",
-    "noise_level",
-    "guidance_scale",
-    "steps",
-    "sampler",
-    "scheduler",
-    "seed",
-    "tile",
-    "colour_guard",
-)
-_LAST_PASS_OPTIONS = ("prompt", "noise_level", "guidance_scale", "steps")
-"""Options of `upscale`, there with "x4_" before the name; the seed is that of the latent upscale."""
-
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the subcommand; the exit code is 1 where some of a folder's pictures could not be used."""
-    settings = _settings({name: getattr(arguments, name) for name in _COMMAND_OPTIONS})
+    settings = command_settings(arguments)
     return _folder(arguments, settings) if arguments.input.is_dir() else _single(arguments, settings)
 
 
@@ -146,11 +131,9 @@ def _enlarged(image: Image.Image, model: X4Model, settings: X4Settings, name: st
         return upscale_x4(image, model, settings, progress=progress)
 
 
-def _settings(values: dict[str, Any]) -> X4Settings:
-    try:
-        return X4Settings(**values)
-    except ValueError as error:
-        raise InputError(f"x4 upscaler: {error}") from error
+def command_settings(arguments: argparse.Namespace) -> X4Settings:
+    """Settings of the subcommand; InputError for a value that is not allowed."""
+    return settings_from_flags(given_values(arguments, X4Settings, "--"), X4Settings, "--")
 
 
 def _load(source: str, arguments: argparse.Namespace) -> X4Model:
@@ -192,7 +175,7 @@ class LastPass:
         """
         if self.interrupted:
             return self._kept(image, generation, path, "it was interrupted")
-        settings = replace(self.settings, seed=generation.seed)
+        settings = self.settings if self.settings.seed >= 0 else replace(self.settings, seed=generation.seed)
         try:
             with _resting(before):
                 result = _enlarged(image, self.model, settings, path.name, quiet=self.quiet)
@@ -213,12 +196,11 @@ class LastPass:
 
 def x4_settings(arguments: argparse.Namespace) -> X4Settings | None:
     """Settings of the last pass of `upscale`; None where none is asked for. InputError for a value not allowed."""
-    values = {name: getattr(arguments, f"x4_{name}") for name in _LAST_PASS_OPTIONS}
-    given = {name: value for name, value in values.items() if value is not None}
+    given = given_values(arguments, X4Settings)
     if arguments.x4 is not None:
-        return _settings(given)
+        return settings_from_flags(given, X4Settings)
     if given:
-        options = ", ".join(f"--x4-{name.replace('_', '-')}" for name in given)
+        options = ", ".join(flags(X4Settings)[name] for name in given)
         raise InputError(f"{options}: only with --x4 MODEL, which names the x4 upscaler.")
     return None
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.commands.schedules import sd1_sigmas
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
 from lib_latent_upscale.standalone.engine.samplers import plan_generation
@@ -156,9 +157,7 @@ def second_pass(generation: GenerationSettings) -> tuple[GenerationSettings, Gen
         generation,
         steps=tile.second_steps,
         denoising_strength=tile.second_denoising_strength,
-        upscale=replace(
-            generation.upscale, method="nearest-exact", scheduler=scheduler, keep_statistics=False, matched_noise=False
-        ),
+        upscale=UpscaleSettings(scheduler=scheduler, exact_steps=generation.upscale.exact_steps),
         tile=replace(tile, second_pass=False),
     )
     return replace(generation, tile=None), second

@@ -1,0 +1,103 @@
+"""Flags of the command for the options of a class of settings, and the settings that they give.
+
+Nothing heavy is imported: `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, TypeVar
+
+from lib_latent_upscale.options import Integer, Number, OneOf, Option, Settings, SettingsError, Switch, Text, rows
+from lib_latent_upscale.standalone.errors import InputError
+
+__all__ = ["add_flags", "flags", "given_values", "read_number", "settings_from_flags"]
+
+S = TypeVar("S", bound=Settings)
+
+
+def flags(kind: type[Settings], prefix: str | None = None) -> dict[str, str]:
+    """The flags of the options that have one, by their fields' names.
+
+    Args:
+        kind: class of the settings.
+        prefix: what stands before a flag that has no dashes of its own; the class's own where None.
+    """
+    before = kind.FLAGS if prefix is None else prefix
+    named = {name: row.flag for name, row in rows(kind).items() if row.flag is not None}
+    return {name: flag if flag.startswith("--") else f"{before}{flag}" for name, flag in named.items()}
+
+
+def add_flags(
+    group: argparse._ActionsContainer,
+    kind: type[Settings],
+    prefix: str | None = None,
+    *,
+    silent: bool = False,
+    **defaults: Any,
+) -> None:
+    """Add the flags of a class of settings.
+
+    Args:
+        group: what they are added to.
+        kind: class of the settings.
+        prefix: as for `flags`.
+        silent: a flag that is not given is None, so that one can tell.
+        defaults: of fields whose default is another one here.
+    """
+    for name, flag in flags(kind, prefix).items():
+        row = rows(kind)[name]
+        shown = defaults.get(name, row.default)
+        group.add_argument(flag, default=None if silent else shown, **_details(row, shown))
+
+
+def _details(row: Option, default: Any) -> dict[str, Any]:
+    allowed = row.allowed
+    told = f"{row.tip} ({allowed.text}; default {_plain(default)})".replace("%", "%%")
+    if isinstance(allowed, Switch):
+        action: Any = argparse.BooleanOptionalAction if row.default else "store_true"
+        return {"action": action, "help": row.tip.replace("%", "%%")}
+    if isinstance(allowed, (Integer, Number)):
+        return {"type": read_number, "metavar": "N" if isinstance(allowed, Integer) else "X", "help": told}
+    if isinstance(allowed, OneOf):
+        return {"metavar": "NAME", "help": told}
+    if isinstance(allowed, Text):
+        return {"metavar": "TEXT", "help": f"{row.tip} (default: {default or 'empty'})".replace("%", "%%")}
+    raise TypeError(f"{row.name}: there is no flag for {type(allowed).__name__}")
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def read_number(text: str) -> float | str:
+    """A number, or the text itself where it is none: the settings say what is allowed."""
+    for read in (int, float):
+        with contextlib.suppress(ValueError):
+            return read(text)
+    return text
+
+
+def given_values(arguments: argparse.Namespace, kind: type[Settings], prefix: str | None = None) -> dict[str, Any]:
+    """The values of the flags by their fields' names; those that are None or absent are left out."""
+    found = {name: getattr(arguments, _destination(flag), None) for name, flag in flags(kind, prefix).items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _destination(flag: str) -> str:
+    return flag.lstrip("-").replace("-", "_")
+
+
+def settings_from_flags(values: Mapping[str, Any], kind: type[S], prefix: str | None = None) -> S:
+    """Settings from `given_values`; InputError, which calls fields by their flags, for a value that is not allowed."""
+    try:
+        return kind.from_dict(values)
+    except SettingsError as error:
+        raise InputError(error.said(partial(_flag, flags(kind, prefix)))) from error
+
+
+def _flag(known: Mapping[str, str], name: str) -> str:
+    return known.get(name, name)
