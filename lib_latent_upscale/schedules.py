@@ -1,6 +1,6 @@
 """Sigma schedules: one function and one row of `SCHEDULES` per schedule, and the cut by denoising strength.
 
-A schedule function returns `steps` decreasing noise levels in float64, without the closing zero. It either places
+A schedule function returns `steps` decreasing sigmas in float64, without the closing zero. It either places
 steps on the model's own table ("positions": 0 is its smallest sigma, entries - 1 its largest) or computes them from
 the smallest and the largest sigma alone.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import operator
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -27,6 +26,7 @@ __all__ = [
     "SCHEDULES",
     "Schedule",
     "StepPlan",
+    "continuous_start",
     "get_sigmas",
     "plan_steps",
     "scheduled_steps",
@@ -38,45 +38,45 @@ _MAX_SCHEDULED = 1_000_000  # a thousand steps at denoising strength 0.001
 
 
 @dataclass(frozen=True, eq=False)
-class Levels:
+class SigmaTable:
     """The noise levels that a schedule may use."""
 
-    table: Floats
+    values: Floats
     """The model's sigmas, ascending."""
-    lower: float | None = None
+    low: float | None = None
     """Smallest sigma of the schedule, where it is not the table's."""
-    upper: float | None = None
+    high: float | None = None
     """Largest sigma of the schedule, where it is not the table's."""
     rho: float | None = None
     """Curvature, for the schedules that have one."""
 
     @property
     def sigma_min(self) -> float:
-        return float(self.table[0]) if self.lower is None else self.lower
+        return float(self.values[0]) if self.low is None else self.low
 
     @property
     def sigma_max(self) -> float:
-        return float(self.table[-1]) if self.upper is None else self.upper
+        return float(self.values[-1]) if self.high is None else self.high
 
     @property
-    def last(self) -> int:
+    def t_max(self) -> int:
         """Position of the largest sigma."""
-        return len(self.table) - 1
+        return len(self.values) - 1
 
     @property
     def restricted(self) -> bool:
-        return self.lower is not None or self.upper is not None
+        return self.low is not None or self.high is not None
 
-    def at(self, positions: NDArray[Any]) -> Floats:
+    def sigma_at(self, positions: NDArray[Any]) -> Floats:
         """Sigmas at fractional positions of the table, log-linear between entries.
 
-        With `lower` or `upper`, the positions are spread over that part of the table instead (values outside the
+        With `low` or `high`, the positions are spread over that part of the table instead (values outside the
         table are moved to its ends), so that a schedule keeps its spacing on the smaller range.
         """
-        index, logs = np.arange(len(self.table)), np.log(self.table)
+        index, logs = np.arange(len(self.values)), np.log(self.values)
         if self.restricted:
             low, high = np.interp(np.log([self.sigma_min, self.sigma_max]), logs, index)
-            positions = low + positions * ((high - low) / max(self.last, 1))
+            positions = low + positions * ((high - low) / max(self.t_max, 1))
         return np.exp(np.interp(positions, index, logs))
 
 
@@ -84,7 +84,7 @@ class Levels:
 class Schedule:
     """A row of `SCHEDULES`."""
 
-    levels: Callable[[int, Levels], Floats]
+    sigmas: Callable[[int, SigmaTable], Floats]
     """Makes the decreasing sigmas, without the closing zero."""
     summary: str
     """One line for people who choose."""
@@ -92,83 +92,78 @@ class Schedule:
     """Default curvature; None where the schedule has none."""
 
 
-def _simple(steps: int, levels: Levels) -> Floats:
-    entries = len(levels.table)
-    return levels.at(levels.last - np.arange(steps) * entries // steps)
+def _simple(steps: int, table: SigmaTable) -> Floats:
+    entries = len(table.values)
+    return table.sigma_at(table.t_max - np.arange(steps) * entries // steps)
 
 
-def _normal(steps: int, levels: Levels) -> Floats:
-    return levels.at(np.linspace(levels.last, 0, steps))
+def _normal(steps: int, table: SigmaTable) -> Floats:
+    return table.sigma_at(np.linspace(table.t_max, 0, steps))
 
 
-def _sgm_uniform(steps: int, levels: Levels) -> Floats:
-    return levels.at(np.linspace(levels.last, 0, steps + 1)[:-1])
+def _sgm_uniform(steps: int, table: SigmaTable) -> Floats:
+    return table.sigma_at(np.linspace(table.t_max, 0, steps + 1)[:-1])
 
 
-def _ddim_uniform(steps: int, levels: Levels) -> Floats:
+def _ddim_uniform(steps: int, table: SigmaTable) -> Floats:
     """Whole strides from entry 1 upwards; the lowest `steps` of them, as in DDIM's "leading" spacing.
 
     On a restricted range, or with more steps than entries, the strides are made to fit from end to end.
     """
-    stride = max(len(levels.table) // steps, 1)
+    stride = max(len(table.values) // steps, 1)
     highest = 1 + (steps - 1) * stride
-    if levels.restricted or highest > levels.last:
-        return levels.at(np.linspace(levels.last, min(1, levels.last / steps), steps))
-    return levels.at(np.linspace(highest, 1, steps))
+    if table.restricted or highest > table.t_max:
+        return table.sigma_at(np.linspace(table.t_max, min(1, table.t_max / steps), steps))
+    return table.sigma_at(np.linspace(highest, 1, steps))
 
 
-def _beta(steps: int, levels: Levels) -> Floats:
+def _beta(steps: int, table: SigmaTable) -> Floats:
     """Quantiles of the beta distribution (0.6, 0.6) over the timesteps, arXiv:2407.12173."""
     from scipy.stats import beta
 
-    return levels.at(np.rint(beta.ppf(1 - np.arange(steps) / steps, 0.6, 0.6) * levels.last))
+    return table.sigma_at(np.rint(beta.ppf(1 - np.arange(steps) / steps, 0.6, 0.6) * table.t_max))
 
 
-def _karras(steps: int, levels: Levels) -> Floats:
-    return _without_zero(_k_diffusion().get_sigmas_karras(steps, levels.sigma_min, levels.sigma_max, levels.rho))
+def _karras(steps: int, table: SigmaTable) -> Floats:
+    """Equation 5 of Karras et al. 2022, in float32 as k-diffusion computes it, so that the bits are the same."""
+    rho = table.rho or 1.0
+    low, high = table.sigma_min ** (1 / rho), table.sigma_max ** (1 / rho)
+    return _doubled((high + torch.linspace(0, 1, steps) * (low - high)) ** rho)
 
 
-def _exponential(steps: int, levels: Levels) -> Floats:
-    return _without_zero(_k_diffusion().get_sigmas_exponential(steps, levels.sigma_min, levels.sigma_max))
+def _exponential(steps: int, table: SigmaTable) -> Floats:
+    return _doubled(torch.linspace(math.log(table.sigma_max), math.log(table.sigma_min), steps).exp())
 
 
-def _polyexponential(steps: int, levels: Levels) -> Floats:
-    made = _k_diffusion().get_sigmas_polyexponential(steps, levels.sigma_min, levels.sigma_max, levels.rho)
-    return _without_zero(made)
+def _polyexponential(steps: int, table: SigmaTable) -> Floats:
+    low, high = math.log(table.sigma_min), math.log(table.sigma_max)
+    return _doubled((torch.linspace(1, 0, steps) ** (table.rho or 1.0) * (high - low) + low).exp())
 
 
-def _k_diffusion() -> Any:
-    """`k_diffusion.sampling`, imported late, without the warnings of packages that it loads for training."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from k_diffusion import sampling
-    return sampling
+def _doubled(sigmas: Tensor) -> Floats:
+    return np.asarray(sigmas.numpy(), dtype=np.float64)
 
 
-def _without_zero(sigmas: Tensor) -> Floats:
-    return np.asarray(sigmas[:-1].cpu().numpy(), dtype=np.float64)
-
-
-def _kl_optimal(steps: int, levels: Levels) -> Floats:
+def _kl_optimal(steps: int, table: SigmaTable) -> Floats:
     """Equal angles, from "Align Your Steps", arXiv:2404.14507."""
-    sigmas: Floats = np.tan(np.linspace(math.atan(levels.sigma_max), math.atan(levels.sigma_min), steps))
+    sigmas: Floats = np.tan(np.linspace(math.atan(table.sigma_max), math.atan(table.sigma_min), steps))
     return sigmas
 
 
-def _linear_quadratic(steps: int, levels: Levels) -> Floats:
+def _linear_quadratic(steps: int, table: SigmaTable) -> Floats:
     """Linear over the first half of the steps down to 0.975 of sigma_max, then quadratic to zero.
 
     From Movie Gen, arXiv:2410.13720, as in Mochi 1 and ComfyUI.
     """
     threshold, linear = 0.025, steps // 2
     if linear == 0:
-        return np.full(1, levels.sigma_max)
+        return np.full(1, table.sigma_max)
     quadratic, index = steps - linear, np.arange(steps, dtype=np.float64)
     excess = linear - threshold * steps
     curve = excess / (linear * quadratic**2)
     slope = threshold / linear - 2 * excess / quadratic**2
     done = np.where(index < linear, index * threshold / linear, curve * (index**2 + linear**2) + slope * index)
-    return (1 - done) * levels.sigma_max
+    return (1 - done) * table.sigma_max
 
 
 # Published for ten steps at https://research.nvidia.com/labs/toronto-ai/AlignYourSteps/howto.html
@@ -176,7 +171,7 @@ _ALIGNED_SD1 = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 
 _ALIGNED_SDXL = (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029)
 
 
-def _aligned(published: Sequence[float]) -> Callable[[int, Levels], Floats]:
+def _aligned(published: Sequence[float]) -> Callable[[int, SigmaTable], Floats]:
     """Log-linear interpolation of a published table of noise levels.
 
     For a model whose own range is not the published one (within a percent: the table is rounded), the table is
@@ -184,11 +179,12 @@ def _aligned(published: Sequence[float]) -> Callable[[int, Levels], Floats]:
     """
     ascending = np.array(published[::-1], dtype=np.float64)
 
-    def schedule(steps: int, levels: Levels) -> Floats:
-        ends = levels.table[[0, -1]]
+    def schedule(steps: int, table: SigmaTable) -> Floats:
+        ends = table.values[[0, -1]]
         fits = np.allclose(ends, ascending[[0, -1]], rtol=0.01, atol=0.0)
-        table = ascending if fits else np.exp(np.interp(np.log(ascending), np.log(ascending[[0, -1]]), np.log(ends)))
-        return _normal(steps, replace(levels, table=table))
+        logs = np.log(ascending)
+        values = ascending if fits else np.exp(np.interp(logs, logs[[0, -1]], np.log(ends)))
+        return _normal(steps, replace(table, values=values))
 
     return schedule
 
@@ -252,8 +248,8 @@ def get_sigmas(
         ValueError: an unknown name; steps, ends or rho out of range; a table that is not ascending and positive.
     """
     schedule = _schedule(name)
-    levels = _levels(model_sigmas, sigma_min, sigma_max, schedule.rho if rho is None else rho)
-    return _finish(schedule.levels(_whole_steps(steps, _MAX_SCHEDULED + 1), levels))
+    table = _table(model_sigmas, sigma_min, sigma_max, schedule.rho if rho is None else rho)
+    return _finish(schedule.sigmas(_whole_steps(steps, _MAX_SCHEDULED + 1), table))
 
 
 @dataclass(frozen=True, eq=False)
@@ -340,6 +336,39 @@ def plan_steps(
     return StepPlan(whole, len(whole) - 1 - runs)
 
 
+_FINE = 1000
+"""Steps of a schedule that stands for an infinitely fine one; between them sigmas are interpolated."""
+
+
+def continuous_start(
+    name: str,
+    denoising_strength: float,
+    model_sigmas: Tensor | Sequence[float],
+    *,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    rho: float | None = None,
+) -> float:
+    """The sigma at which a schedule, infinitely fine, stands at a denoising strength.
+
+    It grows with the strength without jumps, from 0 at 0 to the schedule's first sigma at 1: what `plan_steps` starts
+    from, without the rounding to whole steps that few steps show.
+
+    Args:
+        name, model_sigmas, sigma_min, sigma_max, rho: as for `get_sigmas`.
+        denoising_strength: 0 to 1.
+
+    Raises:
+        ValueError: as for `get_sigmas`; a denoising strength that is not in 0 to 1.
+    """
+    strength = _checked_strength(denoising_strength)
+    fine = get_sigmas(name, _FINE, model_sigmas, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho).double().numpy()
+    position = (1 - strength) * _FINE
+    if position >= _FINE - 1:  # between the smallest sigma and zero
+        return float(fine[-2] * (_FINE - position))
+    return float(np.exp(np.interp(position, np.arange(_FINE), np.log(fine[:-1]))))
+
+
 def _matched(
     name: str,
     steps: int,
@@ -350,11 +379,11 @@ def _matched(
     rho: float | None,
 ) -> Tensor:
     schedule = _schedule(name)
-    levels = _levels(model_sigmas, sigma_min, None, schedule.rho if rho is None else rho)
+    table = _table(model_sigmas, sigma_min, None, schedule.rho if rho is None else rho)
     start = _positive("start_sigma", start_sigma)
-    if start > levels.sigma_max * (1 + 1e-5):
-        raise ValueError(f"start_sigma is {start:g}; the model's largest noise level is {levels.sigma_max:g}")
-    values = schedule.levels(steps, replace(levels, upper=start))
+    if start > table.sigma_max * (1 + 1e-5):
+        raise ValueError(f"start_sigma is {start:g}; the model's largest noise level is {table.sigma_max:g}")
+    values = schedule.sigmas(steps, replace(table, high=start))
     values[0] = start
     return _finish(values)
 
@@ -396,18 +425,18 @@ def _schedule(name: str) -> Schedule:
     return SCHEDULES[name]
 
 
-def _levels(
+def _table(
     model_sigmas: Tensor | Sequence[float], lower: float | None, upper: float | None, rho: float | None
-) -> Levels:
-    levels = Levels(
+) -> SigmaTable:
+    table = SigmaTable(
         _checked_table(model_sigmas),
         None if lower is None else _positive("sigma_min", lower),
         None if upper is None else _positive("sigma_max", upper),
         None if rho is None else _positive("rho", rho),
     )
-    if levels.sigma_min > levels.sigma_max:
-        raise ValueError(f"sigma_min {levels.sigma_min:g} must not exceed sigma_max {levels.sigma_max:g}")
-    return levels
+    if table.sigma_min > table.sigma_max:
+        raise ValueError(f"sigma_min {table.sigma_min:g} must not exceed sigma_max {table.sigma_max:g}")
+    return table
 
 
 def _checked_table(model_sigmas: Tensor | Sequence[float]) -> Floats:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lib_latent_upscale.options import MAX_STEPS, Settings, SettingsError, Table, option
+from lib_latent_upscale.options import MAX_STEPS, Settings, SettingsError, option
+from lib_latent_upscale.samplers import X4_SAMPLERS
 from lib_latent_upscale.settings import SCHEDULES
 
 __all__ = ["SMALLEST_TILE", "X4_MODEL_LABEL", "X4Settings"]
@@ -81,7 +82,7 @@ class X4Settings(Settings):
     )
     sampler: str = option(
         "DPM++ 2M",
-        choices=[Table("lib_latent_upscale.x4_upscaler.settings", "SAMPLERS")],
+        choices=X4_SAMPLERS,
         label="x4 sampler",
         infotext="x4 upscaler sampler",
         tip="how steps are taken; DDIM with ddim_uniform is the published pipeline",

@@ -13,10 +13,8 @@ from lib_latent_upscale.x4_settings import X4_MODEL_LABEL, X4Settings
 from lib_latent_upscale.x4_upscaler.errors import X4Error, X4Interrupted, X4NotFinite, X4OutOfMemory
 from lib_latent_upscale.x4_upscaler.loading import X4Model, check_x4, load_x4
 from lib_latent_upscale.x4_upscaler.sampling import X4Result, upscale_x4
-from lib_latent_upscale.x4_upscaler.settings import SAMPLERS
 
 __all__ = [
-    "SAMPLERS",
     "X4_MODEL_LABEL",
     "X4Error",
     "X4Interrupted",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lib_latent_upscale.memory import default_device, memory_errors
+from lib_latent_upscale.noise_tables import NoiseTable
 from lib_latent_upscale.x4_upscaler.errors import X4Error
 from lib_latent_upscale.x4_upscaler.layouts import (
     PICKLES,
@@ -26,7 +27,7 @@ from lib_latent_upscale.x4_upscaler.layouts import (
 )
 from lib_latent_upscale.x4_upscaler.tokenizer import ClipTokenizer, find_merges
 
-__all__ = ["CONFIGURATION", "NoiseTable", "X4Model", "check_x4", "load_x4"]
+__all__ = ["CONFIGURATION", "X4Model", "check_x4", "load_x4"]
 
 _log = logging.getLogger(__name__)
 
@@ -39,39 +40,6 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_CONFIGURATIONS = ["*/config.json", "*/scheduler_config.json", "model_index.json"]
 _HUB_WEIGHTS = ["unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors",
                 "text_encoder/model.safetensors", "tokenizer/*"]  # fmt: skip
-
-
-@dataclass(frozen=True, eq=False)
-class NoiseTable:
-    """The noise that a model was trained with."""
-
-    alphas: Tensor
-    """Cumulative products of 1 - beta, float32 (timesteps,) on the CPU."""
-    prediction: str = "v_prediction"
-    """What the UNet returns: "v_prediction", "epsilon" or "sample"."""
-
-    @property
-    def sigmas(self) -> Tensor:
-        """k-diffusion's noise levels, float64, ascending."""
-        alphas = self.alphas.double()
-        return ((1 - alphas) / alphas).sqrt()
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> NoiseTable:
-        """The table that a scheduler_config.json of diffusers describes; X4Error for a schedule that is not known."""
-        count = config.get("num_train_timesteps", 1000)
-        start, end = config.get("beta_start", 0.0001), config.get("beta_end", 0.02)
-        make = _BETAS.get(config.get("beta_schedule", "linear"))
-        if make is None:
-            raise X4Error(f"beta_schedule is {config['beta_schedule']!r}; known are: {', '.join(_BETAS)}")
-        betas = torch.tensor(config["trained_betas"]) if config.get("trained_betas") else make(start, end, count)
-        return cls(torch.cumprod(1 - betas, 0), config.get("prediction_type", "epsilon"))
-
-
-_BETAS: Mapping[str, Callable[[float, float, int], Tensor]] = {
-    "linear": torch.linspace,
-    "scaled_linear": lambda start, end, count: torch.linspace(start**0.5, end**0.5, count) ** 2,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,12 +187,18 @@ def _classes() -> tuple[Any, Any, Any]:
 def _numbers(folder: Path) -> dict[str, Any]:
     """The model's figures from the configurations in `folder`."""
     return {
-        "noise": NoiseTable.from_config(read_config(folder / "scheduler" / "scheduler_config.json")),
-        "low_resolution_noise": NoiseTable.from_config(
-            read_config(folder / "low_res_scheduler" / "scheduler_config.json")
-        ),
+        "noise": _noise(folder / "scheduler"),
+        "low_resolution_noise": _noise(folder / "low_res_scheduler"),
         "scaling_factor": read_config(folder / "vae" / "config.json").get("scaling_factor", _SCALING_FACTOR),
     }
+
+
+def _noise(folder: Path) -> NoiseTable:
+    path = folder / "scheduler_config.json"
+    try:
+        return NoiseTable.from_config(read_config(path))
+    except ValueError as error:
+        raise X4Error(f"{path}: {error}") from error
 
 
 def _load_single_file(path: Path, device: torch.device, dtype: torch.dtype, configuration: Path) -> X4Model:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import random
 from collections.abc import Callable
@@ -17,14 +16,15 @@ from PIL import Image
 from torch import Tensor
 
 from lib_latent_upscale.memory import memory_errors, on_device
+from lib_latent_upscale.noise_tables import NoiseTable
+from lib_latent_upscale.samplers import SAMPLERS, Noise, run_sampler
 from lib_latent_upscale.schedules import get_sigmas
 from lib_latent_upscale.tiling import Tile, TileBlend, batches, map_tiles
 from lib_latent_upscale.x4_settings import X4Settings
 from lib_latent_upscale.x4_upscaler.errors import X4Error, X4Interrupted, X4NotFinite
-from lib_latent_upscale.x4_upscaler.loading import NoiseTable, X4Model
+from lib_latent_upscale.x4_upscaler.loading import X4Model
 from lib_latent_upscale.x4_upscaler.picture import FACTOR, Source, guard_colours, prepare
 from lib_latent_upscale.x4_upscaler.plans import DECODER, UNET, Plan, fit
-from lib_latent_upscale.x4_upscaler.settings import SAMPLERS
 
 __all__ = ["X4Result", "upscale_x4"]
 
@@ -168,19 +168,25 @@ def _sample(run: _Run, source: Source, text: Tensor) -> tuple[Tensor, int]:
 
 def _sample_once(run: _Run, source: Source, text: Tensor, plan: Plan) -> Tensor:
     """One whole sampling with one plan: where memory runs out it starts again, so that a picture has one tiling."""
-    settings, noise = run.settings, run.model.noise
+    settings, table = run.settings, run.model.noise
     # The order of diffusers' pipeline, so that a seed means the same there: the picture's noise first.
     generator = torch.Generator("cpu").manual_seed(settings.seed)
     noised = _noised(run, source.pixels, generator)
     latents = torch.randn((1, run.model.unet.config.out_channels, *source.padded), generator=generator)
-    sigmas = _sigmas(settings, noise)
+    sigmas = _sigmas(settings, table)
     tiles = plan.tiles(source.padded)
     run.done, run.total = 0, _evaluations(settings) * len(tiles) + _decoder_tiles(run, source.padded)
     denoiser = _Denoiser(run, noised, text, tiles, plan)
-    function, arguments = _sampler(settings, latents, sigmas, generator)
     # Variance 1 at the first and the last noise level, as the model was trained: k-diffusion's latents are
     # sqrt(sigma^2 + 1) times larger than those of diffusers.
-    result = function(denoiser, latents * _scale(float(sigmas[0])), sigmas, disable=True, **arguments)
+    noised_latents = latents * _scale(float(sigmas[0]))
+    noise = Noise(
+        draw=lambda: torch.randn(latents.shape, generator=generator),
+        seed=settings.seed,
+        lowest=0.9 * float(sigmas[sigmas > 0].min()),  # a little more than the schedule: torchsde warns about its ends
+        highest=1.1 * float(sigmas[0]),
+    )
+    result = run_sampler(SAMPLERS[settings.sampler], denoiser, noised_latents, sigmas, noise)
     return result / _scale(float(sigmas[-1]))
 
 
@@ -204,25 +210,6 @@ def _sigmas(settings: X4Settings, noise: NoiseTable) -> Tensor:
     if not SAMPLERS[settings.sampler].ends_at_zero:
         sigmas[-1] = min(float(noise.sigmas[0]), float(sigmas[-2]))
     return sigmas
-
-
-def _sampler(
-    settings: X4Settings, latents: Tensor, sigmas: Tensor, generator: torch.Generator
-) -> tuple[Callable[..., Tensor], dict[str, Any]]:
-    """k-diffusion's function and its seeded noise: its own would come from torch's global generator."""
-    import k_diffusion.sampling  # takes seconds
-
-    # One step to zero is the same for all, but k-diffusion's DPM++ 2M SDE and 3M SDE fail with a single step.
-    sampler = SAMPLERS["Euler" if len(sigmas) == 2 and sigmas[-1] == 0 else settings.sampler]
-    function: Callable[..., Tensor] = getattr(k_diffusion.sampling, sampler.function)
-    if sampler.brownian:
-        # A little more than the schedule: torchsde warns about ends that were rounded.
-        lowest, highest = 0.9 * float(sigmas[sigmas > 0].min()), 1.1 * float(sigmas[0])
-        tree = k_diffusion.sampling.BrownianTreeNoiseSampler(latents, lowest, highest, seed=settings.seed)
-        return function, {"noise_sampler": tree}
-    if "noise_sampler" in inspect.signature(function).parameters:
-        return function, {"noise_sampler": lambda *_: torch.randn(latents.shape, generator=generator)}
-    return function, {}
 
 
 @dataclass

@@ -1,9 +1,6 @@
 """Schedules against formulas written out in float64; exactly steps + 1 decreasing sigmas; the cut."""
 
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import betaincinv
 
-from lib_latent_upscale.schedules import SCHEDULES, get_sigmas, plan_steps, scheduled_steps
+from lib_latent_upscale.samplers import import_k_diffusion
+from lib_latent_upscale.schedules import SCHEDULES, continuous_start, get_sigmas, plan_steps, scheduled_steps
 
-ROOT = Path(__file__).resolve().parents[2]
 NAMES = list(SCHEDULES)
 PUBLISHED = {
     "align_your_steps": [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029],
@@ -184,11 +181,56 @@ def test_normal_is_the_schedule_of_k_diffusion():
         torch.testing.assert_close(get_sigmas("normal", steps, SD1), schedule.get_sigmas(steps), rtol=1e-5, atol=0)
 
 
-def test_a_schedule_of_k_diffusion_says_nothing():
-    """Its import warns of pkg_resources and more, which no person who upscales a picture can act on."""
-    code = "from lib_latent_upscale.schedules import get_sigmas; get_sigmas('karras', 3, [0.1, 1.0])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+@pytest.mark.parametrize("steps", [1, 2, 7, 20, 1000])
+@pytest.mark.parametrize(
+    ("name", "rho"), [("karras", 7.0), ("karras", 3.0), ("exponential", None), ("polyexponential", 2.0)]
+)
+def test_the_formulas_of_k_diffusion_give_its_bits(name, rho, steps):
+    """So a picture made with its function can be made again with ours."""
+    function = getattr(import_k_diffusion("sampling"), f"get_sigmas_{name}")
+    expected = function(steps, float(SD1[0]), float(SD1[-1]), *([rho] if rho else []))
+    assert torch.equal(get_sigmas(name, steps, SD1.tolist(), rho=rho), expected)
+
+
+FLOW = {
+    "flow, shift 3": 3 * np.linspace(0.001, 1, 1000) / (1 + 2 * np.linspace(0.001, 1, 1000)),
+    "Flux, 10,000 entries": math.e**1.15 / (math.e**1.15 + 10_000 / np.arange(1, 10_001) - 1),
+}
+STRENGTHS = st.floats(0.001, 1)
+
+
+@given(st.sampled_from(NAMES), st.sampled_from([SD1, *FLOW.values()]), STRENGTHS, STRENGTHS, st.integers(1, 1000))
+def test_a_continuous_start_grows_with_the_denoising_strength_and_never_jumps(name, table, first, second, steps):
+    low, high = sorted([first, second])
+    starts = [continuous_start(name, strength, table) for strength in (low, high)]
+    assert 0 < starts[0] <= starts[1] <= table[-1] * (1 + 1e-6)
+    near = continuous_start(name, min(low * 1.0005, 1.0), table)
+    assert near - starts[0] <= 0.02 * table[-1], "a two-thousandth more strength is hardly more noise"
+    run = plan_steps(name, steps, max(low, 0.01), table, start_sigma=continuous_start(name, max(low, 0.01), table)).run
+    assert len(run) == steps + 1
+    assert (run.diff() < 0).all()
+    assert run[-1] == 0
+
+
+@pytest.mark.parametrize("name", set(NAMES) - {"linear_quadratic"})
+def test_a_continuous_start_is_where_many_steps_start(name):
+    for strength in (0.1, 0.33, 0.5, 0.75, 0.95):
+        rounded = plan_steps(name, 1000, strength, SD1.tolist()).run[0].item()
+        assert continuous_start(name, strength, SD1.tolist()) == pytest.approx(rounded, rel=0.03)
+
+
+def test_a_continuous_start_begins_at_zero_and_ends_at_the_largest_sigma():
+    for name in NAMES:
+        assert continuous_start(name, 0, SD1.tolist()) == 0
+        assert continuous_start(name, 1, SD1.tolist()) == pytest.approx(get_sigmas(name, 1000, SD1.tolist())[0].item())
+
+
+def test_few_steps_have_no_cliff():
+    """Seen with rounding to whole steps: 4 steps start at one sigma from 0.74 to 0.80, and from pure noise at 0.81."""
+    rounded = [plan_steps("simple", 4, strength, SD1.tolist()).run[0].item() for strength in (0.74, 0.80, 0.81)]
+    assert rounded[0] == rounded[1] < 0.4 * rounded[2]
+    starts = [continuous_start("simple", strength, SD1.tolist()) for strength in (0.74, 0.80, 0.81)]
+    assert starts[0] < starts[1] < starts[2] < 1.1 * starts[1]
 
 
 def test_the_published_levels_come_out_as_published():

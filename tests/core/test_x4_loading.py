@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from lib_latent_upscale.memory import default_device
+from lib_latent_upscale.noise_tables import NoiseTable
 from lib_latent_upscale.x4_upscaler import (
     X4Error,
     X4OutOfMemory,
@@ -29,7 +30,7 @@ from lib_latent_upscale.x4_upscaler import (
     upscale_x4,
 )
 from lib_latent_upscale.x4_upscaler.layouts import SINGLE_FILE_PARTS, read_header
-from lib_latent_upscale.x4_upscaler.loading import CONFIGURATION, NoiseTable, convert_open_clip
+from lib_latent_upscale.x4_upscaler.loading import CONFIGURATION, convert_open_clip
 from lib_latent_upscale.x4_upscaler.tokenizer import ClipTokenizer, find_merges
 from tests.core.x4_single_file import single_file_tensors
 from tests.core.x4_small import build, write_configuration, write_folder
@@ -112,7 +113,7 @@ def test_noise_tables_are_those_of_diffusers(name: str) -> None:
 
 
 def test_an_unknown_noise_table_is_refused() -> None:
-    with pytest.raises(X4Error, match=r"squared.*scaled_linear"):
+    with pytest.raises(ValueError, match=r"squared.*scaled_linear"):
         NoiseTable.from_config({"beta_schedule": "squared"})
 
 

@@ -23,10 +23,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lib_latent_upscale import memory
+from lib_latent_upscale.noise_tables import NoiseTable
+from lib_latent_upscale.samplers import SAMPLERS, X4_SAMPLERS
 from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.tiling import split_evenly
 from lib_latent_upscale.x4_upscaler import (
-    SAMPLERS,
     X4Error,
     X4Interrupted,
     X4Model,
@@ -38,7 +39,7 @@ from lib_latent_upscale.x4_upscaler import (
     plans,
     upscale_x4,
 )
-from lib_latent_upscale.x4_upscaler.loading import CONFIGURATION, NoiseTable, _numbers
+from lib_latent_upscale.x4_upscaler.loading import CONFIGURATION, _numbers
 from lib_latent_upscale.x4_upscaler.picture import guard_colours
 from lib_latent_upscale.x4_upscaler.tokenizer import ClipTokenizer
 from tests.core.x4_small import write_folder
@@ -324,7 +325,7 @@ def test_the_colour_guard_leaves_detail() -> None:
 # --- Repeatable ---
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", X4_SAMPLERS)
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_every_sampler_obeys_the_seed_and_counts_its_tiles(sampler: str, steps: int) -> None:
     settings = quick(sampler=sampler, steps=steps, seed=7, tile=64, decoder_tile=64)
@@ -637,7 +638,7 @@ def test_unknown_settings_are_refused() -> None:
         noise_level=st.integers(0, 349),
         guidance_scale=st.floats(1, 50),
         steps=st.integers(1, 1000),
-        sampler=st.sampled_from(list(SAMPLERS)),
+        sampler=st.sampled_from(X4_SAMPLERS),
         scheduler=st.sampled_from(list(SCHEDULES)),
         seed=st.integers(-1, 2**63 - 1),
         colour_guard=st.booleans(),

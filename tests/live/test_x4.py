@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib_latent_upscale.x4_upscaler import SAMPLERS, X4Settings
+from lib_latent_upscale.samplers import X4_SAMPLERS
+from lib_latent_upscale.x4_upscaler import X4Settings
 from tests.live.test_api import parameters, refused
 
 FAST = {"x4": True, "x4_steps": 2}
@@ -118,7 +119,7 @@ class TestPictures:
         for changes in ({"x4_noise_level": 200}, {"x4_seed": 5}, {"x4_sampler": "Euler a"}, {"x4_colour_guard": False}):
             assert (x4(changes).pixels != plain).any(), changes
 
-    @pytest.mark.parametrize("sampler", SAMPLERS)
+    @pytest.mark.parametrize("sampler", X4_SAMPLERS)
     def test_every_sampler_works(self, x4, sampler):
         """The forks have samplers of their own under k-diffusion's names."""
         made = x4({"x4_sampler": sampler, "x4_steps": 3}, width=64, height=64)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lib_latent_upscale.standalone.commands.schedules import sd1_sigmas
+from lib_latent_upscale.noise_tables import sd1_sigmas
 from lib_latent_upscale.standalone.engine import models
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings

@@ -1,7 +1,8 @@
 """Samplers: they solve what can be solved on paper, and keep the WebUI's conventions about sigmas and noise."""
 
 import math
-from dataclasses import replace
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,19 +10,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lib_latent_upscale.noise_tables import sd1_sigmas
+from lib_latent_upscale.samplers import GENERATION_SAMPLERS, run_sampler
+from lib_latent_upscale.samplers import SAMPLERS as ALL
 from lib_latent_upscale.schedules import SCHEDULES, StepPlan, get_sigmas
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
-from lib_latent_upscale.standalone.commands.schedules import sd1_sigmas
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
-from lib_latent_upscale.standalone.engine.samplers import (
-    SAMPLERS,
-    SeededNoise,
-    plan_generation,
-    run_sampler,
-    sampler_named,
-)
+from lib_latent_upscale.standalone.engine.noise import SeededNoise
 from lib_latent_upscale.standalone.errors import InputError
 
+SAMPLERS = {name: ALL[name] for name in GENERATION_SAMPLERS}
 RANDOM = {name for name in SAMPLERS if name.endswith(" a") or "SDE" in name}
 DISCARDING = {"DPM2", "DPM2 a", "DPM++ 3M SDE"}
 """Those with `discard_next_to_last_sigma` in the WebUI v1.10.1's sd_samplers_kdiffusion.py."""
@@ -55,7 +53,9 @@ def test_deterministic_samplers_solve_the_gaussian_case(name):
     sigmas = get_sigmas("karras", 60, sd1_sigmas())
     noise = SeededNoise([1], (4, 8, 8))
     start = mean + noise.draw() * math.hypot(deviation, sigmas[0])
-    result = run_sampler(SAMPLERS[name], gaussian_model(mean, deviation), start, StepPlan(sigmas, 0), noise)
+    result = run_sampler(
+        SAMPLERS[name], gaussian_model(mean, deviation), start, sigmas, noise.along(StepPlan(sigmas, 0))
+    )
     expected = mean + (start - mean) * deviation / math.hypot(deviation, sigmas[0])
     tolerance = 0.06 if name == "Euler" else 0.02
     assert (result - expected).abs().max() < tolerance
@@ -67,7 +67,9 @@ def test_random_samplers_reach_the_distribution(name):
     sigmas = get_sigmas("karras", 60, sd1_sigmas())
     noise = SeededNoise([1], (4, 48, 48))
     start = mean + noise.draw() * math.hypot(deviation, sigmas[0])
-    result = run_sampler(SAMPLERS[name], gaussian_model(mean, deviation), start, StepPlan(sigmas, 0), noise)
+    result = run_sampler(
+        SAMPLERS[name], gaussian_model(mean, deviation), start, sigmas, noise.along(StepPlan(sigmas, 0))
+    )
     assert result.mean() == pytest.approx(mean, abs=0.05)
     assert result.std() == pytest.approx(deviation, rel=0.1 if name == "Euler a" else 0.06)  # first order
 
@@ -75,11 +77,16 @@ def test_random_samplers_reach_the_distribution(name):
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_every_sampler_runs_the_steps_that_were_asked_for(name, steps):
-    plan = plan_generation(generation(steps=steps, sampler=name, denoising_strength=0.6), sd1_sigmas())
+    plan = generation(steps=steps, sampler=name, denoising_strength=0.6).plan(sd1_sigmas())
     noise, seen = SeededNoise([3], (4, 4, 4)), []
     start = noise.draw() * plan.run[0]
     result = run_sampler(
-        SAMPLERS[name], gaussian_model(0, 1), start, plan, noise, callback=lambda state: seen.append(state["i"])
+        SAMPLERS[name],
+        gaussian_model(0, 1),
+        start,
+        plan.run,
+        noise.along(plan),
+        callback=lambda state: seen.append(state["i"]),
     )
     assert seen == list(range(steps))
     assert torch.isfinite(result).all()
@@ -93,7 +100,7 @@ def test_plans_hold_exactly_the_steps_and_descend_to_zero(scheduler, name, stren
     settings = generation(
         steps=13, sampler=name, denoising_strength=strength, scheduler=scheduler, matched_noise=matched
     )
-    run = plan_generation(settings, sd1_sigmas()).run
+    run = settings.plan(sd1_sigmas()).run
     assert len(run) == 14
     assert (run.diff() < 0).all()
     assert run[-1] == 0
@@ -108,7 +115,7 @@ def test_automatic_is_the_webuis_choice():
 def test_the_default_cut_runs_what_the_webui_runs():
     """setup_img2img_steps: t_enc = int(0.5 * 20) = 10, then sigmas[20 - 10 - 1:], eleven steps."""
     settings = generation(steps=20, sampler="Euler a", scheduler=AUTOMATIC, exact_steps=False)
-    plan = plan_generation(settings, sd1_sigmas())
+    plan = settings.plan(sd1_sigmas())
     table = np.log(sd1_sigmas().double().numpy())
     expected = np.exp(np.interp(np.linspace(999, 0, 20), np.arange(1000), table))[9:]
     assert plan.steps == 11
@@ -117,31 +124,31 @@ def test_the_default_cut_runs_what_the_webui_runs():
 
 def test_the_penultimate_sigma_is_left_out():
     """The WebUI asks for a schedule of one step more and drops the last sigma above zero."""
-    plan = plan_generation(generation(steps=10, sampler="DPM2", scheduler="karras", denoising_strength=1), sd1_sigmas())
+    plan = generation(steps=10, sampler="DPM2", scheduler="karras", denoising_strength=1).plan(sd1_sigmas())
     low, high = (sd1_sigmas()[place].item() ** (1 / 7) for place in (0, -1))
     karras = (high + np.linspace(0, 1, 11) * (low - high)) ** 7
     np.testing.assert_allclose(plan.run, [*karras[:-1], 0], rtol=1e-5)
 
 
 def test_matched_noise_starts_where_normal_starts():
-    start = plan_generation(generation(scheduler="normal", steps=9, denoising_strength=0.4), sd1_sigmas()).run[0]
+    start = generation(scheduler="normal", steps=9, denoising_strength=0.4).plan(sd1_sigmas()).run[0]
     for name in ("Euler", "DPM2"):
         for scheduler in ("karras", "exponential", "beta"):
             settings = generation(
                 scheduler=scheduler, steps=9, denoising_strength=0.4, matched_noise=True, sampler=name
             )
-            assert plan_generation(settings, sd1_sigmas()).run[0] == pytest.approx(start.item())
+            assert settings.plan(sd1_sigmas()).run[0] == pytest.approx(start.item())
 
 
 @pytest.mark.parametrize("matched", [False, True])
 @pytest.mark.parametrize("name", ["Euler", "DPM2"])
 def test_denoising_strength_zero_leaves_the_latent(matched, name):
     settings = generation(denoising_strength=0, matched_noise=matched, sampler=name)
-    plan = plan_generation(settings, sd1_sigmas())
+    plan = settings.plan(sd1_sigmas())
     noise = SeededNoise([1], (4, 4, 4))
     latent = noise.draw()
     assert plan.steps == 0
-    assert run_sampler(SAMPLERS[name], gaussian_model(0, 1), latent, plan, noise) is latent
+    assert run_sampler(SAMPLERS[name], gaussian_model(0, 1), latent, plan.run, noise.along(plan)) is latent
 
 
 @given(seed=st.integers(0, 2**32 - 1))
@@ -161,7 +168,7 @@ def test_a_picture_does_not_depend_on_its_batch(name):
     def run(seeds):
         noise = SeededNoise(seeds, (4, 4, 4))
         return run_sampler(
-            SAMPLERS[name], gaussian_model(0.2, 0.5), noise.draw() * sigmas[0], StepPlan(sigmas, 0), noise
+            SAMPLERS[name], gaussian_model(0.2, 0.5), noise.draw() * sigmas[0], sigmas, noise.along(StepPlan(sigmas, 0))
         )
 
     assert torch.allclose(run([5])[0], run([9, 5])[1], atol=1e-5)
@@ -169,6 +176,18 @@ def test_a_picture_does_not_depend_on_its_batch(name):
 
 def test_unknown_samplers_are_refused_with_the_known_ones():
     with pytest.raises(InputError, match=r"'UniPC'.*Euler a, .*DPM\+\+ 2M"):
-        sampler_named("UniPC")
-    with pytest.raises(InputError, match="euler a"):
-        replace(generation(), sampler="euler a")
+        generation(sampler="UniPC")
+
+
+def test_k_diffusion_is_loaded_without_what_it_needs_for_training():
+    """And an import of the whole package afterwards gives the whole package."""
+    code = (
+        "import sys\n"
+        "from lib_latent_upscale.samplers import import_k_diffusion\n"
+        "sampling, external = import_k_diffusion('sampling'), import_k_diffusion('external')\n"
+        "print(sorted({'clip', 'kornia', 'wandb', 'k_diffusion'} & set(sys.modules)))\n"
+        "import k_diffusion\n"
+        "print(k_diffusion.sampling is sampling, k_diffusion.external is external, hasattr(k_diffusion, 'models'))\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["[]", "True True True"]

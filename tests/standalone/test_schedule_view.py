@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from lib_latent_upscale.noise_tables import sd1_sigmas
 from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.standalone.commands import schedules as schedule_view
 from lib_latent_upscale.standalone.commands.cli import main
-from lib_latent_upscale.standalone.commands.schedules import plan_rows, plot_rows, sd1_sigmas
+from lib_latent_upscale.standalone.commands.schedules import plan_rows, plot_rows
 
 
 def test_the_noise_table_is_sd1s():

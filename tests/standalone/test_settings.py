@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib_latent_upscale.interpolation import INTERPOLATIONS
+from lib_latent_upscale.samplers import GENERATION_SAMPLERS
 from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings, parse_parameters, write_parameters
-from lib_latent_upscale.standalone.engine.samplers import SAMPLERS
 from lib_latent_upscale.standalone.errors import InputError
 
 LINES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30).map(str.strip)
@@ -26,7 +26,7 @@ GENERATIONS = st.builds(
     prompt=PROMPTS,
     negative_prompt=PROMPTS,
     steps=st.integers(1, 1000),
-    sampler=st.sampled_from(list(SAMPLERS)),
+    sampler=st.sampled_from(GENERATION_SAMPLERS),
     cfg_scale=st.floats(0, 100),
     seed=st.integers(0, 2**32 - 1),
     denoising_strength=st.floats(0, 1),

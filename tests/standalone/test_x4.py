@@ -12,6 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save_file
 
+from lib_latent_upscale.samplers import X4_SAMPLERS
 from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.standalone.commands import x4
 from lib_latent_upscale.standalone.commands.cli import build_parser, main
@@ -26,7 +27,7 @@ from lib_latent_upscale.standalone.engine.generation import (
 )
 from lib_latent_upscale.standalone.engine.tile_models import TileModel
 from lib_latent_upscale.standalone.errors import InputError
-from lib_latent_upscale.x4_upscaler import SAMPLERS, X4OutOfMemory, X4Settings, load_x4, upscale_x4
+from lib_latent_upscale.x4_upscaler import X4OutOfMemory, X4Settings, load_x4, upscale_x4
 from tests.core.x4_small import write_folder
 
 
@@ -447,7 +448,7 @@ def test_help_names_the_samplers_and_schedules(capsys):
     with pytest.raises(SystemExit):
         main(["x4", "--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    assert ", ".join(SAMPLERS) in shown
+    assert ", ".join(X4_SAMPLERS) in shown
     assert ", ".join(SCHEDULES) in shown
 
 
@@ -459,7 +460,7 @@ SETTINGS = st.builds(
     noise_level=st.integers(0, 349),
     guidance_scale=st.floats(1, 50),
     steps=st.integers(1, 1000),
-    sampler=st.sampled_from(list(SAMPLERS)),
+    sampler=st.sampled_from(X4_SAMPLERS),
     scheduler=st.sampled_from(list(SCHEDULES)),
     seed=st.integers(-1, 2**63 - 1),
     colour_guard=st.booleans(),

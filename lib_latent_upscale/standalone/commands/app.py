@@ -16,6 +16,8 @@ from lib_latent_upscale.comparison.metrics import plain_resize
 from lib_latent_upscale.comparison.report import make_report
 from lib_latent_upscale.comparison.variants import paired_variants
 from lib_latent_upscale.interpolation import INTERPOLATIONS
+from lib_latent_upscale.noise_tables import sd1_sigmas
+from lib_latent_upscale.samplers import GENERATION_SAMPLERS, SAMPLERS
 from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.standalone.commands.common import (
@@ -26,11 +28,10 @@ from lib_latent_upscale.standalone.commands.common import (
     scaled_size,
 )
 from lib_latent_upscale.standalone.commands.compare import compare, default_variants, subject_of
-from lib_latent_upscale.standalone.commands.schedules import plan_rows, plot_rows, sd1_sigmas
+from lib_latent_upscale.standalone.commands.schedules import plan_rows, plot_rows
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings, write_parameters
 from lib_latent_upscale.standalone.engine.models import checked_source, model_name
-from lib_latent_upscale.standalone.engine.samplers import SAMPLERS
 from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.standalone.files.images import Picture, load_picture, save_png
 
@@ -152,7 +153,7 @@ def _controls(gr: Any) -> dict[str, Any]:
             keep = gr.Checkbox(value=False, label="Keep statistics")
             matched = gr.Checkbox(value=False, label="Matched noise")
         with gr.Row():
-            sampler = gr.Dropdown(list(SAMPLERS), value="Euler a", label="Sampler")
+            sampler = gr.Dropdown(list(GENERATION_SAMPLERS), value="Euler a", label="Sampler")
             cfg = gr.Slider(1, 30, value=7, step=0.5, label="CFG scale")
             seed = gr.Number(value=1, precision=0, label="Seed")
         negative = gr.Textbox(label="Negative prompt")

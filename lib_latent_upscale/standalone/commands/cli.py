@@ -18,9 +18,9 @@ from typing import NoReturn
 from lib_latent_upscale import __version__
 from lib_latent_upscale.comparison.settings import CompareSettings
 from lib_latent_upscale.options import rows
+from lib_latent_upscale.samplers import GENERATION_SAMPLERS
 from lib_latent_upscale.settings import SCHEDULES, UpscaleSettings
 from lib_latent_upscale.standalone.commands.flags import add_flags
-from lib_latent_upscale.standalone.engine.samplers import SAMPLERS
 from lib_latent_upscale.standalone.errors import GenerationError, InputError
 from lib_latent_upscale.tile_settings import TileSettings
 from lib_latent_upscale.x4_settings import X4Settings
@@ -72,7 +72,9 @@ def _add_generation(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--negative-prompt", default="", help="what it does not show")
     group.add_argument("--steps", type=int, default=20, help="sampling steps (default 20)")
     group.add_argument("--denoise", type=float, default=0.5, help="denoising strength, 0 to 1 (default 0.5)")
-    group.add_argument("--sampler", default="Euler a", metavar="NAME", help=f"{', '.join(SAMPLERS)} (default Euler a)")
+    group.add_argument(
+        "--sampler", default="Euler a", metavar="NAME", help=f"{', '.join(GENERATION_SAMPLERS)} (default Euler a)"
+    )
     group.add_argument("--cfg-scale", type=float, default=7.0, help="guidance scale (default 7)")
     group.add_argument("--seed", type=int, default=1, help="seed of the noise (default 1); -1 draws one")
 

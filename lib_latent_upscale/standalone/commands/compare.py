@@ -16,12 +16,12 @@ from PIL import Image
 from lib_latent_upscale.comparison.report import Entry, Report, Subject, make_report
 from lib_latent_upscale.comparison.variants import Variant, further_variant, merge_same, usual_variants
 from lib_latent_upscale.options import rows
+from lib_latent_upscale.samplers import SAMPLERS
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.standalone.commands.common import generation_settings, load_engine, progress_bar, tile_overrides
 from lib_latent_upscale.standalone.engine.engine import Engine, Prepared
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings, write_parameters
 from lib_latent_upscale.standalone.engine.models import checked_source, model_name
-from lib_latent_upscale.standalone.engine.samplers import sampler_named
 from lib_latent_upscale.standalone.engine.tile import check_range
 from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.standalone.files.images import Picture, check_output, load_picture, save_png, written_whole
@@ -75,7 +75,7 @@ def generation_of(variant: Variant, base: GenerationSettings) -> GenerationSetti
 
 def default_variants(base: GenerationSettings) -> list[Variant]:
     """The WebUI's default and the settings of `base`; with matched noise also the default from that noise."""
-    return usual_variants(base.upscale, sampler_named(base.sampler).automatic)
+    return usual_variants(base.upscale, SAMPLERS[base.sampler].automatic)
 
 
 def tile_variants(overrides: Mapping[str, Any], base: GenerationSettings) -> list[Variant]:
@@ -126,7 +126,7 @@ def _entry(
 
 def _schedule(generation: GenerationSettings) -> str:
     scheduler = generation.upscale.scheduler
-    own = sampler_named(generation.sampler).automatic
+    own = SAMPLERS[generation.sampler].automatic
     return f"{AUTOMATIC} ({own})" if scheduler == AUTOMATIC else scheduler
 
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from lib_latent_upscale.schedules import SCHEDULES, StepPlan, plan_steps
+from lib_latent_upscale.noise_tables import sd1_sigmas
+from lib_latent_upscale.schedules import SCHEDULES, StepPlan
+from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.standalone.files.images import check_output, written_whole
 
-__all__ = ["Row", "plan_rows", "plot_rows", "run", "sd1_sigmas"]
+__all__ = ["Row", "plan_rows", "plot_rows", "run"]
 
 CUTS: Mapping[str, tuple[str, str]] = {
     "default": ("WebUI's default cut", "#d1495b"),
@@ -24,14 +25,13 @@ CUTS: Mapping[str, tuple[str, str]] = {
     "matched": ("exact steps, matched noise", "#7a4fa3"),
 }
 """The ways to cut a schedule by denoising strength: title and colour."""
+_SETTINGS: Mapping[str, UpscaleSettings] = {
+    "default": UpscaleSettings(exact_steps=False),
+    "exact": UpscaleSettings(),
+    "matched": UpscaleSettings(matched_noise=True),
+}
+"""The settings of each cut, whose scheduler is replaced."""
 _WHOLE = "#b8bec6"
-
-
-def sd1_sigmas() -> Tensor:
-    """The noise table of SD 1.x and SDXL: 1000 sigmas, ascending, 0.029 to 14.6 (betas of `scaled_linear`)."""
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    kept = (1 - betas).cumprod(0)
-    return ((1 - kept) / kept).sqrt().float()
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,12 @@ def plan_rows(
 ) -> list[Row]:
     """Plan every schedule of `names` with every cut; ValueError for names and numbers that are not allowed."""
     table = sd1_sigmas() if model_sigmas is None else model_sigmas
-    start = plan_steps("normal", steps, strength, table).run[0].item() if matched and strength > 0 else None
-    options: dict[str, dict[str, Any]] = {"default": {"exact": False}, "exact": {}}
-    if start is not None:
-        options["matched"] = {"start_sigma": start}
-    return [
-        Row(name, {cut: plan_steps(name, steps, strength, table, **option) for cut, option in options.items()})
-        for name in names
-    ]
+    cuts = {cut: settings for cut, settings in _SETTINGS.items() if cut != "matched" or (matched and strength > 0)}
+
+    def plans(name: str) -> dict[str, StepPlan]:
+        return {cut: replace(one, scheduler=name).plan(steps, strength, table) for cut, one in cuts.items()}
+
+    return [Row(name, plans(name)) for name in names]
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -12,19 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lib_latent_upscale.interpolation import interpolate_latent
+from lib_latent_upscale.samplers import SAMPLERS, import_k_diffusion, run_sampler
 from lib_latent_upscale.schedules import StepPlan
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
 from lib_latent_upscale.standalone.engine.geometry import Fit, fit_picture, padded_picture
 from lib_latent_upscale.standalone.engine.models import LatentModel
+from lib_latent_upscale.standalone.engine.noise import SeededNoise
 from lib_latent_upscale.standalone.engine.prompts import Conditioning, encode_prompt
-from lib_latent_upscale.standalone.engine.samplers import (
-    SeededNoise,
-    import_k_diffusion,
-    plan_generation,
-    run_sampler,
-    sampler_named,
-)
 from lib_latent_upscale.standalone.engine.tile import (
     ColourFix,
     Control,
@@ -113,14 +107,11 @@ class Engine:
 
     def plan(self, generation: GenerationSettings) -> StepPlan:
         """The sigmas that `generation` runs on this model."""
-        return plan_generation(generation, self.model.sigmas)
+        return generation.plan(self.model.sigmas)
 
     def enlarged_latent(self, prepared: Prepared, generation: GenerationSettings) -> Tensor:
         """The latents after the interpolation, before any noise."""
-        upscale = generation.upscale
-        return interpolate_latent(
-            prepared.latent, prepared.fit.target, upscale.method, keep_statistics=upscale.keep_statistics
-        )
+        return generation.upscale.enlarge(prepared.latent, prepared.fit.target)
 
     def run(self, prepared: Prepared, generation: GenerationSettings, progress: Progress | None = None) -> Upscaled:
         """Interpolate, add noise, denoise and decode what `prepare` made; then the second pass, if there is one."""
@@ -144,11 +135,11 @@ class Engine:
         noise = SeededNoise([generation.seed] * len(latent), tuple(latent.shape[1:]))
         noised = latent.cpu() + noise.draw() * plan.run[0]
         denoised = run_sampler(
-            sampler_named(generation.sampler),
+            SAMPLERS[generation.sampler],
             self.denoiser(prepared, generation, guide),
             noised.to(self.model.device),
-            plan,
-            noise,
+            plan.run,
+            noise.along(plan),
             callback=_step_counter(progress, plan.steps),
         )
         decoded = decode_latent(self.model.vae, denoised, self.model.cell)

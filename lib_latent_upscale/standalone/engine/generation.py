@@ -7,14 +7,17 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lib_latent_upscale.schedules import MAX_STEPS
+from lib_latent_upscale.samplers import GENERATION_SAMPLERS, SAMPLERS
+from lib_latent_upscale.schedules import MAX_STEPS, StepPlan
 from lib_latent_upscale.settings import UpscaleSettings
-from lib_latent_upscale.standalone.engine.samplers import sampler_named
 from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.tile_settings import TILE_MODEL_LABEL, TileSettings
 from lib_latent_upscale.x4_upscaler import X4_MODEL_LABEL, X4Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "LARGEST_SIDE",
@@ -81,11 +84,23 @@ class GenerationSettings:
 
     def __post_init__(self) -> None:
         check_size(self.width, self.height)
-        sampler_named(self.sampler)
+        if self.sampler not in GENERATION_SAMPLERS:
+            raise InputError(f"Unknown sampler {self.sampler!r}; known are: {', '.join(GENERATION_SAMPLERS)}.")
         _check_range("Steps", self.steps, 1, MAX_STEPS)
         _check_range("CFG scale", self.cfg_scale, 0, LARGEST_CFG_SCALE)
         _check_range("Seed", self.seed, 0, LARGEST_SEED)
         _check_range("Denoising strength", self.denoising_strength, 0, 1)
+
+    def plan(self, model_sigmas: Tensor) -> StepPlan:
+        """The sigmas that run with a model of this table."""
+        sampler = SAMPLERS[self.sampler]
+        return self.upscale.plan(
+            self.steps,
+            self.denoising_strength,
+            model_sigmas,
+            host_schedule=sampler.automatic,
+            discard_penultimate=sampler.discards_penultimate,
+        )
 
     @property
     def size(self) -> tuple[int, int]:

@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from lib_latent_upscale.noise_tables import sd1_sigmas
 from lib_latent_upscale.settings import UpscaleSettings
-from lib_latent_upscale.standalone.commands.schedules import sd1_sigmas
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
-from lib_latent_upscale.standalone.engine.samplers import plan_generation
 from lib_latent_upscale.standalone.engine.vae import encode_picture
 from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.tile_settings import TileSettings
@@ -116,7 +115,7 @@ def check_range(generation: GenerationSettings) -> None:
     tile = generation.tile
     if tile is not None:
         controlled = second_pass(generation)[1] if tile.second_pass else generation
-        controlled_steps(tile, plan_generation(controlled, sd1_sigmas()).steps)
+        controlled_steps(tile, controlled.plan(sd1_sigmas()).steps)
 
 
 def control_picture(pictures: Tensor, size: tuple[int, int], settings: TileSettings) -> Tensor:

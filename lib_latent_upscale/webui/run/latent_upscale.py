@@ -12,8 +12,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from lib_latent_upscale.interpolation import interpolate_latent
-from lib_latent_upscale.schedules import MAX_STEPS, get_sigmas, plan_steps, scheduled_steps
+from lib_latent_upscale.schedules import MAX_STEPS, scheduled_steps
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.webui.errors import ArgumentError
 from lib_latent_upscale.webui.host import processing as host
@@ -155,9 +154,7 @@ class LatentUpscale:
             pixels = np.array(picture).astype(np.float32).transpose(2, 0, 1).copy() / 255.0
             host.seed_draws(int(seed))
             latent = encode(torch.from_numpy(pixels)[None].to(like))
-            latents.append(
-                interpolate_latent(latent, size, self.settings.method, keep_statistics=self.settings.keep_statistics)
-            )
+            latents.append(self.settings.enlarge(latent, size))
         return torch.cat(latents)
 
     def _small(self, picture: Image.Image) -> Image.Image:
@@ -236,25 +233,7 @@ class LatentUpscale:
         table = host.model_sigmas(self._p)
         options, written = host.schedule_options()
         self._p.extra_generation_params.update(written)  # not earlier: the host has applied `override_settings` by now
-        if not self.settings.matched_noise:
-            return get_sigmas(self.settings.scheduler, steps, table, **options)
-        return self._matched_sigmas(steps, table, options)
-
-    def _matched_sigmas(self, steps: int, table: Tensor, options: dict[str, float]) -> Tensor:
-        """The sigmas that run, from the one where `normal` would start; what the host will cut off is filled up."""
-        p, strength = self._p, self._p.denoising_strength
-        normal = plan_steps("normal", p.steps, strength, table)
-        dropped = steps - scheduled_steps(p.steps, strength)
-        run = plan_steps(
-            self.settings.scheduler,
-            p.steps + dropped,
-            strength,
-            table,
-            sigma_min=options.get("sigma_min"),
-            rho=options.get("rho"),
-            start_sigma=normal.run[0].item(),
-        ).run
-        return torch.cat([run[:1].expand(steps + 1 - len(run)), run])
+        return self.settings.host_sigmas(steps, self._p.steps, self._p.denoising_strength, table, **options)
 
 
 def _overlay(picture: Image.Image, mask: Image.Image) -> Image.Image:

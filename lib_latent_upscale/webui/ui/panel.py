@@ -9,8 +9,10 @@ from typing import Any
 import gradio as gr
 from torch import Tensor
 
+from lib_latent_upscale.comparison.variants import HOST_DEFAULT
+from lib_latent_upscale.noise_tables import sd1_sigmas
 from lib_latent_upscale.plot import Curve, schedule_svg
-from lib_latent_upscale.schedules import SCHEDULES, StepPlan, plan_steps
+from lib_latent_upscale.schedules import SCHEDULES, StepPlan
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.ui.fields import make_controls, rest, tips
@@ -62,7 +64,7 @@ def draw_schedule(
     """The drawing as HTML; where there is nothing to draw, the reason."""
     table = host.loaded_model_sigmas()
     if table is None:
-        table = _usual_sigmas()
+        table = sd1_sigmas()
     usual = host.default_schedule(host_scheduler, sampler)
     own = usual if scheduler == AUTOMATIC else scheduler
     try:
@@ -83,12 +85,8 @@ class _Request:
 def _drawing(request: _Request, settings: UpscaleSettings, table: Tensor) -> str:
     own = request.own if request.own in SCHEDULES else "normal"
     usual = request.usual if request.usual in SCHEDULES else "normal"
-    default = plan_steps(usual, request.steps, request.strength, table, exact=False)
-    start = None
-    if settings.matched_noise and settings.scheduler != AUTOMATIC and request.strength > 0:
-        normal = plan_steps("normal", request.steps, request.strength, table)
-        start = normal.run[0].item()
-    plan = plan_steps(own, request.steps, request.strength, table, exact=settings.exact_steps, start_sigma=start)
+    default = HOST_DEFAULT.plan(request.steps, request.strength, table, host_schedule=usual)
+    plan = settings.plan(request.steps, request.strength, table, host_schedule=own)
     curves = [
         Curve(
             _label("WebUI's default", usual, default), default.sigmas.tolist(), default.start, color=_HOSTS, dashed=True
@@ -97,7 +95,7 @@ def _drawing(request: _Request, settings: UpscaleSettings, table: Tensor) -> str
             _label("Latent Upscale", own, plan),
             plan.sigmas.tolist(),
             plan.start,
-            span=1.0 if start is None else max(request.strength, 0.05),
+            span=max(request.strength, 0.05) if settings.matched_noise else 1.0,
             color=_OURS,
         ),
     ]
@@ -107,12 +105,3 @@ def _drawing(request: _Request, settings: UpscaleSettings, table: Tensor) -> str
 def _label(name: str, schedule: str, plan: StepPlan) -> str:
     run = f"from σ {plan.run[0].item():.2f}" if plan.steps else "nothing runs"
     return f"{name}: {schedule}, {plan.steps} of {len(plan.sigmas) - 1} steps run, {run}"
-
-
-def _usual_sigmas() -> Tensor:
-    """The table of SD 1.x and SDXL, for a drawing before a model is loaded: betas of `scaled_linear`."""
-    import torch
-
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    kept = (1 - betas).cumprod(0)
-    return ((1 - kept) / kept).sqrt().float()
