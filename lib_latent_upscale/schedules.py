@@ -27,6 +27,7 @@ __all__ = [
     "Schedule",
     "StepPlan",
     "continuous_start",
+    "described",
     "get_sigmas",
     "plan_steps",
     "scheduled_steps",
@@ -86,6 +87,8 @@ class Schedule:
 
     sigmas: Callable[[int, SigmaTable], Floats]
     """Makes the decreasing sigmas, without the closing zero."""
+    label: str
+    """How people call it; the WebUI's own name where it has this schedule."""
     summary: str
     """One line for people who choose."""
     rho: float | None = None
@@ -191,21 +194,31 @@ def _aligned(published: Sequence[float]) -> Callable[[int, SigmaTable], Floats]:
 
 SCHEDULES: Mapping[str, Schedule] = MappingProxyType(
     {
-        "simple": Schedule(_simple, "equal strides over the model's timesteps"),
-        "normal": Schedule(_normal, "equal strides over the model's timesteps, down to its smallest sigma"),
-        "karras": Schedule(_karras, "many steps at low noise (Karras et al. 2022)", rho=7.0),
-        "exponential": Schedule(_exponential, "equal ratios; most steps at very low noise"),
-        "polyexponential": Schedule(_polyexponential, "exponential with a curvature (rho)", rho=1.0),
-        "sgm_uniform": Schedule(_sgm_uniform, "equal strides that end one stride above the smallest sigma"),
-        "ddim_uniform": Schedule(_ddim_uniform, "DDIM's whole strides from the low end"),
-        "beta": Schedule(_beta, "more steps at both ends (Lee et al. 2024)"),
-        "kl_optimal": Schedule(_kl_optimal, "equal angles (Sabour et al. 2024)"),
-        "linear_quadratic": Schedule(_linear_quadratic, "slow at high noise, then fast; made for flow models"),
-        "align_your_steps": Schedule(_aligned(_ALIGNED_SD1), "NVIDIA's optimised levels for SD 1.x"),
-        "align_your_steps_sdxl": Schedule(_aligned(_ALIGNED_SDXL), "NVIDIA's optimised levels for SDXL"),
+        "simple": Schedule(_simple, "Simple", "equal strides over the model's timesteps"),
+        "normal": Schedule(_normal, "Normal", "equal strides over the model's timesteps, down to its smallest sigma"),
+        "karras": Schedule(_karras, "Karras", "many steps at low noise (Karras et al. 2022)", rho=7.0),
+        "exponential": Schedule(_exponential, "Exponential", "equal ratios; most steps at very low noise"),
+        "polyexponential": Schedule(_polyexponential, "Polyexponential", "exponential with a curvature (rho)", rho=1.0),
+        "sgm_uniform": Schedule(_sgm_uniform, "SGM Uniform", "equal strides that end one above the smallest sigma"),
+        "ddim_uniform": Schedule(_ddim_uniform, "DDIM Uniform", "DDIM's whole strides from the low end"),
+        "beta": Schedule(_beta, "Beta", "more steps at both ends (Lee et al. 2024)"),
+        "kl_optimal": Schedule(_kl_optimal, "KL Optimal", "equal angles (Sabour et al. 2024)"),
+        "linear_quadratic": Schedule(
+            _linear_quadratic, "Linear Quadratic", "slow at high noise, then fast (flow models)"
+        ),
+        "align_your_steps": Schedule(_aligned(_ALIGNED_SD1), "Align Your Steps", "NVIDIA's levels for SD 1.x"),
+        "align_your_steps_sdxl": Schedule(_aligned(_ALIGNED_SDXL), "Align Your Steps SDXL", "NVIDIA's levels for SDXL"),
     }
 )
 """Schedules by name, in the order of the user interface."""
+
+
+def described(name: str) -> str:
+    """A schedule for people who choose, or "automatic": how it is called, its name here, and what it does."""
+    if name not in SCHEDULES:
+        return f"{name.capitalize()} ({name}): the host's own schedule type"
+    schedule = SCHEDULES[name]
+    return f"{schedule.label} ({name}): {schedule.summary}"
 
 
 def get_sigmas(

@@ -9,12 +9,15 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
+from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.commands import app
 from lib_latent_upscale.standalone.commands.app import Inputs, Page, build_page
 from lib_latent_upscale.standalone.engine.generation import parse_parameters
 from lib_latent_upscale.standalone.errors import InputError
 
-INPUTS = Inputs(2, "bislerp", "karras", True, False, False, "DPM++ 2M", 2, 0.5, 7, 3, "a cat", None)
+INPUTS = Inputs(2, "DPM++ 2M", 2, 0.5, 7, 3, "a cat", None, UpscaleSettings("bislerp", "karras"))
+VALUES = [2, "bislerp", "karras", True, False, False, "DPM++ 2M", 2, 0.5, 7, 3, "a cat", None]
+"""The same, as a client hands it to the page."""
 
 
 @pytest.fixture
@@ -54,7 +57,7 @@ def test_the_page_compares_each_method_with_each_schedule(page, picture_file):
 
 
 def test_automatic_is_plotted_as_the_samplers_own_schedule(page):
-    figure = page.plot(replace(INPUTS, scheduler="automatic", sampler="DPM++ 2M SDE"))
+    figure = page.plot(replace(INPUTS, upscale=UpscaleSettings(scheduler="automatic"), sampler="DPM++ 2M SDE"))
     assert "exponential" in {label.get_text() for label in figure.axes[0].get_yticklabels()}
 
 
@@ -71,7 +74,7 @@ def test_the_served_page_works(page, picture_file, tmp_path):
     _, address, _ = blocks.launch(prevent_thread_lock=True, quiet=True, allowed_paths=[str(tmp_path)])
     try:
         client = Client(address, verbose=False)
-        values = list(vars(INPUTS).values())
+        values = VALUES
         *_, file, text = client.predict(handle_file(str(picture_file)), *values, api_name="/upscale")
         assert "Latent upscale method: bislerp" in text
         with Image.open(file) as image:

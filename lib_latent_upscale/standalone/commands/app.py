@@ -5,20 +5,22 @@ from __future__ import annotations
 import argparse
 import html
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from lib_latent_upscale.comparison.metrics import plain_resize
 from lib_latent_upscale.comparison.report import make_report
+from lib_latent_upscale.comparison.settings import CompareSettings
 from lib_latent_upscale.comparison.variants import paired_variants
-from lib_latent_upscale.interpolation import INTERPOLATIONS
+from lib_latent_upscale.controls import make_control
 from lib_latent_upscale.noise_tables import sd1_sigmas
+from lib_latent_upscale.options import SettingsError, rows
 from lib_latent_upscale.samplers import GENERATION_SAMPLERS, SAMPLERS
-from lib_latent_upscale.schedules import SCHEDULES
+from lib_latent_upscale.schedules import SCHEDULES, described
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.standalone.commands.common import (
     DEFAULT_SCALE,
@@ -43,11 +45,6 @@ class Inputs:
     """The values of the page's controls."""
 
     scale: float
-    method: str
-    scheduler: str
-    exact_steps: bool
-    keep_statistics: bool
-    matched_noise: bool
     sampler: str
     steps: float
     denoise: float
@@ -55,6 +52,13 @@ class Inputs:
     seed: float
     prompt: str | None
     negative_prompt: str | None
+    upscale: UpscaleSettings
+
+    @classmethod
+    def of_controls(cls, values: Mapping[str, Any]) -> Inputs:
+        """From the values of the controls, by their names."""
+        own = {one.name: values[one.name] for one in fields(cls) if one.name != "upscale"}
+        return cls(**own, upscale=UpscaleSettings.from_api(values, UpscaleSettings()))
 
     def generation(self, size: tuple[int, int]) -> GenerationSettings:
         """The settings for a picture of `size` (width, height)."""
@@ -69,13 +73,7 @@ class Inputs:
             cfg_scale=self.cfg_scale,
             seed=int(self.seed),
             denoising_strength=self.denoise,
-            upscale=UpscaleSettings(
-                method=self.method,
-                scheduler=self.scheduler,
-                exact_steps=self.exact_steps,
-                keep_statistics=self.keep_statistics,
-                matched_noise=self.matched_noise,
-            ),
+            upscale=self.upscale,
         )
 
 
@@ -131,47 +129,51 @@ class Page:
 
     def plot(self, inputs: Inputs) -> Any:
         """The schedule that would run, as a matplotlib figure."""
-        name = SAMPLERS[inputs.sampler].automatic if inputs.scheduler == AUTOMATIC else inputs.scheduler
+        name = SAMPLERS[inputs.sampler].automatic if inputs.upscale.scheduler == AUTOMATIC else inputs.upscale.scheduler
         table = self.engine.model.sigmas if "engine" in self.__dict__ else sd1_sigmas()
-        rows = plan_rows([name], int(inputs.steps), inputs.denoise, matched=inputs.matched_noise, model_sigmas=table)
-        return plot_rows(rows, f"{int(inputs.steps)} steps at denoising strength {inputs.denoise:g}")
+        plans = plan_rows(
+            [name], int(inputs.steps), inputs.denoise, matched=inputs.upscale.matched_noise, model_sigmas=table
+        )
+        return plot_rows(plans, f"{int(inputs.steps)} steps at denoising strength {inputs.denoise:g}")
+
+
+_FIRST = (
+    *("scale", "method", "scheduler", "exact_steps", "keep_statistics", "matched_noise"),
+    *("sampler", "steps", "denoise", "cfg_scale", "seed", "prompt", "negative_prompt"),
+)
+"""Order of the controls' values for the page's clients; further options come behind them."""
 
 
 def _controls(gr: Any) -> dict[str, Any]:
-    """One component for each field of `Inputs`, by its name."""
+    """The components by the names of `Inputs` and of the options, in the order of `_FIRST`."""
+    options = rows(UpscaleSettings)
+    main = ("method", "scheduler")
+
+    def made(name: str, **more: Any) -> Any:
+        return make_control(gr, options[name], options[name].default, **more)
+
     with gr.Row():
-        scale = gr.Slider(SMALLEST_SCALE, LARGEST_SCALE, value=DEFAULT_SCALE, step=0.25, label="Scale")
-        method = gr.Dropdown(list(INTERPOLATIONS), value="nearest-exact", label="Interpolation of the latent")
-        scheduler = gr.Dropdown([*SCHEDULES, AUTOMATIC], value="simple", label="Schedule")
+        found = {"scale": gr.Slider(SMALLEST_SCALE, LARGEST_SCALE, value=DEFAULT_SCALE, step=0.25, label="Scale")}
+        found["method"] = made("method")
+        found["scheduler"] = made("scheduler", choices=[(described(name), name) for name in _schedulers()])
     with gr.Row():
-        steps = gr.Slider(1, 150, value=20, step=1, label="Steps")
-        denoise = gr.Slider(0, 1, value=0.5, step=0.01, label="Denoising strength")
-    prompt = gr.Textbox(label="Prompt", lines=2)
+        found["steps"] = gr.Slider(1, 150, value=20, step=1, label="Steps")
+        found["denoise"] = gr.Slider(0, 1, value=0.5, step=0.01, label="Denoising strength")
+    found["prompt"] = gr.Textbox(label="Prompt", lines=2)
     with gr.Accordion("More", open=False):
         with gr.Row():
-            exact = gr.Checkbox(value=True, label="Exactly these steps")
-            keep = gr.Checkbox(value=False, label="Keep statistics")
-            matched = gr.Checkbox(value=False, label="Matched noise")
+            found |= {name: made(name) for name in options if name not in main}
+        gr.Markdown("\n".join(f"- **{row.label}**: {row.tip}" for row in options.values()))
         with gr.Row():
-            sampler = gr.Dropdown(list(GENERATION_SAMPLERS), value="Euler a", label="Sampler")
-            cfg = gr.Slider(1, 30, value=7, step=0.5, label="CFG scale")
-            seed = gr.Number(value=1, precision=0, label="Seed")
-        negative = gr.Textbox(label="Negative prompt")
-    return {
-        "scale": scale,
-        "method": method,
-        "scheduler": scheduler,
-        "exact_steps": exact,
-        "keep_statistics": keep,
-        "matched_noise": matched,
-        "sampler": sampler,
-        "steps": steps,
-        "denoise": denoise,
-        "cfg_scale": cfg,
-        "seed": seed,
-        "prompt": prompt,
-        "negative_prompt": negative,
-    }
+            found["sampler"] = gr.Dropdown(list(GENERATION_SAMPLERS), value="Euler a", label="Sampler")
+            found["cfg_scale"] = gr.Slider(1, 30, value=7, step=0.5, label="CFG scale")
+            found["seed"] = gr.Number(value=1, precision=0, label="Seed")
+        found["negative_prompt"] = gr.Textbox(label="Negative prompt")
+    return {name: found[name] for name in (*_FIRST, *(name for name in found if name not in _FIRST))}
+
+
+def _schedulers() -> list[str]:
+    return [*SCHEDULES, AUTOMATIC]
 
 
 _PLOTTED = ("scheduler", "matched_noise", "sampler", "steps", "denoise")
@@ -183,6 +185,8 @@ def _errors_shown(gr: Any) -> Iterator[None]:
     """Show bad input on the page instead of a traceback."""
     try:
         yield
+    except SettingsError as error:
+        raise gr.Error(error.on_page) from error
     except ValueError as error:
         raise gr.Error(str(error)) from error
 
@@ -194,7 +198,7 @@ def build_page(page: Page) -> Any:
     has_slider = hasattr(gr, "ImageSlider")
 
     def read(values: Sequence[Any]) -> Inputs:
-        return Inputs(**dict(zip(controls, values, strict=True)))
+        return Inputs.of_controls(dict(zip(controls, values, strict=True)))
 
     def upscale(path: str | None, *values: Any, progress: Any = gr.Progress()) -> list[Any]:  # noqa: B008
         with _errors_shown(gr):
@@ -257,8 +261,9 @@ def _comparison(gr: Any) -> tuple[Any, list[Any], list[Any]]:
             "schedule that is chosen here."
         )
         with gr.Row():
-            methods = gr.Dropdown(list(INTERPOLATIONS), value=[], multiselect=True, label="Methods to compare")
-            schedulers = gr.Dropdown([*SCHEDULES, AUTOMATIC], value=[], multiselect=True, label="Schedules to compare")
+            known = rows(CompareSettings)
+            methods = make_control(gr, known["compare_methods"], ())
+            schedulers = make_control(gr, known["compare_schedulers"], ())
         button = gr.Button("Compare")
         slider = gr.HTML()
         sheet = gr.File(label="Sheet (PNG)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -12,7 +13,7 @@ from torch import Tensor
 from lib_latent_upscale.comparison.variants import HOST_DEFAULT
 from lib_latent_upscale.noise_tables import sd1_sigmas
 from lib_latent_upscale.plot import Curve, schedule_svg
-from lib_latent_upscale.schedules import SCHEDULES, StepPlan
+from lib_latent_upscale.schedules import SCHEDULES, StepPlan, described
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.ui.fields import make_controls, rest, tips
@@ -44,8 +45,20 @@ class Panel:
 def make_panel(shown: UpscaleSettings, elem_id: Callable[[str], str]) -> Panel:
     """Build the controls. The host calls this several times, also to read the API's defaults."""
     controls = make_controls(shown, elem_id, (*_LAYOUT, *rest(UpscaleSettings, _LAYOUT)))
-    gr.HTML(tips(UpscaleSettings))
+    about = gr.HTML(_about(shown.scheduler), elem_id=elem_id("about"))
+    gr.HTML(tips(UpscaleSettings) + _SCHEDULES)
+    scheduler = controls["scheduler"]
+    scheduler.change(fn=_about, inputs=[scheduler], outputs=[about], show_progress=False, queue=False)
     return Panel(controls, gr.HTML(elem_id=elem_id("drawing")))
+
+
+def _about(scheduler: str) -> str:
+    return f"<small>{escape(described(scheduler))}</small>"
+
+
+_SCHEDULES = "<details><summary><small>All schedulers</small></summary>{}</details>".format(
+    "<br>".join(_about(name) for name in (*SCHEDULES, AUTOMATIC))
+)
 
 
 def watch(panel: Panel, inputs: Mapping[str, Any], opener: Any) -> None:
