@@ -32,6 +32,7 @@ class UpscaleSettings(Settings):
         SettingsError: a value that is not allowed; the message names the field, the value and what is allowed.
     """
 
+    HEADING: ClassVar[str] = "Latent upscale"
     FLAGS: ClassVar[str] = "--"
 
     method: str = option(

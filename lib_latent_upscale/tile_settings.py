@@ -33,9 +33,11 @@ class TileSettings(Settings):
     """
 
     TITLE: ClassVar[str] = "tile ControlNet settings"
+    HEADING: ClassVar[str] = "Tile ControlNet"
     NAME: ClassVar[str] = "Tile ControlNet"
     SWITCH: ClassVar[str] = "tile_controlnet"
     MODEL: ClassVar[str] = "Tile model"
+    MODEL_FLAG: ClassVar[str] = "--tile-controlnet"
     PREFIX: ClassVar[str] = "tile_controlnet_"
     ELEMENTS: ClassVar[str] = "tile_"
     FLAGS: ClassVar[str] = "--controlnet-"

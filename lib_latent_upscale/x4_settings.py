@@ -34,9 +34,11 @@ class X4Settings(Settings):
     """
 
     TITLE: ClassVar[str] = "x4 settings"
+    HEADING: ClassVar[str] = "x4 upscaler"
     NAME: ClassVar[str] = "x4 upscaler"
     SWITCH: ClassVar[str] = "x4"
     MODEL: ClassVar[str] = "x4 model"
+    MODEL_FLAG: ClassVar[str] = "--x4"
     PREFIX: ClassVar[str] = "x4_"
     ELEMENTS: ClassVar[str] = "x4_"
     FLAGS: ClassVar[str] = "--x4-"

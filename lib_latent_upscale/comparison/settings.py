@@ -21,6 +21,7 @@ class CompareSettings(Settings):
     """
 
     TITLE: ClassVar[str] = "settings of a comparison"
+    HEADING: ClassVar[str] = "Compare"
 
     compare: bool = option(
         False,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lib_latent_upscale.catalogue import CATALOGUE
+from lib_latent_upscale.catalogue import NAMES, POSITIONS
 from lib_latent_upscale.comparison.settings import CompareSettings
-from lib_latent_upscale.options import Settings, Switch, rows, shortened
+from lib_latent_upscale.options import Settings, Switch, shortened
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.webui.errors import ArgumentError, refused
 from lib_latent_upscale.webui.host.options import default_settings
@@ -29,64 +29,6 @@ __all__ = [
 
 PASSES: tuple[type[Pass], ...] = (TilePass, X4Pass)
 """The passes in the order in which they run."""
-
-_FIRST = (
-    "method",
-    "scheduler",
-    "exact_steps",
-    "keep_statistics",
-    "matched_noise",
-    "compare",
-    "compare_methods",
-    "compare_schedulers",
-    "compare_difference",
-    "tile_controlnet",
-    "tile_controlnet_model",
-    "tile_controlnet_weight",
-    "tile_controlnet_start",
-    "tile_controlnet_end",
-    "tile_controlnet_preprocessor",
-    "tile_controlnet_down_sampling_rate",
-    "tile_controlnet_control_mode",
-    "tile_controlnet_second_pass",
-    "tile_controlnet_second_denoising_strength",
-    "tile_controlnet_second_steps",
-    "tile_controlnet_second_scheduler",
-    "x4",
-    "x4_model",
-    "x4_prompt",
-    "x4_negative_prompt",
-    "x4_noise_level",
-    "x4_guidance_scale",
-    "x4_steps",
-    "x4_sampler",
-    "x4_scheduler",
-    "x4_seed",
-    "x4_colour_guard",
-    "x4_tile",
-    "x4_overlap",
-    "x4_decoder_tile",
-)
-"""Positions that callers rely on, as they were published; further options come behind them. A release adds its own."""
-
-
-def _without_control(kind: type[Settings]) -> set[str]:
-    return {kind.api_name(name) for name, row in rows(kind).items() if not row.control}
-
-
-NAMES: tuple[str, ...] = tuple(name for kind in CATALOGUE for name in kind.api_names())
-"""Names of all arguments."""
-
-POSITIONS: tuple[str, ...] = (
-    *_FIRST,
-    *(
-        name
-        for kind in CATALOGUE
-        for name in kind.api_names()
-        if name not in _FIRST and name not in _without_control(kind)
-    ),
-)
-"""Names of the arguments that a list has, in its order, which is that of the controls."""
 
 
 def settings_from_arguments(arguments: Sequence[Any]) -> UpscaleSettings:
