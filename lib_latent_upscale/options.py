@@ -158,13 +158,7 @@ class Text(Allowed):
     """Any text that can be written into a file."""
 
     def problem(self, value: Any) -> str:
-        if not isinstance(value, str):
-            return f"is {shortened(value)}; a text is needed"
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            return f"has half a character (a lone surrogate) at position {error.start}, which no file can hold"
-        return ""
+        return _half_character(value) if isinstance(value, str) else f"is {shortened(value)}; a text is needed"
 
     @property
     def text(self) -> str:
@@ -246,7 +240,7 @@ class Dictionaries(Allowed):
 
     def problem(self, value: Any) -> str:
         if _is_list(value) and all(isinstance(one, Mapping) for one in value):
-            return ""
+            return _half_character("".join(str(part) for one in value for item in one.items() for part in item))
         return f"is {shortened(value)}; a list of dictionaries is needed, such as {self.example}"
 
     @property
@@ -338,6 +332,15 @@ class Number(Allowed):
 
     def read(self, text: str) -> Any:
         return _number(text)
+
+
+def _half_character(text: str) -> str:
+    """What is wrong with a text that cannot be written in UTF-8; empty where nothing is."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"has half of a character (the lone surrogate {text[error.start]!r}), which no file can hold"
+    return ""
 
 
 def _each(choices: Iterable[str | Table]) -> Iterable[str]:

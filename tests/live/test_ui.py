@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lib_latent_upscale.catalogue import CATALOGUE
+from lib_latent_upscale.options import rows
+
 SETTINGS = {"Upscale method": "lanczos", "Scheduler": "karras", "Exact steps": False, "Keep statistics": True}
 
 
@@ -249,7 +252,9 @@ def test_reloading_the_ui_registers_everything_once(page, webui, picture, reload
         "latent upscale companion",
     ]
     grid = next(s for s in webui.call("/sdapi/v1/script-info") if s["name"] == "x/y/z plot" and s["is_img2img"])
-    assert sum("[Latent Upscale]" in label for label in grid["args"][0]["choices"]) == 5
+    axes = sum((row.axis is not None) for kind in CATALOGUE for row in rows(kind).values())
+    axes += sum(bool(kind.SWITCH) for kind in CATALOGUE)
+    assert sum("[Latent Upscale]" in label for label in grid["args"][0]["choices"]) == axes
     np.testing.assert_array_equal(webui.ours(picture).pixels, made)
 
 

@@ -58,3 +58,38 @@ def test_too_many_timesteps_are_refused(webui, picture, timestep_sampler):
     p = webui.process(picture, next_sampler=timestep_sampler, denoising_strength=0.003, sampler_name="DDIM")
     with pytest.raises(ValueError, match="need 1333 timesteps of DDIM"):
         webui.run(p)
+
+
+HALF = "a\ud800"
+
+
+@pytest.mark.parametrize(
+    ("given", "in_call", "on_page"),
+    [
+        ({"method": "no such"}, "method is 'no such'", "Upscale method is 'no such'"),
+        ({"x4": True, "x4_steps": 0}, "x4_steps is 0", "x4 steps is 0"),
+        (
+            {"x4": True, "x4_tile": 64, "x4_overlap": 128},
+            "x4_overlap must not be larger than x4_tile",
+            "x4 tile overlap must not be larger than x4 tile size",
+        ),
+        ({"x4": True, "x4_prompt": HALF}, r"x4_prompt has half of a character", "x4 prompt has half of a character"),
+        ({"compare": True, "compare_methods": ["none"]}, "compare_methods has 'none'", "Methods to compare has 'none'"),
+    ],
+    ids=str,
+)
+def test_a_call_is_answered_with_its_names_and_the_page_with_its_labels(webui, picture, given, in_call, on_page):
+    for is_api, said in ((True, in_call), (False, on_page)):
+        with pytest.raises(ValueError, match="Latent Upscale: ") as refused:
+            webui.run(webui.process(picture, is_api=is_api), given)
+        assert said in str(refused.value)
+        str(refused.value).encode()
+
+
+@pytest.mark.parametrize("name", ["method", "x4_prompt", "x4_model", "compare_variants", "a" * 2**20])
+def test_a_value_of_a_megabyte_is_not_sent_back(webui, picture, name):
+    value = ["x" * 2**20] if name == "compare_variants" else HALF + "x" * 2**20
+    with pytest.raises(ValueError, match="Latent Upscale: ") as refused:
+        webui.run(webui.process(picture), {"x4": True, "compare": name.startswith("compare"), name: value})
+    assert len(str(refused.value)) < 2000
+    str(refused.value).encode()
