@@ -13,7 +13,8 @@ from PIL import Image
 from lib_latent_upscale.comparison.metrics import Box, Metrics, choose_crops, difference_map, measure, plain_resize
 from lib_latent_upscale.comparison.page import make_page
 from lib_latent_upscale.comparison.sheet import Panel, make_sheet
-from lib_latent_upscale.comparison.variants import Role, Variant
+from lib_latent_upscale.comparison.variants import Role, Variant, difference
+from lib_latent_upscale.settings import UpscaleSettings
 
 __all__ = ["PLAIN_NAME", "Entry", "Report", "Subject", "make_report"]
 
@@ -70,9 +71,12 @@ class Entry:
     def notes(self) -> list[str]:
         """What ran, in a few lines."""
         settings = self.variant.settings
-        kept = ", statistics kept" if settings.keep_statistics else ""
+        told = {"method", "scheduler", "exact_steps", "matched_noise"}
+        usual = asdict(UpscaleSettings())
+        values = {name: value for name, value in asdict(settings).items() if name not in told}
+        further = "".join(f", {difference(name, value)}" for name, value in values.items() if value != usual[name])
         shrunk = ["{} x {} pixels, shrunk here".format(*self.shrunk_from)] if self.shrunk_from else []
-        return [f"{settings.method} + {self.schedule}, {self._cut}{kept}", self._start, *shrunk, *self.remarks]
+        return [f"{settings.method} + {self.schedule}, {self._cut}{further}", self._start, *shrunk, *self.remarks]
 
     @property
     def _cut(self) -> str:

@@ -14,6 +14,7 @@ __all__ = [
     "HOST_DEFAULT",
     "Role",
     "Variant",
+    "difference",
     "further_variant",
     "merge_same",
     "paired_variants",
@@ -91,7 +92,7 @@ def _name(settings: UpscaleSettings, own: UpscaleSettings, overrides: Mapping[st
     """Method and scheduler, and whatever else sets the variant apart."""
     values, before = asdict(settings), asdict(own)
     said = [
-        _difference(name, value)
+        difference(name, value)
         for name, value in values.items()
         if name not in {"method", "scheduler"} and value != before[name]
     ]
@@ -99,7 +100,8 @@ def _name(settings: UpscaleSettings, own: UpscaleSettings, overrides: Mapping[st
     return ", ".join([f"{settings.method} + {settings.scheduler}", *said])
 
 
-def _difference(name: str, value: Any) -> str:
+def difference(name: str, value: Any) -> str:
+    """An option that sets a variant apart, in words."""
     words = name.replace("_", " ")
     if isinstance(value, bool):
         return words if value else f"no {words}"

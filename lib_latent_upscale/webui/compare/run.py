@@ -23,7 +23,7 @@ from lib_latent_upscale.comparison.settings import CompareSettings
 from lib_latent_upscale.comparison.variants import Role, Variant, merge_same
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.webui.compare.variants import make_variants
-from lib_latent_upscale.webui.errors import ArgumentError
+from lib_latent_upscale.webui.errors import ArgumentError, refused
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host.geometry import LATENT, STRETCH, cut_for_encoding, placed
 from lib_latent_upscale.webui.passes.base import Passes
@@ -156,7 +156,7 @@ class _Runs:
         try:
             self._variants = make_variants(own, asked, self._schedule, self.passes.names)
         except ValueError as error:
-            raise ArgumentError(f"Latent Upscale: {error}") from None
+            raise refused(error) from None
         self._prepared = {id(variant): self._prepare(variant) for variant in self._variants}
         if own.matched_noise and not any(v.role == "host" and v.settings.matched_noise for v in self._variants):
             base.comment(f"Latent Upscale: the WebUI's schedule {self._schedule} has no matched noise here.")

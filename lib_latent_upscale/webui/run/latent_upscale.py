@@ -12,9 +12,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from lib_latent_upscale.options import SettingsError
 from lib_latent_upscale.schedules import MAX_STEPS, scheduled_steps
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
-from lib_latent_upscale.webui.errors import ArgumentError
+from lib_latent_upscale.webui.errors import ArgumentError, refused
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host.geometry import LATENT, STRETCH, cut_for_encoding, placed, whole_cells
 
@@ -249,7 +250,8 @@ def _check(p: Any, settings: UpscaleSettings) -> None:
         ArgumentError: says which value and what is allowed.
     """
     if settings.matched_noise and settings.scheduler == AUTOMATIC:
-        raise ArgumentError("Latent Upscale: matched_noise needs a scheduler of this script; scheduler is 'automatic'")
+        said = "{matched_noise} needs a scheduler of this script; {scheduler} is {0!r}"
+        raise refused(SettingsError(UpscaleSettings, said, AUTOMATIC))
     if not p.init_images or any(picture is None for picture in p.init_images):
         raise ArgumentError("Latent Upscale: there is no picture to enlarge; put one into img2img (API: init_images)")
     for name in ("width", "height"):
