@@ -112,18 +112,19 @@ class LatentUpscaleCompanion(scripts.Script):
     def postprocess_image(self, p: Any, pp: Any, *_args: Any) -> None:
         upscale = upscale_of(p)
         if upscale is not None:
-            pp.image = upscale.fit(pp.image)
+            pp.image = upscale.fit_picture(pp.image)
 
     def postprocess_maskoverlay(self, p: Any, ppmo: Any, *_args: Any) -> None:
         upscale, passes = upscale_of(p), passes_of(p)
-        if upscale is not None and ppmo.overlay_image is not None:
-            ppmo.overlay_image = upscale.fit(ppmo.overlay_image)
-            ppmo.mask_for_overlay = upscale.fit(ppmo.mask_for_overlay)
+        if upscale is not None:
+            upscale.fit_overlay(ppmo)
         if passes is not None:
             passes.arrange_mask(ppmo)
 
     def postprocess_image_after_composite(self, p: Any, pp: Any, *_args: Any) -> None:
-        passes = passes_of(p)
+        upscale, passes = upscale_of(p), passes_of(p)
+        if upscale is not None:
+            pp.image = upscale.fit_composite(pp.image)
         if passes is not None:
             pp.image = passes.finish(pp.image)
 

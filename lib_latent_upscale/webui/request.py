@@ -105,6 +105,8 @@ def given_arguments(script: Any, runner: Any, script_args: Sequence[Any]) -> lis
     The API puts the caller's list in the place of the script's own arguments (`Api.init_script_args`). With a list of
     another length whatever follows moves, and values of other scripts would be taken for ours.
     """
+    if script.args_from is None or len(script_args) < script.args_from:
+        raise ArgumentError("Latent Upscale: the WebUI is still starting and has lost the arguments; call again")
     expected = max(other.args_to for other in runner.scripts)
     moved = len(script_args) - max(expected, 1)
     return list(script_args[script.args_from : max(script.args_to + moved, script.args_from)])

@@ -368,6 +368,7 @@ def modules() -> dict[str, ModuleType]:
             "send_model_to_cpu": moves.send_model_to_cpu,
             "send_model_to_device": moves.send_model_to_device,
         },
+        "sd_samplers_common": {"images_tensor_to_samples": encode},
         "sd_samplers": {
             "find_sampler_config": lambda name: SimpleNamespace(
                 options={"scheduler": "karras"} if str(name).startswith("DPM++ 2M") else {}

@@ -194,7 +194,7 @@ class _Runs:
         yield self._variants[:1]
         groups = [[variant] for variant in self._variants]
         if len(self._encoded.sizes) == 1:
-            target = tuple(-(-side // host.LATENT_CELL) for side in (self._base.height, self._base.width))
+            target = tuple(-(-side // host.cell()) for side in (self._base.height, self._base.width))
             (source,) = self._encoded.sizes
             groups = merge_same(self._variants, (source[0], source[1]), (target[0], target[1]))
         if self.finished:

@@ -100,24 +100,26 @@ def _extension_refresh() -> None:
 def _built_in_unit(unit: Unit) -> Any:
     """An instance, in which the control mode stays the text that it is compared with."""
     code, settings = _code(), unit.settings
-    return code.ControlNetUnit(
-        enabled=True,
-        module="None" if settings.preprocessor == "none" else settings.preprocessor,
-        model=unit.model,
-        weight=float(settings.weight),
-        **_built_in_picture(code, _down_sampled(unit)),
-        resize_mode=code.resize_mode_from_value(unit.resize_mode),
-        control_mode=list(code.ControlMode)[CONTROL_MODES.index(settings.control_mode)].value,
-        guidance_start=float(settings.start),
-        guidance_end=float(settings.end),
-        pixel_perfect=True,
-        save_detected_map=False,
-    )
+    known = {field.name for field in fields(code.ControlNetUnit)}
+    values = {
+        "enabled": True,
+        "module": "None" if settings.preprocessor == "none" else settings.preprocessor,
+        "model": unit.model,
+        "weight": float(settings.weight),
+        **_built_in_picture(known, _down_sampled(unit)),
+        "resize_mode": code.resize_mode_from_value(unit.resize_mode),
+        "control_mode": list(code.ControlMode)[CONTROL_MODES.index(settings.control_mode)].value,
+        "guidance_start": float(settings.start),
+        "guidance_end": float(settings.end),
+        "pixel_perfect": True,
+        "save_detected_map": False,  # ersatzForge's units have no such field
+    }
+    return code.ControlNetUnit(**{name: value for name, value in values.items() if name in known})
 
 
-def _built_in_picture(code: Any, pixels: NDArray[np.uint8]) -> dict[str, Any]:
+def _built_in_picture(known: set[str], pixels: NDArray[np.uint8]) -> dict[str, Any]:
     """Without a picture of its own a unit would act only where the host's mask is white, even if that is inverted."""
-    if "image_fg" in [field.name for field in fields(code.ControlNetUnit)]:  # Forge
+    if "image_fg" in known:  # Forge
         return {"image": pixels, "image_fg": np.zeros((*pixels.shape[:2], 4), np.uint8)}
     return {"image": {"image": pixels, "mask": np.zeros_like(pixels)}}
 

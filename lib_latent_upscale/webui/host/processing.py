@@ -9,24 +9,31 @@ from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any
 
+import numpy as np
 import torch
-from modules import images, masking, processing, rng, scripts, sd_models, shared
+from modules import images, masking, processing, rng, scripts, sd_models, sd_samplers_common, shared
 from PIL import Image
 from torch import Tensor
 
 from lib_latent_upscale.webui.errors import ArgumentError
 
 __all__ = [
-    "LATENT_CELL",
+    "Encode",
     "apply_noise_schedule",
+    "blurred",
+    "cell",
     "comment",
     "default_schedule",
     "enlarged",
+    "exact_steps_wanted",
     "filled",
+    "fitted",
     "flattened",
     "follows_sigmas",
+    "is_flow_model",
     "kept_random_state",
     "loaded_model_sigmas",
+    "makes_video",
     "model_sigmas",
     "option",
     "own_pictures",
@@ -34,14 +41,15 @@ __all__ = [
     "replaced_encode",
     "schedule_options",
     "seed_draws",
+    "side_multiple",
     "told",
+    "xyz_axis",
     "xyz_grid",
 ]
 
-LATENT_CELL: int = processing.opt_f
-"""Pixels per latent cell."""
-
 Encode = Callable[..., Tensor]
+
+_MISSING = object()
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +57,28 @@ _log = logging.getLogger(__name__)
 def option(name: str, default: Any = None) -> Any:
     """A value of the person's settings."""
     return getattr(shared.opts, name, default)
+
+
+def cell() -> int:
+    """Pixels per latent cell of the model that is loaded now."""
+    return int(processing.opt_f)
+
+
+def side_multiple(model: Any) -> int:
+    """What the sides of a picture must be a multiple of, in pixels.
+
+    A transformer takes several cells at once (`patch_size`). What hosts pad there themselves is a copy of the other
+    side, and shows at the edge.
+    """
+    places = ("forge_objects.unet.model.diffusion_model.patch_size", "model.diffusion_model.patch_size")
+    patch = next((found for place in places if (found := _found(model, place)) is not None), 1)
+    return cell() * int(patch if isinstance(patch, int) else patch[-1])
+
+
+def makes_video(p: Any) -> bool:
+    """Whether the pictures of the batch are the frames of one video; Forge Neo does so with Wan's models."""
+    switched = _found(sys.modules.get("backend.args"), "dynamic_args.wan")
+    return bool(switched and getattr(p.sd_model, "is_wan", False) and p.batch_size > 1)
 
 
 def flattened(picture: Image.Image) -> Image.Image:
@@ -67,6 +97,48 @@ def filled(picture: Image.Image, mask: Image.Image) -> Image.Image:
     """The picture with what is white in `mask` replaced by colours around it ("Masked content: fill")."""
     result: Image.Image = masking.fill(picture, mask)
     return result
+
+
+def fitted(overlay: Any, fit: Callable[[Image.Image], Image.Image]) -> Any:
+    """What is pasted over a result, with `fit` done to it.
+
+    Forge Neo's precise masks come as (picture, mask), the mask an array (height, width) of shares from 0 to 1.
+    """
+    if not isinstance(overlay, tuple):
+        return fit(overlay)
+    picture, mask, *others = overlay
+    return (fit(picture), np.array(fit(Image.fromarray(mask))).clip(0, 1), *others)
+
+
+def blurred(p: Any, factor: float) -> dict[str, int]:
+    """The mask's blur, times `factor`, in the attributes of `p` that can be set."""
+    across = getattr(type(p), "mask_blur_x", None)
+    names = ["mask_blur"] if isinstance(across, property) and across.fset is None else ["mask_blur_x", "mask_blur_y"]
+    return {name: round(getattr(p, name) * factor) for name in names}
+
+
+@contextmanager
+def exact_steps_wanted() -> Iterator[None]:
+    """Have the host's option for exact steps on, where it has one: other extensions ask it how many steps will run.
+
+    The host's `override_settings` would not do: it puts only options back that stand in its file. Generations do not
+    overlap (`modules.call_queue`).
+    """
+    values = getattr(shared.opts, "data", {})
+    known = hasattr(shared.opts, _EXACT_STEPS)
+    before = values.get(_EXACT_STEPS, _MISSING)
+    if known:
+        values[_EXACT_STEPS] = True
+    try:
+        yield
+    finally:
+        if known and before is _MISSING:
+            values.pop(_EXACT_STEPS, None)
+        elif known:
+            values[_EXACT_STEPS] = before
+
+
+_EXACT_STEPS = "img2img_fix_steps"
 
 
 def comment(p: Any, text: str) -> None:
@@ -105,17 +177,22 @@ def replaced_encode(replacement: Callable[[Encode, Tensor], Tensor]) -> Iterator
     `encode` is the host's own function with everything but the pictures filled in. Later calls go to the host's own
     again, because depth models encode a second time within `init`.
     """
-    own = processing.images_tensor_to_samples
+    place = next(module for module in (processing, sd_samplers_common) if hasattr(module, _ENCODE))
+    own = getattr(place, _ENCODE)
 
     def once(pictures: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        processing.images_tensor_to_samples = own
+        setattr(place, _ENCODE, own)
         return replacement(lambda batch: own(batch, *args, **kwargs), pictures)
 
-    processing.images_tensor_to_samples = once
+    setattr(place, _ENCODE, once)
     try:
         yield
     finally:
-        processing.images_tensor_to_samples = own
+        setattr(place, _ENCODE, own)
+
+
+_ENCODE = "images_tensor_to_samples"
+"""`processing` has it under its own name, or calls it through the module where it is defined (ersatzForge)."""
 
 
 def kept_random_state() -> Callable[[], None]:
@@ -148,7 +225,7 @@ def seed_draws(seed: int) -> None:
     the noise again (`modules.rng.randn`). With the generator source "NV" the host does not seed them at all.
     """
     torch.manual_seed(seed)
-    rng.randn(seed, (1,), generator=rng.create_generator(seed))
+    rng.randn(seed, (1, 1, 1), generator=rng.create_generator(seed))  # ersatzForge's Perlin noise wants three sides
 
 
 def follows_sigmas(sampler: Any) -> bool:
@@ -165,17 +242,53 @@ def model_sigmas(p: Any) -> Tensor:
 def loaded_model_sigmas() -> Tensor | None:
     """The table of the model that is loaded now; None where there is none or it keeps no such table."""
     model = getattr(sd_models.model_data, "sd_model", None)
-    kept = next((table for place in _TABLES if isinstance(table := _found(model, place), Tensor)), None)
-    if kept is None:
+    tables = ((_found(model, place), as_sigmas) for place, as_sigmas in _TABLES)
+    sigmas = next((read(table.detach().cpu().double()) for table, read in tables if isinstance(table, Tensor)), None)
+    if sigmas is None:
         return None
-    kept = kept.detach().cpu().double()
-    if option("sd_noise_schedule") == "Zero Terminal SNR" and not _rescales_around_sampling(model):
-        kept = sd_models.rescale_zero_terminal_snr_abar(kept)
-    return ((1 - kept) / kept).sqrt().float()
+    zero_terminal = option("sd_noise_schedule") == "Zero Terminal SNR" and not _is_flow(sigmas)
+    if zero_terminal and not _rescales_around_sampling(model):
+        sigmas = _zero_terminal(sigmas)
+    return sigmas.float()
 
 
-_TABLES = ("alphas_cumprod_original", "alphas_cumprod", "forge_objects.unet.model.predictor.alphas_cumprod")
-"""Where hosts keep the model's products of alphas: v1.10.1 as trained, the same after changes, Forge."""
+def _sigmas_of_kept(kept: Tensor) -> Tensor:
+    """From products of alphas, the share of the picture's variance that each step keeps."""
+    return ((1 - kept) / kept).sqrt()
+
+
+_TABLES: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
+    ("forge_objects.unet.model.predictor.sigmas", lambda sigmas: sigmas),
+    ("alphas_cumprod_original", _sigmas_of_kept),
+    ("alphas_cumprod", _sigmas_of_kept),
+)
+"""Where hosts keep the model's table: Forge and its kin, v1.10.1 as trained, the same after changes. Forge's kin leave
+`alphas_cumprod` on flow models, too, when a timestep sampler has run, and those are no alphas of theirs."""
+
+
+def _zero_terminal(sigmas: Tensor) -> Tensor:
+    """The table stretched so that the last step is noise alone, all but; the first stays as it is.
+
+    Algorithm 1 of arXiv 2305.08891; the last value, where no picture would be left, is the hosts'.
+    """
+    signal = (sigmas**2 + 1).rsqrt()
+    stretched = (signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])
+    kept = stretched**2
+    kept[-1] = _KEPT_AT_LAST
+    return _sigmas_of_kept(kept)
+
+
+_KEPT_AT_LAST = 4.8973451890853435e-08
+"""In `rescale_zero_terminal_snr_abar` and its like, where sigma would be infinite."""
+
+
+def is_flow_model(p: Any) -> bool:
+    """Whether the model of the sampler mixes picture and noise, as flow matching does, instead of adding noise."""
+    return follows_sigmas(p.sampler) and _is_flow(model_sigmas(p))
+
+
+def _is_flow(sigmas: Tensor) -> bool:
+    return bool(sigmas.max() <= 1)
 
 
 def _found(thing: Any, place: str) -> Any:
@@ -189,9 +302,11 @@ def apply_noise_schedule(p: Any) -> None:
     """Let the model follow the option for its noise schedule before the sampler reads the model's sigmas.
 
     v1.10.1 does it after `init`, so that a change counts from the second picture on. Forge's sampler reads them late.
+    Hosts without this function rescale the predictor's sigmas around sampling, and ours are read within it.
     """
-    if not _rescales_around_sampling(p.sd_model):
-        sd_models.apply_alpha_schedule_override(p.sd_model, p)
+    apply = getattr(sd_models, "apply_alpha_schedule_override", None)
+    if apply is not None and not _rescales_around_sampling(p.sd_model):
+        apply(p.sd_model, p)
 
 
 def _rescales_around_sampling(model: Any) -> bool:
@@ -244,3 +359,9 @@ def xyz_grid() -> Any:
     """The module of the X/Y/Z plot script; None where the host has none."""
     found = [data.module for data in scripts.scripts_data if data.script_class.__module__ == "xyz_grid.py"]
     return found[0] if found else None
+
+
+def xyz_axis(grid: Any) -> Any:
+    """The class of axes for img2img alone; where the script imports a few of its classes, it is beside those."""
+    beside = sys.modules.get(grid.AxisOption.__module__) if hasattr(grid, "AxisOption") else None
+    return getattr(grid, "AxisOptionImg2Img", None) or getattr(beside, "AxisOptionImg2Img")  # noqa: B009

@@ -27,6 +27,9 @@ _TEXT_WIDTH = "attn2.to_k.weight"
 _CONTROL_PARTS = ("input_hint_block.0.weight", "controlnet_cond_embedding.conv_in.weight")
 """Tensors that every ControlNet has, in its authors' layout and in that of diffusers."""
 
+_OF_TRANSFORMERS = (".gguf",)
+"""Files in which transformers are handed on; their headers are not read here."""
+
 _IN_NAMES = (("sd15", 768), ("sd14", 768), ("sd21", 1024), ("xl", 2048))
 """What names of files say that have no header, after sd-webui-controlnet's `detect_from_model_name`."""
 
@@ -49,9 +52,20 @@ class TileModel:
 class _Checkpoint:
     name: str
     width: int | None
+    other: bool = False
+    """Whether it is no U-Net, such as Flux's transformer: no tile model for it is known here."""
+
+    @property
+    def kind(self) -> str:
+        return "no U-Net of Stable Diffusion" if self.other else _family(self.width)
+
+    @property
+    def advice(self) -> str:
+        return "Choose another checkpoint, or do without tile ControlNet" if self.other else where_to_put()
 
     def takes(self, model: TileModel) -> bool:
-        return model.fault is None and (self.width is None or model.width in (None, self.width))
+        fits = not self.other and (self.width is None or model.width in (None, self.width))
+        return model.fault is None and fits
 
 
 def offered_models(*, refresh: bool = False) -> list[str]:
@@ -84,12 +98,12 @@ def choose_model(name: str, overrides: Mapping[str, Any]) -> TileModel:
     if not checkpoint.takes(found):
         raise SettingsError(
             TileSettings,
-            "{model} {0} is made for {1}, but the checkpoint {2} is {3}; choose a tile model of that family. {4}",
+            "{model} {0} is made for {1}, but the checkpoint {2} is {3}; a tile model of that family is needed. {4}",
             found.name,
             _family(found.width),
             checkpoint.name,
-            _family(checkpoint.width),
-            where_to_put(),
+            checkpoint.kind,
+            checkpoint.advice,
         )
     return found
 
@@ -111,7 +125,7 @@ def _not_found(name: str, models: Sequence[TileModel], checkpoint: _Checkpoint) 
         return SettingsError(TileSettings, said, where_to_put())
     known = ", ".join(f"{model.name} ({'damaged' if model.fault else _family(model.width)})" for model in models)
     said = "no tile model fits the checkpoint {0}, which is {1}; there are: {2}. {3}"
-    return SettingsError(TileSettings, said, checkpoint.name, _family(checkpoint.width), known, where_to_put())
+    return SettingsError(TileSettings, said, checkpoint.name, checkpoint.kind, known, checkpoint.advice)
 
 
 def where_to_put() -> str:
@@ -157,7 +171,11 @@ def _checkpoint(overrides: Mapping[str, Any]) -> _Checkpoint:
     info = known.get(overrides.get("sd_model_checkpoint")) or known.get(host.option("sd_model_checkpoint"))
     if info is None:
         return _Checkpoint("", None)
-    return _Checkpoint(info.name, _text_width(_shapes(Path(info.filename))))
+    path = Path(info.filename)
+    shapes = _shapes(path)
+    width = _text_width(shapes)
+    other = path.suffix.lower() in _OF_TRANSFORMERS or (bool(shapes) and width is None)
+    return _Checkpoint(info.name, width, other)
 
 
 def _shapes(path: Path) -> Mapping[str, tuple[int, ...]]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from lib_latent_upscale.latent_layouts import resized
 from lib_latent_upscale.options import SettingsError
 from lib_latent_upscale.schedules import MAX_STEPS, scheduled_steps
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
@@ -59,6 +60,7 @@ class LatentUpscale:
         self._host_sample: Callable[..., Tensor] = p.sample
         self._encode_again: Callable[[Sequence[int]], Tensor] | None = None
         self._saved: dict[str, Any] = {}
+        self._fitted: Literal["", "picture", "composite"] = ""
         self.put_back_random_state = host.kept_random_state()
         _check(p, settings)
 
@@ -67,15 +69,24 @@ class LatentUpscale:
         """For one run: on `p` inside, gone outside."""
         self.install()
         try:
-            yield
+            with self._steps_told():
+                yield
         finally:
             self.uninstall()
             self.put_back_random_state()
 
+    def _steps_told(self) -> AbstractContextManager[None]:
+        """Other extensions ask an option of the host whether all of the steps run."""
+        return host.exact_steps_wanted() if self._steps_fixed else nullcontext()
+
+    @property
+    def _steps_fixed(self) -> bool:
+        return self.settings.exact_steps or self.settings.matched_noise
+
     def install(self) -> None:
         """Put the overrides on `p`. Dictionaries that copies of `p` may share are replaced, not written to."""
         p = self._p
-        width, height = (whole_cells(side, host.LATENT_CELL) for side in self.size)
+        width, height = (whole_cells(side, host.cell()) for side in self.size)
         overrides = {
             _ATTRIBUTE: self,
             "width": width,
@@ -109,10 +120,27 @@ class LatentUpscale:
             return picture
         return picture.resize(self.size, resample=Image.Resampling.LANCZOS)
 
+    def fit_picture(self, picture: Image.Image) -> Image.Image:
+        """For the host's `postprocess_image`, which ersatzForge calls last of the three, and others first."""
+        if self._fitted == "composite":
+            self._fitted = ""
+            return picture
+        self._fitted = "picture"
+        return self.fit(picture)
+
+    def fit_overlay(self, shown: Any) -> None:
+        """For `postprocess_maskoverlay`: what is pasted must have the size that the picture has by now."""
+        if self._fitted == "picture" and shown.overlay_image is not None:
+            shown.overlay_image = host.fitted(shown.overlay_image, self.fit)
+            shown.mask_for_overlay = self.fit(shown.mask_for_overlay)
+
+    def fit_composite(self, picture: Image.Image) -> Image.Image:
+        """For `postprocess_image_after_composite`, after which passes may enlarge the picture."""
+        self._fitted = "" if self._fitted == "picture" else "composite"
+        return self.fit(picture)
+
     def _infotext(self) -> dict[str, Any]:
         extra: dict[str, Any] = {"Script": TITLE, **self.settings.to_infotext()}
-        if any(side % host.LATENT_CELL for side in self.size):
-            extra["Size"] = f"{self.size[0]}x{self.size[1]}"
         if self.settings.scheduler != AUTOMATIC:
             extra["Schedule type"] = None  # the host leaves out what is None; its own schedule does not run
         return extra
@@ -126,6 +154,7 @@ class LatentUpscale:
     # init
 
     def _init(self, all_prompts: Any, all_seeds: Any, all_subseeds: Any) -> None:
+        self._take_size()
         host.apply_noise_schedule(self._p)
         with host.preserved_random_state():
             host.seed_draws(int(all_seeds[0]))  # inpainting models draw once more for their conditioning
@@ -136,6 +165,19 @@ class LatentUpscale:
         if self._p.paste_to is not None:
             self._enlarge_surroundings()
         self._adapt_sampler()
+
+    def _take_size(self) -> None:
+        """Sides that the model takes, which is loaded only now; the host may have rounded them by itself."""
+        p = self._p
+        if host.makes_video(p):
+            raise ArgumentError(
+                f"Latent Upscale: a batch size of {p.batch_size} makes a video with this model, and only pictures are "
+                "enlarged; set the batch size to 1"
+            )
+        multiple = host.side_multiple(p.sd_model)
+        p.width, p.height = whole_cells(p.width, multiple), whole_cells(p.height, multiple)
+        if (p.width, p.height) != self.size:
+            p.extra_generation_params["Size"] = f"{self.size[0]}x{self.size[1]}"
 
     def _encode(self, seeds: Sequence[int], encode: host.Encode, enlarged: Tensor) -> Tensor:
         """Latents at the target size for the pictures that the host has enlarged, made from the small ones."""
@@ -149,13 +191,14 @@ class LatentUpscale:
         self, pictures: Sequence[Image.Image], encode: host.Encode, like: Tensor, seeds: Sequence[int]
     ) -> Tensor:
         """Encode each picture with the draw of its own seed, so that it can be made again alone, and enlarge it."""
-        size = (self._p.height // host.LATENT_CELL, self._p.width // host.LATENT_CELL)
+        cell = host.cell()
+        size = (self._p.height // cell, self._p.width // cell)
         latents = []
         for picture, seed in zip(pictures, seeds, strict=False):
             pixels = np.array(picture).astype(np.float32).transpose(2, 0, 1).copy() / 255.0
             host.seed_draws(int(seed))
             latent = encode(torch.from_numpy(pixels)[None].to(like))
-            latents.append(self.settings.enlarge(latent, size))
+            latents.append(resized(latent, size, self.settings.enlarge, cell=cell))
         return torch.cat(latents)
 
     def _small(self, picture: Image.Image) -> Image.Image:
@@ -167,7 +210,7 @@ class LatentUpscale:
             box = (left, top, left + width, top + height)
         else:
             box = placed(flat.size, self.size, self._resize_mode).visible
-        small = cut_for_encoding(flat, box, host.LATENT_CELL)
+        small = cut_for_encoding(flat, box, host.cell())
         if p.image_mask is None or p.mask_for_overlay is None or p.inpainting_fill == 1:
             return small
         mask = p.latent_mask or p.mask_for_overlay
@@ -197,7 +240,8 @@ class LatentUpscale:
         if p.iteration > 0 and plain and self._encode_again is not None:
             with host.preserved_random_state():
                 p.init_latent = self._encode_again(p.seeds).to(p.init_latent)
-        return self._host_sample(*args, **kwargs)
+        with self._steps_told():  # again: X/Y/Z plot runs outside of `installed`, and a caller may override the option
+            return self._host_sample(*args, **kwargs)
 
     def _adapt_sampler(self) -> None:
         p = self._p
@@ -208,7 +252,9 @@ class LatentUpscale:
             self._note(f"{p.sampler_name} ignores sigmas; its own timesteps ran instead of {self.settings.scheduler}.")
         elif self.settings.scheduler != AUTOMATIC and p.sampler_name in _SAMPLER_NOTES:
             self._note(_SAMPLER_NOTES[p.sampler_name])
-        if self.settings.exact_steps or self.settings.matched_noise:
+        if host.option("img2img_extra_noise", 0) and host.is_flow_model(p):
+            self._note("the WebUI's option Extra noise spoils pictures of flow-matching models; set it to 0.")
+        if self._steps_fixed:
             self._fix_steps(follows_sigmas=follows)
 
     def _fix_steps(self, *, follows_sigmas: bool) -> None:

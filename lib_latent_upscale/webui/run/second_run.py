@@ -183,8 +183,7 @@ class _Runs:
         return {
             **values,
             "image_mask": host.enlarged(mask, self._upscale.size, self._mode).convert("L"),
-            "mask_blur_x": round(p.mask_blur_x * factor),
-            "mask_blur_y": round(p.mask_blur_y * factor),
+            **host.blurred(p, factor),
             "inpaint_full_res": self._only_masked,
             "inpaint_full_res_padding": round(p.inpaint_full_res_padding * factor),
             "inpainting_fill": _ORIGINAL,

@@ -149,7 +149,7 @@ def add_axes() -> None:
         label = f"[Latent Upscale] {axis.label}"
         if label not in offered:
             choices: Any = None if axis.choices is None else partial(list, axis.choices)
-            option = grid.AxisOptionImg2Img(
+            option = host.xyz_axis(grid)(
                 label, axis.type, partial(_apply, name), confirm=partial(_confirm, axis), choices=choices
             )
             grid.axis_options.append(option)
