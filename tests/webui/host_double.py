@@ -28,6 +28,25 @@ def encode(pictures: torch.Tensor, approximation: Any = None, model: Any = None)
     return latent + 0.01 * torch.randn(latent.shape)
 
 
+@dataclass(frozen=True)
+class Ways:
+    """What hosts do differently; the defaults are those of v1.10.1."""
+
+    encodes_in: str = "processing"
+    """The module in which `init` looks the encode up."""
+    rounds_to: int = 1
+    """Sides become multiples of this number of pixels after the hook `before_process`."""
+    composite_first: bool = False
+    """Whether the hook `postprocess_image` comes last."""
+    loads: Any = None
+    """What happens when the checkpoint is loaded, after the hook `before_process`."""
+
+
+def ways() -> Ways:
+    found: Ways = sys.modules["modules.processing"].ways
+    return found
+
+
 def resize_image(resize_mode: int, picture: Image.Image, width: int, height: int) -> Image.Image:
     """The three resize modes for pictures, for shapes where no rounding is involved."""
     if resize_mode == 0:
@@ -138,7 +157,7 @@ class Img2Img:
         if len(batch) == 1:
             batch = batch.repeat(self.batch_size, axis=0)
         self.encoded = torch.from_numpy(batch)
-        self.init_latent = sys.modules["modules.processing"].images_tensor_to_samples(self.encoded, 0, None)
+        self.init_latent = sys.modules[f"modules.{ways().encodes_in}"].images_tensor_to_samples(self.encoded, 0, None)
         if self.resize_mode == 3:
             size = (self.height // CELL, self.width // CELL)
             self.init_latent = torch.nn.functional.interpolate(self.init_latent, size=size, mode="bilinear")
@@ -166,6 +185,11 @@ class Img2Img:
 def process_images(p: Img2Img) -> Any:
     """One generation: hooks, `init`, and `sample` for each of "Batch count"."""
     run_hooks(p, "before_process")
+    if ways().loads is not None:
+        ways().loads()
+    p.width, p.height = (
+        max((side + ways().rounds_to // 2) // ways().rounds_to, 1) * ways().rounds_to for side in (p.width, p.height)
+    )
     count = p.batch_size * p.n_iter
     seeds = p.all_seeds = [p.seed + index for index in range(count)]
     p.all_subseeds = [p.subseed + index for index in range(count)]
@@ -188,8 +212,9 @@ def process_images(p: Img2Img) -> Any:
         for index in range(p.batch_size):
             p.batch_index = index
             shown = SimpleNamespace(image=decode(latents[-1][index]).resize((p.width, p.height)))
-            run_hooks(p, "postprocess_image", shown)
-            run_hooks(p, "postprocess_image_after_composite", shown)
+            hooks = ["postprocess_image", "postprocess_image_after_composite"]
+            for hook in reversed(hooks) if ways().composite_first else hooks:
+                run_hooks(p, hook, shown)
             images.append(shown.image)
             infotexts.append(infotext(p))
             if not p.do_not_save_samples:
@@ -231,10 +256,17 @@ def run_hooks(p: Img2Img, name: str, *args: Any) -> None:
 
 
 class Options:
-    """Keeps options by name; registering one twice is noticed."""
+    """Keeps options by name; registering one twice is noticed. Those that the host brings stand in `data`."""
 
     def __init__(self) -> None:
         self.registered: list[str] = []
+        self.data: dict[str, Any] = {"img2img_fix_steps": False}
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return vars(self)["data"][name]
+        except KeyError:
+            raise AttributeError(name) from None
 
     def add_option(self, name: str, info: Any) -> None:
         self.registered.append(name)
@@ -337,6 +369,7 @@ def modules() -> dict[str, ModuleType]:
     contents: dict[str, dict[str, Any]] = {
         "processing": {
             "opt_f": CELL,
+            "ways": Ways(),
             "images_tensor_to_samples": encode,
             "process_images": process_images,
             "create_binary_mask": lambda mask, **_: mask.convert("L"),

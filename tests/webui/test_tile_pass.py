@@ -4,6 +4,8 @@ import copy
 import importlib.util
 import sys
 from collections.abc import Iterator
+from dataclasses import field as dataclass_field
+from dataclasses import fields, make_dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -343,6 +345,33 @@ class TestModels:
         assert offered() == ["control_v11f1e_sd15_tile", "other_tile"]
         lab.checkpoint("SDXL")
         assert offered() == ["big-Tile", "old_xl_tile"]
+
+    @pytest.mark.parametrize(
+        ("file", "tensor"),
+        [
+            ("flux.safetensors", "double_blocks.0.img_attn.qkv.weight"),
+            ("qwen.safetensors", "transformer_blocks.0.attn.to_k.weight"),
+            ("flux-Q4_0.gguf", None),
+        ],
+    )
+    @pytest.mark.parametrize("name", ["automatic", "other_tile"])
+    def test_a_checkpoint_that_is_no_unet(self, lab, picture, file, tensor, name):
+        path = lab.folder / file
+        path.touch() if tensor is None else save_file({tensor: torch.zeros(8, 8)}, path)
+        lab.webui.modules["modules.sd_models"].checkpoint_aliases["x"] = SimpleNamespace(name=file, filename=str(path))
+        lab.webui.options.sd_model_checkpoint = "x"
+        assert lab.webui.adapter("passes.tile_models").offered_models() == []
+        with pytest.raises(ValueError, match=f"{file}(, which)? is no U-Net of Stable Diffusion.* do without"):
+            lab.run(picture, {"tile_controlnet": True, "tile_controlnet_model": name})
+
+    def test_a_unit_that_has_no_place_for_our_last_wish(self, webui, picture, tmp_path, monkeypatch):
+        """ersatzForge's `ControlNetUnit` has no `save_detected_map` (fca12a2)."""
+        kept = [field for field in fields(double.BuiltInUnit) if field.name != "save_detected_map"]
+        described = [(field.name, Any, dataclass_field(default=field.default)) for field in kept]
+        monkeypatch.setattr(double, "BuiltInUnit", make_dataclass("Unit", described))
+        with double.installed("built-in", {"tile": control_file(tmp_path / "tile.safetensors")}) as script:
+            lab = Lab(webui, script, tmp_path)
+            assert shift(lab, picture, {}) > 0
 
     def test_the_checkpoint_of_this_call_counts(self, lab, picture):
         lab.checkpoint("SDXL")
