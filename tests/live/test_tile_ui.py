@@ -232,7 +232,7 @@ class TestWhatIsWrongIsSaid:
         page.paste(f"{FIRST}, {TILE_MODEL_LABEL}: somebodys_tile, {TEXT}")
         accordion.is_on(True)
         page.generate()
-        assert f"tile_controlnet_model is 'somebodys_tile'; choose one of: {model}" in accordion.error
+        assert f"Tile model is 'somebodys_tile'; choose one of: {model}" in accordion.error
         assert "Put tile models" in accordion.error
 
     def test_a_model_that_has_gone(self, accordion, page, put):  # noqa: F811

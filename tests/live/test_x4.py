@@ -312,6 +312,19 @@ class TestWaiting:
         np.testing.assert_array_equal(result.pixels, webui.ours(picture).pixels)
 
 
+def test_its_numbers_are_axes_of_xyz_plot(webui, picture, model):
+    scripts = webui.call("/sdapi/v1/script-info")
+    info = next(script for script in scripts if script["name"] == "x/y/z plot" and script["is_img2img"])
+    label = "[Latent Upscale] x4 noise level"
+    args = [info["args"][0]["choices"].index(label), "10-30 (+20)", [], 0, "", [], 0, "", []]
+    wanted = {"Draw legend": False, "Include Sub Images": True, "Use text inputs instead of dropdowns": True}
+    args += [wanted.get(control["label"], control["value"]) for control in info["args"][9:]]
+    result = webui.host(picture, script_name="x/y/z plot", script_args=args, steps=2)
+    written = result.info["infotexts"][-2:]
+    assert ["x4 upscaler noise level: 10," in text for text in written] == [True, False]
+    assert ["x4 upscaler noise level: 30," in text for text in written] == [False, True]
+
+
 class TestComparison:
     def test_the_pass_is_one_more_variant(self, x4, webui, picture, model):
         result = x4({"compare": True})

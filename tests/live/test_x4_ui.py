@@ -104,9 +104,17 @@ def test_models_can_be_looked_for_again(accordion, page, model):  # noqa: F811
 
 def test_what_is_wrong_is_said(accordion, page):  # noqa: F811
     accordion.open()
-    accordion.number("x4 tile size", 8)
+    accordion.number("x4 tile size", 32)
+    accordion.number("x4 tile overlap", 64)
     page.generate()
-    assert "x4_tile is 8; an integer from 32 to 2048" in page.page.locator("#html_log_img2img").last.inner_text()
+    said = "x4 tile overlap is 64 and x4 tile size is 32; x4 tile overlap must not be larger than x4 tile size"
+    assert said in page.page.locator("#html_log_img2img").last.inner_text()
+
+
+def test_a_tile_that_is_too_small_cannot_be_chosen(accordion, page):  # noqa: F811
+    accordion.open()
+    accordion.number("x4 tile size", 8)
+    assert page.labelled("x4 tile size").input_value() in {"0", "32"}
 
 
 def test_the_settings_page_names_folder_and_memory(page):  # noqa: F811
