@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 
 __all__ = ["AUTOMATIC", "METHODS", "SCHEDULERS", "SCHEDULES", "UpscaleSettings"]
 
-METHODS = (Table("lib_latent_upscale.interpolation", "INTERPOLATIONS"),)
-"""Where the names of the interpolations are."""
+METHODS = (Table("lib_latent_upscale.methods", "METHODS"), Table("lib_latent_upscale.interpolation", "INTERPOLATIONS"))
+"""Where the names of the methods are: of those that do more than interpolate, and of the interpolations."""
+
+STARTS = ("schedule", "continuous", "matched")
+"""What the first sigma follows from."""
 
 SCHEDULES = Table("lib_latent_upscale.schedules", "SCHEDULES")
 """Where the names of the schedules are."""
@@ -68,12 +71,55 @@ class UpscaleSettings(Settings):
         infotext="Latent upscale matched noise",
         tip="start every scheduler at the sigma where normal would start, to compare them",
     )
+    starting_noise: str = option(
+        "schedule",
+        choices=STARTS,
+        label="Starting noise",
+        infotext="Latent upscale starting noise",
+        tip="schedule: rounded to whole steps, as in the WebUI; continuous: without jumps, for few steps; "
+        "matched: continuous, and the same for every scheduler",
+    )
 
-    def enlarge(self, latent: Tensor, size: tuple[int, int]) -> Tensor:
-        """The latent (batch, channels, h, w) at `size` (height, width) in cells, as these settings ask for it."""
-        from lib_latent_upscale.interpolation import interpolate_latent
+    def matters(self, name: str) -> bool:
+        """Starting noise as it was before there was a choice is not written: older pictures have no label for it."""
+        return name != "starting_noise" or self.starting_noise != "schedule"
 
-        return interpolate_latent(latent, size, self.method, keep_statistics=self.keep_statistics)
+    @property
+    def resizes_picture(self) -> bool:
+        """Whether the picture itself is resized before it is encoded."""
+        from lib_latent_upscale.methods import method_named
+
+        return method_named(self.method).resizes_picture
+
+    @property
+    def starts_anywhere(self) -> bool:
+        """Whether the first sigma is chosen, and exactly the asked steps run from there."""
+        return self.matched_noise or self.starting_noise != "schedule"
+
+    def enlarge(
+        self,
+        latent: Tensor,
+        size: tuple[int, int],
+        *,
+        source: tuple[float, float] | None = None,
+        family: str | None = None,
+    ) -> Tensor:
+        """The enlarged latents, as these settings ask for them.
+
+        Args:
+            latent: (batch, channels, h, w); of the resized picture where `resizes_picture`.
+            size: (height, width) of the result in cells.
+            source: (height, width) of the small picture in cells, broken ones too; the latent's where it is left out.
+            family: whose latents they are, a name in `learned.FAMILIES`; None where no network knows them.
+
+        Raises:
+            ValueError: the method cannot do it; the message says what can.
+        """
+        from lib_latent_upscale.methods import Enlargement, enlarge
+
+        small = source or (latent.shape[-2], latent.shape[-1])
+        asked = Enlargement(small, size, family, self.keep_statistics)
+        return enlarge(self.method, latent, asked)
 
     def plan(
         self,
@@ -101,9 +147,11 @@ class UpscaleSettings(Settings):
         """
         from lib_latent_upscale.schedules import plan_steps
 
-        start = self._start_sigma(steps, denoising_strength, model_sigmas)
+        schedule = host_schedule if self.scheduler == AUTOMATIC else self.scheduler
+        ends = {"sigma_min": sigma_min, "sigma_max": sigma_max, "rho": rho}
+        start = self._start_sigma(schedule, steps, denoising_strength, model_sigmas, **ends)
         return plan_steps(
-            host_schedule if self.scheduler == AUTOMATIC else self.scheduler,
+            schedule,
             steps,
             denoising_strength,
             model_sigmas,
@@ -115,13 +163,19 @@ class UpscaleSettings(Settings):
             discard_penultimate=discard_penultimate,
         )
 
-    def _start_sigma(self, steps: int, denoising_strength: float, model_sigmas: Tensor) -> float | None:
+    def _start_sigma(
+        self, schedule: str, steps: int, denoising_strength: float, model_sigmas: Tensor, **ends: float | None
+    ) -> float | None:
         """Where the first step starts, if not where the schedule itself stands after the cut."""
-        if not self.matched_noise or denoising_strength == 0:
+        if not self.starts_anywhere or denoising_strength == 0:
             return None
-        from lib_latent_upscale.schedules import plan_steps
+        from lib_latent_upscale.schedules import continuous_start, plan_steps
 
-        return plan_steps("normal", steps, denoising_strength, model_sigmas).run[0].item()
+        if self.starting_noise == "schedule":  # matched noise as it was before there was a choice
+            return plan_steps("normal", steps, denoising_strength, model_sigmas).run[0].item()
+        if self.starting_noise == "matched":
+            return continuous_start("normal", denoising_strength, model_sigmas)
+        return continuous_start(schedule, denoising_strength, model_sigmas, **ends)
 
     def host_sigmas(
         self,
@@ -146,9 +200,10 @@ class UpscaleSettings(Settings):
 
         from lib_latent_upscale.schedules import get_sigmas, plan_steps, scheduled_steps
 
-        start = self._start_sigma(steps, denoising_strength, model_sigmas)
+        ends = {"sigma_min": sigma_min, "sigma_max": sigma_max, "rho": rho}
+        start = self._start_sigma(self.scheduler, steps, denoising_strength, model_sigmas, **ends)
         if start is None:
-            return get_sigmas(self.scheduler, length, model_sigmas, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho)
+            return get_sigmas(self.scheduler, length, model_sigmas, **ends)
         dropped = length - scheduled_steps(steps, denoising_strength)
         run = plan_steps(
             self.scheduler,

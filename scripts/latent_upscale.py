@@ -56,7 +56,7 @@ class LatentUpscaleScript(scripts.Script):
         ]
         controls = {name: control for one in (panel, *others) for name, control in one.controls.items()}
         self.infotext_fields = [field for one in (panel, *others) for field in one.infotext_fields]
-        self.paste_field_names = [label for _, label in panel.infotext_fields]
+        self.paste_field_names = list(UpscaleSettings.labels().values())
         if self._panel is None:  # later calls only read the API's defaults
             self._panel = panel
             self._watch()

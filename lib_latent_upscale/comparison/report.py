@@ -71,7 +71,7 @@ class Entry:
     def notes(self) -> list[str]:
         """What ran, in a few lines."""
         settings = self.variant.settings
-        told = {"method", "scheduler", "exact_steps", "matched_noise"}
+        told = {"method", "scheduler", "exact_steps", "matched_noise", "starting_noise"}
         usual = asdict(UpscaleSettings())
         values = {name: value for name, value in asdict(settings).items() if name not in told}
         further = "".join(f", {difference(name, value)}" for name, value in values.items() if value != usual[name])
@@ -81,8 +81,8 @@ class Entry:
     @property
     def _cut(self) -> str:
         settings = self.variant.settings
-        if settings.matched_noise:
-            return "matched noise"
+        if settings.starts_anywhere:
+            return "continuous start" if settings.starting_noise == "continuous" else "matched noise"
         return "exact steps" if settings.exact_steps else "steps cut by the denoising strength"
 
     @property

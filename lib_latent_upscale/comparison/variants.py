@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
-from lib_latent_upscale.interpolation import same_result
+from lib_latent_upscale.methods import same_method
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 
 __all__ = [
     "HOST_DEFAULT",
+    "HOST_PIXELS",
     "Role",
     "Variant",
     "difference",
@@ -24,9 +25,12 @@ __all__ = [
 
 HOST_DEFAULT = UpscaleSettings(method="bilinear", scheduler=AUTOMATIC, exact_steps=False)
 """What the WebUI does with "Just resize (latent upscale)" and untouched options."""
+HOST_PIXELS = UpscaleSettings(method="pixels", scheduler=AUTOMATIC, exact_steps=False)
+"""What the WebUI does with "Just resize" and untouched options: the fair opponent at low denoising strength."""
 
-Role: TypeAlias = Literal["host", "own", "extra", "pass"]
-"""What a variant is there for: the host's way, the settings' own, a further one, or the settings' own with passes."""
+Role: TypeAlias = Literal["host", "pixels", "own", "extra", "pass"]
+"""What a variant is there for: the host's latent upscale, its resize of the picture, the settings' own, a further one,
+or the settings' own with passes."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +48,18 @@ class Variant:
 
 
 def usual_variants(own: UpscaleSettings, host_schedule: str | None) -> list[Variant]:
-    """What every comparison begins with: the host's default and the settings' own.
+    """What every comparison begins with: both of the host's own ways and the settings' own.
 
     `host_schedule` is what the host runs by itself, a name in `SCHEDULES`. With matched noise its default is there a
     second time, from the noise that all others start from; with None, where it has no such schedule, it is not.
     """
-    variants = [Variant("WebUI default", HOST_DEFAULT, role="host")]
-    if own.matched_noise and host_schedule is not None:
-        matched = replace(HOST_DEFAULT, scheduler=host_schedule, exact_steps=True, matched_noise=True)
-        variants.append(Variant("WebUI default, matched noise", matched, role="host"))
+    variants = [
+        Variant("WebUI, latent upscale", HOST_DEFAULT, role="host"),
+        Variant("WebUI, Just resize", HOST_PIXELS, role="pixels"),
+    ]
+    if own.starts_anywhere and own.starting_noise != "continuous" and host_schedule is not None:
+        matched = replace(own, method=HOST_DEFAULT.method, scheduler=host_schedule, keep_statistics=False)
+        variants.append(Variant("WebUI, latent upscale, matched noise", matched, role="host"))
     return [*variants, Variant("Latent Upscale", own, role="own")]
 
 
@@ -135,4 +142,4 @@ def _same(first: Variant, second: Variant, source: tuple[int, int], target: tupl
     def rest(variant: Variant) -> tuple[Any, ...]:
         return {**asdict(variant.settings), "method": None}, dict(variant.overrides), variant.passes
 
-    return rest(first) == rest(second) and same_result(first.settings.method, second.settings.method, source, target)
+    return rest(first) == rest(second) and same_method(first.settings.method, second.settings.method, source, target)

@@ -75,16 +75,18 @@ def test_variants_with_other_overrides_both_run():
 OWN = UpscaleSettings(method="lanczos", keep_statistics=True)
 
 
-def test_every_comparison_begins_with_the_hosts_way_and_the_settings_own():
-    assert [(one.role, one.settings) for one in usual_variants(OWN, "karras")] == [("host", HOST_DEFAULT), ("own", OWN)]
+def test_every_comparison_begins_with_both_of_the_hosts_ways_and_the_settings_own():
+    """The picture resized is the fair opponent: at low denoising strength it beats every interpolation of latents."""
+    found = [(one.role, one.settings) for one in usual_variants(OWN, "karras")]
+    assert found == [("host", HOST_DEFAULT), ("pixels", replace(HOST_DEFAULT, method="pixels")), ("own", OWN)]
 
 
 def test_matched_noise_shows_the_hosts_way_from_that_noise_too_where_its_schedule_is_known():
     own = replace(OWN, matched_noise=True)
-    _, matched, _ = usual_variants(own, "karras")
+    *_, matched, _ = usual_variants(own, "karras")
     assert matched.role == "host"
     assert matched.settings == UpscaleSettings("bilinear", "karras", exact_steps=True, matched_noise=True)
-    assert len(usual_variants(own, None)) == 2
+    assert len(usual_variants(own, None)) == 3
 
 
 def test_an_empty_list_of_a_pair_is_filled_from_the_settings():
@@ -127,7 +129,7 @@ def report(original, source):
     """Whoever names a variant like the host's default changes nothing about what is which."""
     soft, softer = (original.filter(ImageFilter.GaussianBlur(radius)) for radius in (1, 2))
     entries = [
-        entry(softer, Variant("WebUI default", HOST_DEFAULT, role="host"), steps=0, first_sigma=None),
+        entry(softer, Variant("WebUI, latent upscale", HOST_DEFAULT, role="host"), steps=0, first_sigma=None),
         entry(original, Variant("WebUI mine", OWN, role="own"), same=[Variant("twin", replace(OWN, method="area"))]),
         entry(soft, Variant("Latent Upscale", OWN), shrunk_from=(512, 384), remarks=["with a pass"]),
     ]
@@ -136,14 +138,14 @@ def report(original, source):
 
 def test_what_is_ours_is_known_by_its_role_not_by_its_name(report, original):
     assert [panel.name for panel in report.panels if panel.highlight] == ["WebUI mine"]
-    assert [report.panels[index].name for index in report.chosen] == ["WebUI default", "WebUI mine"]
+    assert [report.panels[index].name for index in report.chosen] == ["WebUI, latent upscale", "WebUI mine"]
     softer = original.filter(ImageFilter.GaussianBlur(2))
     assert (np.asarray(report.difference) == np.asarray(difference_map(softer, original))).all()
 
 
 def test_the_notes_say_what_ran(report):
     notes = {name: "\n".join(lines) for name, lines in report.notes.items()}
-    assert "bilinear + karras, steps cut by the denoising strength\nno step ran" in notes["WebUI default"]
+    assert "bilinear + karras, steps cut by the denoising strength\nno step ran" in notes["WebUI, latent upscale"]
     assert "lanczos + karras, exact steps, keep statistics\n4 steps ran from sigma 1.61" in notes["WebUI mine"]
     assert "the same as twin (area): not run twice" in notes["WebUI mine"]
     assert "512 x 384 pixels, shrunk here\nwith a pass" in notes["Latent Upscale"]
@@ -166,7 +168,7 @@ def test_sheet_and_page_hold_all_of_it(report):
 
 
 def test_a_comparison_of_one_has_no_difference(original, source):
-    one = [entry(original, Variant("WebUI default", HOST_DEFAULT, role="host"))]
+    one = [entry(original, Variant("WebUI, latent upscale", HOST_DEFAULT, role="host"))]
     report = make_report(Subject(source, 7, 20, "Euler", 0.5, 7.0, "model"), one)
     assert report.difference is None
     assert report.chosen == (1, 2)
@@ -285,7 +287,14 @@ def test_the_difference_map_is_black_where_pictures_agree(original):
 
 
 def panels(original, count=4):
-    names = ["Input", "Picture resized", "WebUI default", "Latent Upscale", "bislerp + karras", "lanczos + beta"]
+    names = [
+        "Input",
+        "Picture resized",
+        "WebUI, latent upscale",
+        "Latent Upscale",
+        "bislerp + karras",
+        "lanczos + beta",
+    ]
     return [
         Panel(
             name, original, ["20 steps from sigma 1.61", "sharpness 1.20 (plain resize: 1)"], highlight=name[0] == "L"

@@ -53,7 +53,7 @@ class TestWhatComesBack:
         assert compared.info["index_of_first_image"] == 3
         assert [p.size for p in compared.pictures[1:]] == [(128, 128)] * 7
         assert list(shown(compared, "variant")) == list(variants(compared))
-        names = ["WebUI default", "Latent Upscale", "nearest + karras", "bislerp + simple", "bislerp + karras"]
+        names = ["WebUI, latent upscale", "Latent Upscale", "nearest + karras", "bislerp + simple", "bislerp + karras"]
         assert list(variants(compared)) == names
 
     def test_every_picture_is_the_one_that_is_made_alone(self, webui, picture, compared):
@@ -65,7 +65,7 @@ class TestWhatComesBack:
             assert compared.info["infotexts"][index] == alone.infotext == variants(compared)[name]["parameters"]
 
     def test_the_default_is_the_webuis_own(self, webui, picture, compared):
-        np.testing.assert_array_equal(shown(compared, "variant")["WebUI default"], webui.warm(picture).pixels)
+        np.testing.assert_array_equal(shown(compared, "variant")["WebUI, latent upscale"], webui.warm(picture).pixels)
 
     def test_the_plain_resize_is_the_enlarged_input(self, picture, compared):
         plain = shown(compared, "plain resize")["Picture resized"]
@@ -79,7 +79,7 @@ class TestWhatComesBack:
     def test_steps_and_noise_that_really_ran(self, compared):
         """The WebUI cuts 3 steps at 0.5 to int(3 * 0.5) + 1; ours runs all. SD's noise lies within 0.03 and 14.7."""
         steps = {name: variant["steps_run"] for name, variant in variants(compared).items()}
-        assert steps == {"WebUI default": 2, **{name: 3 for name in steps if name != "WebUI default"}}
+        assert steps == {"WebUI, latent upscale": 2, **{name: 3 for name in steps if name != "WebUI, latent upscale"}}
         assert all(0.03 < variant["first_sigma"] < 14.7 for variant in variants(compared).values())
 
     def test_figures(self, picture, compared):
@@ -110,7 +110,7 @@ class TestWhatIsCompared:
         assert [one["choices"] for one in info["args"][6:8]] == [one["choices"] for one in info["args"][:2]]
 
     def test_without_a_choice_the_default_and_ours(self, webui, picture):
-        assert list(variants(webui.ours(picture, {"compare": True}))) == ["WebUI default", "Latent Upscale"]
+        assert list(variants(webui.ours(picture, {"compare": True}))) == ["WebUI, latent upscale", "Latent Upscale"]
 
     def test_without_compare_nothing_is_compared(self, webui, picture):
         result = webui.ours(picture, {"compare": False, "compare_methods": ["area"]})
@@ -138,11 +138,11 @@ class TestWhatIsCompared:
     def test_matched_noise_starts_all_from_one_sigma(self, webui, picture):
         asked = {"compare": True, "matched_noise": True, "compare_schedulers": ["karras", "exponential", "beta"]}
         result = variants(webui.ours(picture, asked))
-        starts = [variant["first_sigma"] for name, variant in result.items() if name != "WebUI default"]
-        assert "WebUI default, matched noise" in result
+        starts = [variant["first_sigma"] for name, variant in result.items() if name != "WebUI, latent upscale"]
+        assert "WebUI, latent upscale, matched noise" in result
         assert len(starts) == 5
         assert starts == pytest.approx(starts[:1] * 5, rel=1e-5)
-        assert all(variant["steps_run"] == 3 for name, variant in result.items() if name != "WebUI default")
+        assert all(variant["steps_run"] == 3 for name, variant in result.items() if name != "WebUI, latent upscale")
 
     def test_a_sampler_that_ignores_sigmas_says_so(self, webui, picture):
         result = webui.ours(picture, {"compare": True}, sampler_name="DDIM")
@@ -238,7 +238,7 @@ class TestTheHostKeepsItsWays:
                 time.sleep(0.02)
             webui.call("/sdapi/v1/interrupt", {})
             result = running.result()
-        assert list(variants(result)) == ["WebUI default", "Latent Upscale"]
+        assert list(variants(result)) == ["WebUI, latent upscale", "Latent Upscale"]
         assert [one["kind"] for one in record(result)["pictures"]] == ["sheet", "plain resize", "variant", "variant"]
         alone = webui.ours(picture, {}, **changes).pixels
         np.testing.assert_array_equal(shown(result, "variant")["Latent Upscale"], alone)

@@ -97,7 +97,7 @@ def page(browser, webui, picture) -> Iterator[ComparePage]:  # noqa: F811
 
 
 def test_every_picture_comes_back(page):
-    names = ["Picture resized", "WebUI default", "Latent Upscale", f"{METHOD} + {SCHEDULER}"]
+    names = ["Picture resized", "WebUI, latent upscale", "Latent Upscale", f"{METHOD} + {SCHEDULER}"]
     assert page.side("Left").locator("option").all_inner_texts() == names
     assert [one.size for one in page.results[1:]] == [(128, 128)] * 4
     assert "sharpness 1.00 x plain" in page.page.locator("#html_log_img2img").last.inner_text()
@@ -105,7 +105,7 @@ def test_every_picture_comes_back(page):
 
 
 def test_the_default_is_left_and_ours_right(page):
-    assert (page.chosen("Left"), page.chosen("Right")) == ("WebUI default", "Latent Upscale")
+    assert (page.chosen("Left"), page.chosen("Right")) == ("WebUI, latent upscale", "Latent Upscale")
     assert "bilinear + automatic" in page.slider.inner_text()
     assert "nearest-exact + simple, exact steps" in page.slider.inner_text()
 
@@ -162,8 +162,8 @@ def test_other_pictures_can_be_chosen_and_swapped(page):
 def test_difference(page):
     """The same picture on both sides is black; two pictures are not."""
     button = page.slider.get_by_role("button", name="Difference")
-    page.side("Left").select_option(label="WebUI default")
-    page.side("Right").select_option(label="WebUI default")
+    page.side("Left").select_option(label="WebUI, latent upscale")
+    page.side("Right").select_option(label="WebUI, latent upscale")
     button.click()
     middle = (slice(100, -100), slice(100, -100))
     assert page.seen()[middle].max() == 0

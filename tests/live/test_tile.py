@@ -153,7 +153,7 @@ class TestComparison:
         result = webui.ours(picture, {**tile(), "compare": True}, **FAST)
         record = result.info["extra_generation_params"]["Latent upscale comparison"]
         shown = [one["name"] for one in record["pictures"]]
-        assert shown[-3:] == ["WebUI default", "Latent Upscale", "Latent Upscale + tile ControlNet"]
+        assert shown[-3:] == ["WebUI, latent upscale", "Latent Upscale", "Latent Upscale + tile ControlNet"]
         *others, last = record["comparisons"][0]["variants"]
         assert last["passes"] == ["tile ControlNet"]
         assert f"{TILE_MODEL_LABEL}: {model}" in last["parameters"]

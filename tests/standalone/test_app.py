@@ -46,13 +46,13 @@ def test_the_page_compares_each_method_with_each_schedule(page, picture_file):
         return nullcontext(lambda done, total: None)
 
     shown, sheet = page.compare(str(picture_file), INPUTS, ["area", "bicubic"], [], progress)
-    assert names == ["WebUI default", "Latent Upscale", "area + karras", "bicubic + karras"]
+    assert names == ["WebUI, latent upscale", "Latent Upscale", "area + karras", "bicubic + karras"]
     for name in ["Picture resized", *names]:
         assert f">{html.escape(name)}</option>" in shown
     with Image.open(sheet) as image:
         assert image.width > 5 * 100
     alone, _ = page.compare(str(picture_file), INPUTS, [], [], progress)
-    assert names[4:] == ["WebUI default", "Latent Upscale"]
+    assert names[4:] == ["WebUI, latent upscale", "Latent Upscale"]
     assert "area + karras" not in alone
 
 

@@ -33,7 +33,8 @@ def command(picture_file, sd1_folder, output, *more):
 
 
 def test_the_two_that_are_always_there():
-    default, ours = default_variants(BASE)
+    default, resized, ours = default_variants(BASE)
+    assert resized.settings == UpscaleSettings("pixels", "automatic", exact_steps=False)
     assert default.settings == UpscaleSettings("bilinear", "automatic", exact_steps=False)
     assert ours.settings == BASE.upscale
 
@@ -42,9 +43,9 @@ def test_with_matched_noise_the_default_also_starts_from_that_noise(engine):
     base = replace(BASE, upscale=UpscaleSettings(scheduler="karras", matched_noise=True))
     variants = [*default_variants(base), parse_variant("bislerp:exponential", base)]
     starts = [engine.plan(generation_of(variant, base)).run[0].item() for variant in variants]
-    assert starts[1] == pytest.approx(starts[2])
-    assert starts[3] == pytest.approx(starts[2])
-    assert starts[0] != pytest.approx(starts[2])
+    assert starts[2] == pytest.approx(starts[3])
+    assert starts[4] == pytest.approx(starts[3])
+    assert starts[0] != pytest.approx(starts[3])
 
 
 def test_variants_take_what_they_do_not_name_from_ours():
@@ -88,9 +89,14 @@ def test_shared_work_is_done_once_and_twins_are_not_run(engine, photo, monkeypat
         monkeypatch.setattr(engine_module, attribute, counted(name, getattr(engine_module, attribute)))
     variants = [*default_variants(BASE), parse_variant("area:simple", BASE), parse_variant("bicubic:simple", BASE)]
     entries = compare(engine, Picture(photo), variants, BASE)
-    assert [entry.variant.name for entry in entries] == ["WebUI default", "Latent Upscale", "bicubic + simple"]
-    assert [twin.name for twin in entries[1].same] == ["area + simple"]
-    assert calls == {"encode": 1, "prompt": 2, "decode": 3}
+    assert [entry.variant.name for entry in entries] == [
+        "WebUI, latent upscale",
+        "WebUI, Just resize",
+        "Latent Upscale",
+        "bicubic + simple",
+    ]
+    assert [twin.name for twin in entries[2].same] == ["area + simple"]
+    assert calls == {"encode": 2, "prompt": 2, "decode": 4}
 
 
 def test_every_variant_can_be_made_again_alone_from_its_parameters(engine, photo):
@@ -108,15 +114,15 @@ def test_everything_is_written(picture_file, sd1_folder, tmp_path, capsys):
     names = ["sheet.png", "sheet.json", "sheet.html", "sheet-difference.png"]
     assert capsys.readouterr().out.split() == [str(tmp_path / name) for name in names]
     figures = json.loads((tmp_path / "sheet.json").read_text())
-    assert [variant["steps_run"] for variant in figures["variants"]] == [2, 2]
-    assert parse_parameters(figures["variants"][1]["parameters"]).model == "tiny-sd1"
+    assert [variant["steps_run"] for variant in figures["variants"]] == [2, 2, 2]
+    assert parse_parameters(figures["variants"][2]["parameters"]).model == "tiny-sd1"
     assert figures["plain_resize"]["sharpness"] == pytest.approx(1)
     for variant in figures["variants"]:
         assert variant["figures"]["seconds"] > 0
         assert variant["figures"]["reference"]["psnr"] > 0
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 5 * 400, "input, plain, default, ours, original"
-    assert "WebUI default" in (tmp_path / "sheet.html").read_text()
+    assert "WebUI, latent upscale" in (tmp_path / "sheet.html").read_text()
 
 
 def test_names_beside_the_picture_and_a_page_elsewhere(picture_file, sd1_folder, tmp_path):
@@ -133,12 +139,12 @@ def test_the_label_says_what_ran(engine, photo):
     picture = Picture(photo)
     panels = make_report(subject_of(picture, base), compare(engine, picture, variants, base)).panels
     names = [panel.name for panel in panels]
-    assert names == ["Input", "Picture resized", "WebUI default", "Latent Upscale"]
-    assert [panel.highlight for panel in panels] == [False, False, False, True]
+    assert names == ["Input", "Picture resized", "WebUI, latent upscale", "WebUI, Just resize", "Latent Upscale"]
+    assert [panel.highlight for panel in panels] == [False, False, False, False, True]
     notes = ["\n".join(panel.notes) for panel in panels]
     assert "bilinear + automatic (karras), steps cut by the denoising strength\n3 steps ran from sigma" in notes[2]
-    assert "nearest-exact + simple, exact steps\n4 steps ran from sigma" in notes[3]
-    assert "the same as nearest + simple (nearest): not run twice" in notes[3]
+    assert "nearest-exact + simple, exact steps\n4 steps ran from sigma" in notes[4]
+    assert "the same as nearest + simple (nearest): not run twice" in notes[4]
 
 
 @pytest.mark.parametrize(
@@ -167,5 +173,5 @@ def test_settings_that_are_the_webuis_default_compare_nothing_and_say_so(engine,
     picture = Picture(photo)
     entries = compare(engine, picture, default_variants(base), base)
     panels = make_report(subject_of(picture, base), entries).panels
-    assert [panel.name for panel in panels] == ["Input", "Picture resized", "WebUI default"]
+    assert [panel.name for panel in panels] == ["Input", "Picture resized", "WebUI, latent upscale"]
     assert "the same as Latent Upscale" in "\n".join(panels[-1].notes)

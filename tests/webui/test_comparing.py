@@ -17,6 +17,7 @@ from lib_latent_upscale.x4_upscaler import X4OutOfMemory
 from tests.webui.test_x4_pass import fail, models, small, upscaler  # noqa: F401
 
 RECORD = "Latent upscale comparison"
+HOST = ["WebUI, latent upscale", "WebUI, Just resize"]
 
 
 @pytest.fixture
@@ -114,16 +115,17 @@ FOUR = {"compare_methods": ["nearest-exact", "bicubic"], "compare_schedulers": [
 class TestRuns:
     def test_the_picture_is_encoded_once_for_all(self, host, picture):
         result = host.compare(picture, FOUR)
-        assert len(names(result)) == len(host.runs) == 5
-        assert host.encoded == 1
+        assert len(names(result)) == len(host.runs) == 6
+        assert host.encoded == 2, "the small picture and, for Just resize, the large one"
 
     def test_each_latent_is_that_of_the_variant_alone(self, host, picture):
         host.compare(picture, FOUR)
         together = [run.sampler.latent for run in host.runs]
         chosen = [run.extra_generation_params for run in host.runs]
-        assert chosen == [{}] * 5  # the processing objects are given back as they were
+        assert chosen == [{}] * 6  # the processing objects are given back as they were
         variants = [
             ("bilinear", "automatic", False),
+            ("pixels", "automatic", False),
             ("nearest-exact", "simple", True),
             ("nearest-exact", "karras", True),
         ]
@@ -136,12 +138,12 @@ class TestRuns:
         """At twice the size nearest, nearest-exact and area are one; at 1.5 times they are not."""
         three = {"compare_methods": ["nearest", "area"]}
         result = host.compare(picture, three)
-        assert len(host.runs) == 2
-        record = result.extra_generation_params[RECORD]["comparisons"][0]["variants"][1]
+        assert len(host.runs) == 3
+        record = result.extra_generation_params[RECORD]["comparisons"][0]["variants"][2]
         assert record["same_result"] == ["nearest + simple", "area + simple"]
         host.runs.clear()
         host.compare(picture, three, width=96, height=96)
-        assert len(host.runs) == 4
+        assert len(host.runs) == 5
 
     def test_all_have_one_seed(self, host, picture):
         host.compare(picture, FOUR, seed=-1)
@@ -163,11 +165,11 @@ class TestRuns:
 
 class TestWhatIsKept:
     def test_one_that_fails_does_not_take_the_others_along(self, host, picture):
-        host.fails[2] = RuntimeError("out of memory")
+        host.fails[3] = RuntimeError("out of memory")
         result = host.compare(picture, FOUR)
-        assert len(names(result)) == 4
+        assert len(names(result)) == 5
         assert "nearest-exact + karras failed: out of memory" in result.comments
-        assert "1 of 5 variants were not finished" in result.comments
+        assert "1 of 6 variants were not finished" in result.comments
 
     def test_if_the_first_fails_the_error_is_said(self, host, picture):
         host.fails[0] = RuntimeError("out of memory")
@@ -178,17 +180,23 @@ class TestWhatIsKept:
         host.during[1] = lambda: setattr(host.state, "skipped", True)
         host.during[2] = lambda: setattr(host.state, "skipped", False)
         result = host.compare(picture, FOUR)
-        assert names(result) == ["WebUI default", "nearest-exact + karras", "bicubic + simple", "bicubic + karras"]
+        assert names(result) == [
+            "WebUI, latent upscale",
+            "Latent Upscale",
+            "nearest-exact + karras",
+            "bicubic + simple",
+            "bicubic + karras",
+        ]
 
     def test_after_an_interrupt_only_finished_ones_are_shown(self, host, picture):
-        host.during[2] = lambda: setattr(host.state, "interrupted", True)
+        host.during[3] = lambda: setattr(host.state, "interrupted", True)
         result = host.compare(picture, FOUR)
-        assert names(result) == ["WebUI default", "Latent Upscale"]
-        assert len(host.runs) == 3
+        assert names(result) == [*HOST, "Latent Upscale"]
+        assert len(host.runs) == 4
 
     def test_stopping_after_this_one_keeps_this_one(self, host, picture):
-        host.during[1] = lambda: setattr(host.state, "stopping_generation", True)
-        assert names(host.compare(picture, FOUR)) == ["WebUI default", "Latent Upscale"]
+        host.during[2] = lambda: setattr(host.state, "stopping_generation", True)
+        assert names(host.compare(picture, FOUR)) == [*HOST, "Latent Upscale"]
 
     def test_without_scikit_image_the_figures_are_left_out_and_it_is_said(self, host, picture, monkeypatch):
         for name in [name for name in sys.modules if name.split(".")[0] == "skimage"] or ["skimage"]:
@@ -199,7 +207,7 @@ class TestWhatIsKept:
         make_sheet = report.make_sheet
         monkeypatch.setattr(report, "make_sheet", lambda *a, **k: footers.append(k["footer"]) or make_sheet(*a, **k))
         record = host.compare(picture, {}).extra_generation_params[RECORD]["comparisons"][0]
-        assert [variant["figures"] for variant in record["variants"]] == [None, None]
+        assert [variant["figures"] for variant in record["variants"]] == [None] * 3
         assert record["plain_resize"] is None
         assert "the package scikit-image is missing" in footers[0]
 
@@ -210,18 +218,18 @@ class TestPasses:
 
     def test_a_pass_that_is_set_up_is_one_more_variant(self, host, upscaler, picture):  # noqa: F811
         result = host.compare(picture, {"x4": True, "x4_noise_level": 50})
-        assert names(result) == ["WebUI default", "Latent Upscale", "Latent Upscale + x4 upscaler"]
+        assert names(result) == [*HOST, "Latent Upscale", "Latent Upscale + x4 upscaler"]
         assert upscaler.seeds == [7]
         *others, last = self.record(result)
         assert last["passes"] == ("x4 upscaler",)
         assert "x4 upscaler noise level: 50" in last["parameters"]
         assert not any("x4" in one["parameters"] for one in others)
-        assert [run.extra_generation_params for run in host.runs] == [{}] * 3
+        assert [run.extra_generation_params for run in host.runs] == [{}] * 4
 
     def test_a_larger_result_is_measured_and_shown_shrunk_and_given_whole(self, host, upscaler, picture):  # noqa: F811
         result = host.compare(picture, {"x4": True})
         assert [image.size for image in result.images[-3:]] == [(128, 128), (128, 128), (512, 512)]
-        assert [one["shrunk_from"] for one in self.record(result)] == [None, None, [512, 512]]
+        assert [one["shrunk_from"] for one in self.record(result)] == [None, None, None, [512, 512]]
         assert result.extra_generation_params[RECORD]["comparisons"][0]["size"] == [128, 128]
         assert self.record(result)[-1]["figures"] is not None
         notes = result.extra_generation_params[RECORD]["pictures"][-1]["notes"]
@@ -233,16 +241,16 @@ class TestPasses:
 
     def test_the_same_upscale_with_and_without_it_are_two(self, host, upscaler, picture):  # noqa: F811
         result = host.compare(picture, {"x4": True, "compare_methods": ["nearest", "area"]})
-        assert names(result) == ["WebUI default", "Latent Upscale", "Latent Upscale + x4 upscaler"]
-        assert self.record(result)[1]["same_result"] == ["nearest + simple", "area + simple"]
-        assert self.record(result)[2]["same_result"] == []
+        assert names(result) == [*HOST, "Latent Upscale", "Latent Upscale + x4 upscaler"]
+        assert self.record(result)[2]["same_result"] == ["nearest + simple", "area + simple"]
+        assert self.record(result)[3]["same_result"] == []
 
     def test_one_whose_pass_failed_is_left_out_and_it_is_said(self, host, upscaler, picture):  # noqa: F811
         upscaler.happens[1] = fail(X4OutOfMemory("The memory is not enough"))
         result = host.compare(picture, {"x4": True})
-        assert names(result) == ["WebUI default", "Latent Upscale"]
+        assert names(result) == [*HOST, "Latent Upscale"]
         assert "The memory is not enough" in result.comments
-        assert "1 of 3 variants were not finished" in result.comments
+        assert "1 of 4 variants were not finished" in result.comments
 
     def test_a_pass_that_cannot_run_is_refused_before_any_work(self, host, upscaler, picture):  # noqa: F811
         with pytest.raises(ValueError, match="x4_model is 'none'"):
@@ -251,7 +259,7 @@ class TestPasses:
 
     def test_every_picture_of_a_pass_is_a_job_of_the_progress_bar(self, host, upscaler, picture):  # noqa: F811
         host.compare(picture, {"x4": True}, n_iter=1)
-        assert (host.state.job_count, host.state.job_no) == (4, 4)
+        assert (host.state.job_count, host.state.job_no) == (5, 5)
 
 
 class TestVariants:
@@ -267,7 +275,7 @@ class TestVariants:
         made = self.make(variants, {**FOUR, "compare_variants": [{"method": "bicubic"}, {"steps": 9}]})
         found = [variant.name for variant in made]
         assert found == [
-            "WebUI default",
+            *HOST,
             "Latent Upscale",
             "nearest-exact + karras",
             "bicubic + simple",
@@ -277,12 +285,12 @@ class TestVariants:
 
     def test_a_list_alone_goes_with_the_other_setting(self, variants):
         made = self.make(variants, {"compare_schedulers": ["beta"]}, method="lanczos", keep_statistics=True)
-        assert made[2].settings == UpscaleSettings("lanczos", "beta", keep_statistics=True)
+        assert made[3].settings == UpscaleSettings("lanczos", "beta", keep_statistics=True)
 
     def test_matched_noise_adds_the_hosts_schedule_from_that_noise(self, variants):
         made = self.make(variants, matched_noise=True)
-        assert made[1].settings == UpscaleSettings("bilinear", "karras", matched_noise=True)
-        assert len(self.make(variants, schedule="turbo", matched_noise=True)) == 2
+        assert made[2].settings == UpscaleSettings("bilinear", "karras", matched_noise=True)
+        assert len(self.make(variants, schedule="turbo", matched_noise=True)) == 3
 
     def test_a_callers_list_can_change_afterwards(self, variants):
         given = ["area"]

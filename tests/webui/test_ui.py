@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 import pytest
 import torch
 
+from lib_latent_upscale.options import rows
 from lib_latent_upscale.settings import UpscaleSettings
 
 NAMES = ["Method", "Scheduler", "Exact steps", "Keep statistics", "Matched noise"]
@@ -26,11 +27,21 @@ def test_the_first_controls_are_method_and_scheduler(webui):
 
 
 def test_every_label_of_the_infotext_sets_a_control(webui):
-    controls = webui.script.ui(True)
-    pasted = {label: control for control, label in webui.script.infotext_fields}
-    for position, (_, label) in enumerate(UpscaleSettings.labels().items()):
-        assert pasted[label] is controls[position]
+    controls = {control.label: control for control in webui.script.ui(True)}
+    settings = UpscaleSettings("area", "karras", exact_steps=False, keep_statistics=True, starting_noise="continuous")
+    infotext = settings.to_infotext()
+    pasted = {id(control): read for control, read in webui.script.infotext_fields}
+    for name, label in UpscaleSettings.labels().items():
+        read = pasted[id(controls[rows(UpscaleSettings)[name].label])]
+        found = read(infotext) if callable(read) else infotext[read]
+        assert found == str(getattr(settings, name))
         assert label in webui.script.paste_field_names
+
+
+def test_an_older_pictures_infotext_sets_starting_noise_to_what_it_was_then(webui):
+    (read,) = [read for control, read in webui.script.infotext_fields if control.label == "Starting noise"]
+    assert read(UpscaleSettings().to_infotext()) == "schedule"
+    assert read({"Steps": "20"}) is None, "another program's text leaves the control alone"
 
 
 def test_it_shows_in_img2img_only(webui):
@@ -112,7 +123,7 @@ class TestAxes:
         """Not the second pass, which X/Y/Z plot does not run, and not a comparison, which runs the script itself."""
         own = webui.adapter("request").POSITIONS
         without = {name for name in own if "second" in name or name.startswith("compare") or name.endswith("_model")}
-        assert list(webui.adapter("ui.xyz").AXES) == [name for name in own if name not in without]
+        assert set(webui.adapter("ui.xyz").AXES) == {name for name in own if name not in without}
 
     @pytest.mark.parametrize(
         ("name", "kind", "bad"),
@@ -148,7 +159,9 @@ class TestAxes:
 class TestDrawing:
     def draw(self, webui, **changes):
         values = {"steps": 10, "strength": 0.5, "host": "Automatic", "sampler": "Euler", "scheduler": "simple"}
-        return webui.adapter("ui.panel").draw_schedule(*{**values, "exact": True, "matched": False, **changes}.values())
+        return webui.adapter("ui.panel").draw_schedule(
+            *{**values, "exact": True, "matched": False, "start": "schedule", **changes}.values()
+        )
 
     @pytest.mark.parametrize(
         ("changes", "said"),
@@ -160,6 +173,7 @@ class TestDrawing:
             ({"exact": False}, "Latent Upscale: simple, 6 of 10 steps run"),
             ({"scheduler": "automatic", "host": "Karras"}, "Latent Upscale: karras, 10 of 20 steps run"),
             ({"scheduler": "karras", "matched": True}, "Latent Upscale: karras, 10 of 10 steps run"),
+            ({"start": "continuous"}, "Latent Upscale: simple, 10 of 10 steps run"),
             ({"strength": 0}, "nothing runs"),
         ],
     )
@@ -170,6 +184,10 @@ class TestDrawing:
 
     def test_there_is_a_dot_for_every_step_that_runs(self, webui):
         assert self.draw(webui).count("<circle") == 10 + 6
+
+    @pytest.mark.parametrize("changes", [{"matched": True}, {"start": "continuous"}])
+    def test_what_generate_would_refuse_is_said_before(self, webui, changes):
+        assert "need a scheduler of this script" in self.draw(webui, scheduler="automatic", **changes)
 
     @pytest.mark.parametrize("changes", [{"steps": 0}, {"strength": 0.0000001}])
     def test_what_cannot_be_drawn_is_said(self, webui, changes):

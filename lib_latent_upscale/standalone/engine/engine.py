@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lib_latent_upscale.comparison.metrics import plain_resize
 from lib_latent_upscale.samplers import SAMPLERS, import_k_diffusion, run_sampler
 from lib_latent_upscale.schedules import StepPlan
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
@@ -53,6 +55,13 @@ class Prepared:
     negative: Conditioning
     generation: GenerationSettings
     """The settings that it was prepared for; size, prompts and seed must stay."""
+    encode_resized: Callable[[], Tensor]
+    """Encodes the pictures at the size of the result, for methods that resize the picture itself."""
+
+    @cached_property
+    def resized_latent(self) -> Tensor:
+        """(pictures, channels, height, width) of the resized pictures; encoded when first needed."""
+        return self.encode_resized()
 
 
 @dataclass(frozen=True)
@@ -103,15 +112,24 @@ class Engine:
         pixels = torch.stack([_to_tensor(padded_picture(picture, fit.source, self.model.cell)) for picture in pictures])
         latent = encode_picture(self.model.vae, pixels, self.model.cell, generation.seed)
         positive, negative = self._conditioning(generation)
-        return Prepared(fit, pixels, latent, positive, negative, generation)
+        resized = partial(self._encode_resized, pictures, fit, generation)
+        return Prepared(fit, pixels, latent, positive, negative, generation, resized)
+
+    def _encode_resized(self, pictures: Sequence[Image.Image], fit: Fit, generation: GenerationSettings) -> Tensor:
+        cell = self.model.cell
+        large = [plain_resize(picture, generation.size) for picture in pictures]
+        pixels = torch.stack([_to_tensor(padded_picture(picture, fit.target, cell)) for picture in large])
+        return encode_picture(self.model.vae, pixels, cell, generation.seed)
 
     def plan(self, generation: GenerationSettings) -> StepPlan:
         """The sigmas that `generation` runs on this model."""
         return generation.plan(self.model.sigmas)
 
     def enlarged_latent(self, prepared: Prepared, generation: GenerationSettings) -> Tensor:
-        """The latents after the interpolation, before any noise."""
-        return generation.upscale.enlarge(prepared.latent, prepared.fit.target)
+        """The enlarged latents, before any noise."""
+        upscale, fit = generation.upscale, prepared.fit
+        latent = prepared.resized_latent if upscale.resizes_picture else prepared.latent
+        return upscale.enlarge(latent, fit.target, source=fit.source, family=self.model.family)
 
     def run(self, prepared: Prepared, generation: GenerationSettings, progress: Progress | None = None) -> Upscaled:
         """Interpolate, add noise, denoise and decode what `prepare` made; then the second pass, if there is one."""

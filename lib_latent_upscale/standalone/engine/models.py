@@ -80,6 +80,11 @@ class LatentModel:
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     @property
+    def family(self) -> str:
+        """Whose latents these are, a name in `learned.FAMILIES`."""
+        return "sdxl" if self.is_sdxl else "sd1"
+
+    @property
     def channels(self) -> int:
         """Channels of a latent."""
         return int(self.unet.config.in_channels)

@@ -158,7 +158,8 @@ class _Runs:
         except ValueError as error:
             raise refused(error) from None
         self._prepared = {id(variant): self._prepare(variant) for variant in self._variants}
-        if own.matched_noise and not any(v.role == "host" and v.settings.matched_noise for v in self._variants):
+        matched = own.matched_noise or own.starting_noise == "matched"
+        if matched and not any(v.role == "host" and v.settings.starts_anywhere for v in self._variants):
             base.comment(f"Latent Upscale: the WebUI's schedule {self._schedule} has no matched noise here.")
 
     def _prepare(self, variant: Variant) -> tuple[Any, _Compared, Passes]:

@@ -32,6 +32,7 @@ __all__ = [
     "follows_sigmas",
     "is_flow_model",
     "kept_random_state",
+    "latent_family",
     "loaded_model_sigmas",
     "makes_video",
     "model_sigmas",
@@ -226,6 +227,27 @@ def seed_draws(seed: int) -> None:
     """
     torch.manual_seed(seed)
     rng.randn(seed, (1, 1, 1), generator=rng.create_generator(seed))  # ersatzForge's Perlin noise wants three sides
+
+
+def latent_family(model: Any) -> str | None:
+    """Whose latents a model has, a name in `learned.FAMILIES`; None for others, and where the host does not say."""
+    said = [family for attribute, family in _FAMILIES if getattr(model, attribute, False) is True]
+    return said[0] if said else None
+
+
+_FAMILIES = (
+    ("is_flux2", None),
+    ("is_wan", None),
+    ("is_sd3", "sd3"),
+    ("is_sdxl", "sdxl"),
+    ("is_flux", "flux1"),
+    ("is_chroma", "flux1"),
+    ("is_lumina2", "flux1"),
+    ("is_sd2", "sd1"),
+    ("is_sd1", "sd1"),
+)
+"""What hosts call their models, and whose latents those have. The first that is true counts: a Flux.2 model may be
+called a Flux model, too, and its latents are others."""
 
 
 def follows_sigmas(sampler: Any) -> bool:

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from lib_latent_upscale.latent_layouts import resized
+from lib_latent_upscale.methods import weights_of
 from lib_latent_upscale.options import SettingsError
 from lib_latent_upscale.schedules import MAX_STEPS, scheduled_steps
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
@@ -24,6 +25,8 @@ __all__ = ["NOTE_LABEL", "TITLE", "LatentUpscale", "upscale_of"]
 
 TITLE = "Latent Upscale"
 NOTE_LABEL = "Latent upscale note"
+WEIGHTS_LABEL = "Latent upscale weights"
+"""Under which the hash of a learned method's weights stands."""
 
 _ATTRIBUTE = "latent_upscale"
 _MISSING = object()
@@ -62,6 +65,7 @@ class LatentUpscale:
         self._saved: dict[str, Any] = {}
         self._fitted: Literal["", "picture", "composite"] = ""
         self.put_back_random_state = host.kept_random_state()
+        self._family: str | None = None
         _check(p, settings)
 
     @contextmanager
@@ -81,7 +85,7 @@ class LatentUpscale:
 
     @property
     def _steps_fixed(self) -> bool:
-        return self.settings.exact_steps or self.settings.matched_noise
+        return self.settings.exact_steps or self.settings.starts_anywhere
 
     def install(self) -> None:
         """Put the overrides on `p`. Dictionaries that copies of `p` may share are replaced, not written to."""
@@ -156,6 +160,7 @@ class LatentUpscale:
     def _init(self, all_prompts: Any, all_seeds: Any, all_subseeds: Any) -> None:
         self._take_size()
         host.apply_noise_schedule(self._p)
+        self._choose_weights()
         with host.preserved_random_state():
             host.seed_draws(int(all_seeds[0]))  # inpainting models draw once more for their conditioning
             with host.replaced_encode(partial(self._encode, all_seeds)):
@@ -179,26 +184,38 @@ class LatentUpscale:
         if (p.width, p.height) != self.size:
             p.extra_generation_params["Size"] = f"{self.size[0]}x{self.size[1]}"
 
+    def _choose_weights(self) -> None:
+        """Which network, by the model that is loaded now: `override_settings` may have brought another one."""
+        self._family = host.latent_family(self._p.sd_model)
+        weights = _checked_weights(self.settings, self._family)
+        if weights:
+            self._p.extra_generation_params[WEIGHTS_LABEL] = weights
+
     def _encode(self, seeds: Sequence[int], encode: host.Encode, enlarged: Tensor) -> Tensor:
         """Latents at the target size for the pictures that the host has enlarged, made from the small ones."""
-        pictures = [self._small(picture) for picture in self._p.init_images]
-        if len(pictures) == 1:
-            pictures *= len(enlarged)
-        self._encode_again = partial(self._latents, pictures, encode, enlarged)
+        small = [self._small(picture) for picture in self._p.init_images]
+        if self.settings.resizes_picture:
+            pixels = [enlarged[index : index + 1] for index in range(len(enlarged))]
+        else:
+            pixels = [_pixels(picture).to(enlarged) for picture in small]
+        copies = len(enlarged) // len(pixels) if len(pixels) == 1 else 1
+        self._encode_again = partial(self._latents, pixels * copies, small[0].size, encode)
         return self._encode_again(seeds)
 
     def _latents(
-        self, pictures: Sequence[Image.Image], encode: host.Encode, like: Tensor, seeds: Sequence[int]
+        self, pictures: Sequence[Tensor], source: tuple[int, int], encode: host.Encode, seeds: Sequence[int]
     ) -> Tensor:
-        """Encode each picture with the draw of its own seed, so that it can be made again alone, and enlarge it."""
+        """Encode each picture with the draw of its own seed, so that it can be made again alone, and enlarge it.
+
+        `source` is (width, height) of the small picture in pixels.
+        """
         cell = host.cell()
         size = (self._p.height // cell, self._p.width // cell)
+        enlarge = partial(self.settings.enlarge, source=(source[1] / cell, source[0] / cell), family=self._family)
         latents = []
         for picture, seed in zip(pictures, seeds, strict=False):
-            pixels = np.array(picture).astype(np.float32).transpose(2, 0, 1).copy() / 255.0
             host.seed_draws(int(seed))
-            latent = encode(torch.from_numpy(pixels)[None].to(like))
-            latents.append(resized(latent, size, self.settings.enlarge, cell=cell))
+            latents.append(resized(encode(picture), size, enlarge, cell=cell))
         return torch.cat(latents)
 
     def _small(self, picture: Image.Image) -> Image.Image:
@@ -283,10 +300,27 @@ class LatentUpscale:
         return self.settings.host_sigmas(steps, self._p.steps, self._p.denoising_strength, table, **options)
 
 
+def _pixels(picture: Image.Image) -> Tensor:
+    """(1, 3, height, width) in 0 to 1, as the host hands pictures to its encode."""
+    return torch.from_numpy(np.array(picture).astype(np.float32).transpose(2, 0, 1).copy() / 255.0)[None]
+
+
 def _overlay(picture: Image.Image, mask: Image.Image) -> Image.Image:
     overlay = picture.convert("RGBA")
     overlay.putalpha(ImageOps.invert(mask))
     return overlay
+
+
+def _checked_weights(settings: UpscaleSettings, family: str | None) -> str:
+    """The hash of the weights that will be used, if any.
+
+    Raises:
+        ArgumentError: no network knows the loaded model's latents.
+    """
+    try:
+        return weights_of(settings.method, family)
+    except ValueError as error:
+        raise ArgumentError(f"Latent Upscale: {error}") from None
 
 
 def _check(p: Any, settings: UpscaleSettings) -> None:
@@ -295,8 +329,9 @@ def _check(p: Any, settings: UpscaleSettings) -> None:
     Raises:
         ArgumentError: says which value and what is allowed.
     """
-    if settings.matched_noise and settings.scheduler == AUTOMATIC:
-        said = "{matched_noise} needs a scheduler of this script; {scheduler} is {0!r}"
+    if settings.starts_anywhere and settings.scheduler == AUTOMATIC:
+        said = "{matched_noise}" if settings.matched_noise else "{starting_noise}"
+        said += " needs a scheduler of this script; {scheduler} is {0!r}"
         raise refused(SettingsError(UpscaleSettings, said, AUTOMATIC))
     if not p.init_images or any(picture is None for picture in p.init_images):
         raise ArgumentError("Latent Upscale: there is no picture to enlarge; put one into img2img (API: init_images)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -23,9 +24,18 @@ __all__ = ["HOST_INPUTS", "Panel", "draw_schedule", "make_panel", "watch"]
 HOST_INPUTS = ("img2img_steps", "img2img_denoising_strength", "img2img_scheduler", "img2img_sampling")
 """Ids of the host's controls that the drawing depends on, in the order of `draw_schedule`'s first arguments."""
 
-_LAYOUT = (("method", "scheduler"), ("exact_steps", "keep_statistics", "matched_noise"))
+_LAYOUT = (("method", "scheduler"), ("starting_noise",), ("exact_steps", "keep_statistics", "matched_noise"))
 
 _OURS, _HOSTS = "#0d7fb8", "#d9632a"
+
+
+_DRAWN = ("scheduler", "exact_steps", "matched_noise", "starting_noise")
+"""Settings that the drawing depends on."""
+
+_NEEDS_SCHEDULER = (
+    "Starting noise and Matched noise need a scheduler of this script; with automatic the WebUI's own start is kept. "
+    "Generate would refuse this."
+)
 
 
 @dataclass(frozen=True)
@@ -37,9 +47,22 @@ class Panel:
     drawing: Any
 
     @property
-    def infotext_fields(self) -> list[tuple[Any, str]]:
-        """Which label of a pasted infotext sets which control."""
-        return [(self.controls[name], label) for name, label in UpscaleSettings.labels().items()]
+    def infotext_fields(self) -> list[tuple[Any, Any]]:
+        """Which label of a pasted infotext sets which control, or what reads the control's value out of it."""
+        labels = UpscaleSettings.labels()
+        written = {label: name for name, label in labels.items() if UpscaleSettings().matters(name)}
+        fields: list[tuple[Any, Any]] = [(self.controls[name], label) for label, name in written.items()]
+        return fields + [
+            (self.controls[name], partial(_pasted, name, label))
+            for name, label in labels.items()
+            if label not in written
+        ]
+
+
+def _pasted(name: str, label: str, infotext: Mapping[str, Any]) -> Any:
+    """A setting that is not written where it changes nothing: absent from a picture of ours it has its default."""
+    ours = UpscaleSettings.labels()["method"] in infotext
+    return infotext.get(label, getattr(UpscaleSettings(), name) if ours else None)
 
 
 def make_panel(shown: UpscaleSettings, elem_id: Callable[[str], str]) -> Panel:
@@ -63,7 +86,7 @@ _SCHEDULES = "<details><summary><small>All schedulers</small></summary>{}</detai
 
 def watch(panel: Panel, inputs: Mapping[str, Any], opener: Any) -> None:
     """Draw again when something changes that the drawing depends on, and when the script is chosen (`opener`)."""
-    settings = [panel.controls[name] for name in ("scheduler", "exact_steps", "matched_noise")]
+    settings = [panel.controls[name] for name in _DRAWN]
     watched = [*(inputs.get(name) for name in HOST_INPUTS), *settings]
     if any(control is None for control in watched):
         return
@@ -71,17 +94,17 @@ def watch(panel: Panel, inputs: Mapping[str, Any], opener: Any) -> None:
         control.change(fn=draw_schedule, inputs=watched, outputs=[panel.drawing], show_progress=False, queue=False)
 
 
-def draw_schedule(
-    steps: int, strength: float, host_scheduler: str, sampler: str, scheduler: str, exact: bool, matched: bool
-) -> str:
-    """The drawing as HTML; where there is nothing to draw, the reason."""
+def draw_schedule(steps: int, strength: float, host_scheduler: str, sampler: str, *drawn: Any) -> str:
+    """The drawing as HTML; where there is nothing to draw, the reason. `drawn` are the settings of `_DRAWN`."""
     table = host.loaded_model_sigmas()
     if table is None:
         table = sd1_sigmas()
     usual = host.default_schedule(host_scheduler, sampler)
-    own = usual if scheduler == AUTOMATIC else scheduler
     try:
-        settings = UpscaleSettings(scheduler=scheduler, exact_steps=exact, matched_noise=matched)
+        settings = UpscaleSettings(**dict(zip(_DRAWN, drawn, strict=True)))
+        own = usual if settings.scheduler == AUTOMATIC else settings.scheduler
+        if settings.starts_anywhere and settings.scheduler == AUTOMATIC:
+            return f"<p>{_NEEDS_SCHEDULER}</p>"
         return _drawing(_Request(int(steps), float(strength), own, usual), settings, table)
     except ValueError as error:
         return f"<p>{error}</p>"
@@ -108,7 +131,7 @@ def _drawing(request: _Request, settings: UpscaleSettings, table: Tensor) -> str
             _label("Latent Upscale", own, plan),
             plan.sigmas.tolist(),
             plan.start,
-            span=max(request.strength, 0.05) if settings.matched_noise else 1.0,
+            span=max(request.strength, 0.05) if settings.starts_anywhere else 1.0,
             color=_OURS,
         ),
     ]

@@ -1,0 +1,131 @@
+"""The ways from a picture to the enlarged latents that are then denoised, interpolations and others.
+
+Interpolations work on the small picture's latents. The others are rows of `METHODS`: which picture is encoded for
+them, and what is done to its latents.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+
+from torch import Tensor
+
+from lib_latent_upscale.interpolation import INTERPOLATIONS, interpolate_latent, same_result
+from lib_latent_upscale.learned import FAMILIES, restore_latent, upscale_latent, weights_hash
+
+__all__ = ["METHODS", "Enlargement", "Method", "check_family", "enlarge", "method_named", "same_method", "weights_of"]
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Enlargement:
+    """What a method is told besides the latent."""
+
+    source: tuple[float, float]
+    """(height, width) of the small picture in latent cells, broken ones too."""
+    target: Size
+    """(height, width) of the result in latent cells."""
+    family: str | None
+    """Whose latents they are, a name in `FAMILIES`; None where no network knows them."""
+    keep_statistics: bool = False
+
+    @property
+    def factor(self) -> float:
+        """How many times larger, in the mean of both sides."""
+        return math.sqrt(math.prod(self.target) / math.prod(self.source))
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to enlarge."""
+
+    apply: Callable[[Tensor, Enlargement], Tensor]
+    """Makes the enlarged latents from the encoded ones."""
+    summary: str
+    """One line for people who choose."""
+    resizes_picture: bool = False
+    """Whether the picture itself is resized before it is encoded, so that the latents have their size already."""
+    network: str = ""
+    """Which of the learned networks it needs: "restore", "enlarge", or none."""
+
+
+def _interpolated(latent: Tensor, asked: Enlargement, name: str) -> Tensor:
+    return interpolate_latent(latent, asked.target, name, keep_statistics=asked.keep_statistics)
+
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        "pixels": Method(lambda latent, _: latent, "the picture is resized and encoded: Just resize", True),
+        "learned": Method(
+            lambda latent, asked: restore_latent(latent, asked.factor, check_family("learned", asked.family)),
+            "the picture is resized and encoded, and a network makes its latents crisp",
+            True,
+            "restore",
+        ),
+        "learned-latent": Method(
+            lambda latent, asked: upscale_latent(latent, asked.target, check_family("learned-latent", asked.family)),
+            "a network enlarges the small latents",
+            network="enlarge",
+        ),
+    }
+)
+"""Methods besides the interpolations, by name."""
+
+
+def method_named(name: str) -> Method:
+    """The row of a method; an interpolation's is made on the spot.
+
+    Raises:
+        ValueError: a name that is neither in `METHODS` nor in `INTERPOLATIONS`; they are listed.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    if name not in INTERPOLATIONS:
+        raise ValueError(f"method is {name!r}; choose one of: {', '.join([*INTERPOLATIONS, *METHODS])}")
+    return Method(partial(_interpolated, name=name), "interpolation of the small latents")
+
+
+def enlarge(method: str, latent: Tensor, asked: Enlargement) -> Tensor:
+    """The enlarged latents.
+
+    Args:
+        method: a name in `METHODS` or `INTERPOLATIONS`.
+        latent: (batch, channels, h, w); of the resized picture where `method_named(method).resizes_picture`.
+        asked: sizes and what else the method needs.
+
+    Raises:
+        ValueError: an unknown method, or one without a network for these latents.
+    """
+    return method_named(method).apply(latent, asked)
+
+
+def check_family(method: str, family: str | None) -> str:
+    """The family itself, where the network of a method knows its latents.
+
+    Raises:
+        ValueError: it does not; says which it knows and what to do.
+    """
+    if family is None:
+        known = "; ".join(one.title for one in FAMILIES.values())
+        raise ValueError(
+            f"method is {method!r}; it knows the latents of {known}, not this model's: choose another method"
+        )
+    return family
+
+
+def weights_of(method: str, family: str | None) -> str:
+    """The hash of the weights that a method uses, for the infotext; empty where it uses none."""
+    network = method_named(method).network
+    return weights_hash(network, check_family(method, family)) if network else ""  # type: ignore[arg-type]
+
+
+def same_method(first: str, second: str, source: Size, target: Size) -> bool:
+    """Whether two methods give bit-identical latents, see `same_result`."""
+    if first in METHODS or second in METHODS:
+        return first == second
+    return same_result(first, second, source, target)
