@@ -1,7 +1,7 @@
 """CLIP's tokenizer from its list of merges.
 
 The list (OpenAI's CLIP, MIT licence) has 1.4 MB and comes with every host: the packages `clip` and `open_clip` hold it,
-and a Hugging Face folder brings its own, so it is not shipped here.
+Forge's kin have it among their own configurations, and a Hugging Face folder brings its own, so it is not shipped here.
 """
 
 from __future__ import annotations
@@ -21,8 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["ClipTokenizer", "find_merges"]
 
-_PACKAGES = ("open_clip", "clip")
-_FILE = "bpe_simple_vocab_16e6.txt.gz"
+_LISTS = (
+    ("open_clip", "bpe_simple_vocab_16e6.txt.gz"),
+    ("clip", "bpe_simple_vocab_16e6.txt.gz"),
+    ("backend", "huggingface/stabilityai/stable-diffusion-xl-base-1.0/tokenizer/merges.txt"),
+)
+"""Packages that hold the list, and where; `backend` is a folder of Forge's and its kin, of which Neo has neither other.
+"""
 _LENGTH = 77
 _MERGES = 49152 - 256 - 2
 """CLIP uses the first part of the list; the list goes on after it."""
@@ -93,19 +98,19 @@ def _vocabulary(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
 
 
 def find_merges(model: Path) -> Path:
-    """The list of merges for a single file: a merges.txt beside it, else that of an installed package.
+    """The list of merges for a single file: a merges.txt beside it, else that of an installed package or of the host.
 
     The packages are only located, not imported. Raises X4Error where there is none.
     """
     beside = model.with_name("merges.txt")
     if beside.is_file():
         return beside
-    for package in _PACKAGES:
+    for package, file in _LISTS:
         spec = importlib.util.find_spec(package)
         for folder in (spec.submodule_search_locations or []) if spec else []:
-            if (Path(folder) / _FILE).is_file():
-                return Path(folder) / _FILE
+            if (Path(folder) / file).is_file():
+                return Path(folder) / file
     raise X4Error(
-        f"{model.name} holds no tokenizer, and none of the packages {' and '.join(_PACKAGES)} is installed: "
+        f"{model.name} holds no tokenizer, and neither of the packages open_clip and clip is installed: "
         f"install open_clip_torch, or put CLIP's merges.txt beside the file."
     )

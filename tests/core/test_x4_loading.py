@@ -454,6 +454,17 @@ def test_merges_beside_the_model_come_first(tmp_path: Path) -> None:
 
 
 def test_without_merges_the_person_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tokenizer, "_PACKAGES", ("no_such_package",))
+    monkeypatch.setattr(tokenizer, "_LISTS", (("no_such_package", "merges.txt"),))
     with pytest.raises(X4Error, match=r"open_clip_torch.*merges\.txt"):
         find_merges(tmp_path / "x4.safetensors")
+
+
+def test_a_host_of_forges_kin_brings_the_list_itself(monkeypatch, tmp_path):
+    """Forge Neo has neither `open_clip` nor `clip`, but the configuration of SDXL."""
+    lists = [file for package, file in tokenizer._LISTS if package == "backend"]
+    monkeypatch.setattr(tokenizer, "_LISTS", (("backend", lists[0]),))
+    monkeypatch.syspath_prepend(tmp_path)
+    merges = tmp_path / "backend" / lists[0]
+    merges.parent.mkdir(parents=True)
+    merges.touch()
+    assert find_merges(tmp_path / "x4.safetensors") == merges

@@ -10,7 +10,7 @@ import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,21 @@ class WebUI:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
+        self._options: set[str] = set()
+
+    def need_options(self, names: Iterable[str]) -> None:
+        """Skip the test where the WebUI does not have them all."""
+        self._options = self._options or set(self.call("/sdapi/v1/options"))
+        missing = [name for name in names if name not in self._options]
+        if missing:
+            pytest.skip(f"this WebUI has no option {', '.join(missing)}")
+
+    def need_samplers(self, names: Iterable[str]) -> None:
+        """Skip the test where the WebUI does not have them all."""
+        known = {one["name"] for one in self.call("/sdapi/v1/samplers")}
+        missing = [name for name in names if name not in known]
+        if missing:
+            pytest.skip(f"this WebUI has no sampler {', '.join(missing)}")
 
     def call(self, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
@@ -84,6 +99,7 @@ class WebUI:
     def host(self, pictures: Image.Image | list[Image.Image], **changes: Any) -> Result:
         """An img2img call without the script, with the host's own latent upscale."""
         pictures = pictures if isinstance(pictures, list) else [pictures]
+        self.need_options(changes.get("override_settings", {}))
         body = {
             "init_images": [encoded(picture) for picture in pictures],
             "prompt": "a lighthouse",
@@ -121,9 +137,10 @@ def webui() -> Iterator[WebUI]:
     host = WebUI(os.environ[ADDRESS])
     before = host.call("/sdapi/v1/options")
     # The host restores an overridden option only if it has been set before.
-    host.call("/sdapi/v1/options", {name: before[name] for name in RESTORED})
+    restored = {name: before[name] for name in RESTORED if name in before}
+    host.call("/sdapi/v1/options", restored)
     yield host
-    host.call("/sdapi/v1/options", {name: before[name] for name in RESTORED})
+    host.call("/sdapi/v1/options", restored)
 
 
 RESTORED = (

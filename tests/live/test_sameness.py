@@ -38,6 +38,7 @@ def engine():
     ],
 )
 def test_both_hosts_make_the_same_picture(webui, demo_checkpoint, engine, wide_picture, sampler, method, scheduler):
+    webui.need_samplers([sampler])
     asked = {"method": method, "scheduler": scheduler}
     overrides = {"sd_model_checkpoint": demo_checkpoint, "randn_source": "CPU"}
     there = webui.ours(
