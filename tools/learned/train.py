@@ -120,8 +120,8 @@ def spectrum(picture: Tensor) -> Tensor:
     return torch.log(torch.fft.rfft2(picture, norm="ortho").abs() + 0.02)
 
 
-def picture_loss(result: Tensor, wanted: Tensor) -> Tensor:
-    """Distance of two decoded pictures: values, gradients, their energy in places, and amplitudes."""
+def picture_loss(result: Tensor, wanted: Tensor, crispness: float) -> Tensor:
+    """Distance of two decoded pictures: values and gradients, and what asks for crisp ones: energy and amplitudes."""
     value = (result - wanted).abs().mean()
     slope = torch.stack(
         [(a - b).abs().mean() for a, b in zip(gradients(result), gradients(wanted), strict=True)]
@@ -133,10 +133,12 @@ def picture_loss(result: Tensor, wanted: Tensor) -> Tensor:
         ]
     ).mean()
     amplitude = (spectrum(result) - spectrum(wanted)).abs().mean()
-    return value + slope + 1.5 * energy + 0.04 * amplitude
+    return value + slope + crispness * (1.5 * energy + 0.04 * amplitude)
 
 
-def losses(rng: np.random.Generator, pairs: Pairs, network: nn.Module, decoder: nn.Module | None) -> Tensor:
+def losses(
+    rng: np.random.Generator, pairs: Pairs, network: nn.Module, decoder: nn.Module | None, crispness: float
+) -> Tensor:
     """One batch's loss."""
     count, crop = (BATCH, CROP) if decoder is None else (BATCH_DECODED, CROP_DECODED)
     given, wanted, factor = pairs.batch(rng, count, crop)
@@ -146,7 +148,7 @@ def losses(rng: np.random.Generator, pairs: Pairs, network: nn.Module, decoder: 
         return loss
     with torch.no_grad():
         target = decoder(wanted.contiguous(memory_format=torch.channels_last))
-    return 0.3 * loss + 4 * picture_loss(decoder(result), target)
+    return 0.3 * loss + 4 * picture_loss(decoder(result), target, crispness)
 
 
 @torch.no_grad()
@@ -230,6 +232,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--rate", type=float, default=RATE, help="the highest learning rate; it falls as a cosine")
     parser.add_argument("--decoded", action="store_true", help="weigh the decoded pictures, too")
+    parser.add_argument("--crispness", type=float, default=1.0, help="weight of energy and amplitudes, with --decoded")
     parser.add_argument("--from", dest="start", choices=list(taesd.FILES), help="a family to begin with")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -242,7 +245,7 @@ def main() -> None:
     rng = np.random.default_rng(state.step)
     seen: list[float] = []
     for share in progress(options.minutes):
-        loss = losses(rng, pairs, state.network, decoder)
+        loss = losses(rng, pairs, state.network, decoder, options.crispness)
         state.update(
             loss, options.rate * min(1, (len(seen) + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * share)) + 1e-6
         )
