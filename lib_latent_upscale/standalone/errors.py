@@ -9,3 +9,7 @@ class InputError(ValueError):
 
 class GenerationError(RuntimeError):
     """The model made something that is no picture; says what to try. The command ends with exit code 1."""
+
+
+class SizeError(InputError):
+    """A size is too small or too large; of a folder's pictures it may be one that is."""

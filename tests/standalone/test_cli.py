@@ -16,7 +16,6 @@ from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.standalone.commands.cli import build_parser, main
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import parse_parameters
-from lib_latent_upscale.standalone.files.folders import result_paths
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -301,12 +300,3 @@ def test_the_version(capsys):
         main(["--version"])
     assert stop.value.code == 0
     assert capsys.readouterr().out.startswith("latent-upscale 0.")
-
-
-def test_a_name_for_each_result():
-    sources = [Path("a.png"), Path("a.jpg"), Path("b.png")]
-    assert [path.name for path in result_paths(sources, Path("o")).values()] == [
-        "a.png.png",
-        "a.jpg.png",
-        "b.png",
-    ]

@@ -10,8 +10,6 @@ from PIL import Image, ImageCms
 
 from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.standalone.files.images import (
-    check_output,
-    check_output_folder,
     find_pictures,
     load_picture,
     save_png,
@@ -184,22 +182,3 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         fail()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_outputs_that_cannot_be_written_are_refused(tmp_path, monkeypatch):
-    source = tmp_path / "in.png"
-    source.touch()
-    for path, message in [
-        (tmp_path / "none" / "out.png", "does not exist"),
-        (tmp_path, "is a folder"),
-        (tmp_path / "out.jpg", r"end in \.png"),
-        (source, "replace the original"),
-    ]:
-        with pytest.raises(InputError, match=message):
-            check_output(path, source)
-    for folder, message in [(source, "this is a file"), (tmp_path, "among the originals")]:
-        with pytest.raises(InputError, match=message):
-            check_output_folder(folder, tmp_path)
-    monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
-    with pytest.raises(InputError, match="not writable"):
-        check_output(tmp_path / "out.png")

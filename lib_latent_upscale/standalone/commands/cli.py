@@ -9,7 +9,9 @@ import argparse
 import importlib
 import logging
 import re
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +29,7 @@ from lib_latent_upscale.x4_settings import X4Settings
 
 __all__ = ["build_parser", "main"]
 
-EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
 
 
 class _Parser(argparse.ArgumentParser):
@@ -105,6 +107,15 @@ def _add_tile(parser: argparse.ArgumentParser) -> None:
 
 def _add_quiet(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    _add_overwrite(parser)
+
+
+def _add_overwrite(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files that exist; without it a name that was given is refused, and others move on: name-1.png",
+    )
 
 
 def _upscale(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -200,6 +211,7 @@ def _schedules_command(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--matched-noise", action="store_true", help="also show the schedules that start at equal noise"
     )
     parser.add_argument("-o", "--output", type=Path, metavar="PLOT", help="a .png or .svg to write")
+    _add_overwrite(parser)
 
 
 def _app(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -230,6 +242,12 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*pkg_resources.*")
 
 
+def _end_orderly() -> None:
+    """Let a request to end unwind what is being written, as Ctrl+C does; else a half-written file would stay."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+
+
 def _say(text: str) -> None:
     sys.stderr.write(f"latent-upscale: {text}\n")
 
@@ -242,6 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger(name).setLevel(logging.ERROR)
     _quiet_libraries()
     try:
+        _end_orderly()
         module = importlib.import_module(f"lib_latent_upscale.standalone.commands.{arguments.module}")
         return int(module.run(arguments))
     except InputError as error:

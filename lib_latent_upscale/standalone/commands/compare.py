@@ -24,7 +24,8 @@ from lib_latent_upscale.standalone.engine.generation import GenerationSettings, 
 from lib_latent_upscale.standalone.engine.models import checked_source, model_name
 from lib_latent_upscale.standalone.engine.tile import check_range
 from lib_latent_upscale.standalone.errors import InputError
-from lib_latent_upscale.standalone.files.images import Picture, check_output, load_picture, save_png, written_whole
+from lib_latent_upscale.standalone.files.images import Picture, load_picture, save_png, written_whole
+from lib_latent_upscale.standalone.files.outputs import Outputs
 
 __all__ = ["compare", "default_variants", "generation_of", "parse_variant", "run", "subject_of"]
 
@@ -159,7 +160,10 @@ class _Files:
     sheet: Path
     figures: Path
     page: Path
-    difference: Path | None
+    difference: Path | None = None
+
+
+_SUFFIXES = {"sheet": (".png",), "figures": (".json",), "page": (".html", ".htm"), "difference": (".png",)}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -198,12 +202,21 @@ def _reference(path: Path | None, base: GenerationSettings) -> Image.Image | Non
 
 
 def _files(arguments: argparse.Namespace) -> _Files:
+    """All that will be written: beside a sheet that the person named everything has to be free, too."""
+    outputs = Outputs([path for path in (arguments.input, arguments.reference) if path], arguments.overwrite)
     sheet = arguments.output or arguments.input.with_name(f"{arguments.input.stem}-comparison.png")
-    page = arguments.html or sheet.with_suffix(".html")
-    difference = sheet.with_name(f"{sheet.stem}-difference.png") if arguments.difference else None
-    check_output(sheet, arguments.input)
-    check_output(page, suffixes=(".html", ".htm"))
-    return _Files(sheet, sheet.with_suffix(".json"), page, difference)
+    wanted = {
+        "sheet": sheet,
+        "figures": sheet.with_suffix(".json"),
+        "page": arguments.html or sheet.with_suffix(".html"),
+    }
+    if arguments.difference:
+        wanted["difference"] = sheet.with_name(f"{sheet.stem}-difference.png")
+    if arguments.output:
+        return _Files(**{name: outputs.named(path, _SUFFIXES[name]) for name, path in wanted.items()})
+    named = {"page": outputs.named(wanted["page"], _SUFFIXES["page"])} if arguments.html else {}
+    others = {name: path for name, path in wanted.items() if name not in named}
+    return _Files(**named, **dict(zip(others, outputs.together(others.values()), strict=True)))
 
 
 def _write(files: _Files, report: Report) -> None:

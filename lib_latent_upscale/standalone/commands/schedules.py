@@ -15,7 +15,8 @@ from lib_latent_upscale.noise_tables import sd1_sigmas
 from lib_latent_upscale.schedules import SCHEDULES, StepPlan
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.errors import InputError
-from lib_latent_upscale.standalone.files.images import check_output, written_whole
+from lib_latent_upscale.standalone.files.images import written_whole
+from lib_latent_upscale.standalone.files.outputs import Outputs
 
 __all__ = ["Row", "plan_rows", "plot_rows", "run"]
 
@@ -58,7 +59,7 @@ def plan_rows(
 def run(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
     if arguments.output is not None:
-        check_output(arguments.output, suffixes=(".png", ".svg"))
+        Outputs([], arguments.overwrite).named(arguments.output, (".png", ".svg"))
     try:
         names = arguments.scheduler or list(SCHEDULES)
         rows = plan_rows(names, arguments.steps, arguments.denoise, matched=arguments.matched_noise)

@@ -17,16 +17,15 @@ from lib_latent_upscale.standalone.engine.generation import GenerationSettings, 
 from lib_latent_upscale.standalone.engine.models import checked_source, model_name
 from lib_latent_upscale.standalone.engine.tile import check_range
 from lib_latent_upscale.standalone.engine.tile_models import checked_tile
-from lib_latent_upscale.standalone.errors import InputError
+from lib_latent_upscale.standalone.errors import InputError, SizeError
 from lib_latent_upscale.standalone.files.folders import report_failures, result_paths, tried
 from lib_latent_upscale.standalone.files.images import (
     Picture,
-    check_output,
-    check_output_folder,
     find_pictures,
     load_picture,
     save_png,
 )
+from lib_latent_upscale.standalone.files.outputs import Outputs, check_output_folder
 
 __all__ = ["run"]
 
@@ -43,8 +42,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _single(arguments: argparse.Namespace) -> int:
     picture = load_picture(arguments.input)
     generation = _generation(arguments, picture.size)
-    output = arguments.output or _beside(arguments.input, generation, enlarged=arguments.x4 is not None)
-    check_output(output, arguments.input)
+    outputs = Outputs([arguments.input], arguments.overwrite)
+    beside = _beside(arguments.input, generation, enlarged=arguments.x4 is not None)
+    output = outputs.named(arguments.output) if arguments.output else outputs.free(beside)
     engine, last = _load(arguments)
     _upscale(engine, {output: picture}, generation, last, quiet=arguments.quiet)
     return int(last is not None and last.failed)
@@ -93,19 +93,39 @@ def _folder(arguments: argparse.Namespace) -> int:
     sources = find_pictures(arguments.input)
     folder = arguments.output or arguments.input.with_name(f"{arguments.input.resolve().name}-upscaled")
     check_output_folder(folder, arguments.input)
-    outputs = result_paths(sources, folder)
     failures: dict[Path, str] = {}
-    groups = _by_size(sources, failures)
-    plans = {size: _generation(arguments, size) for size in groups}  # bad settings end here, before any work
+    outputs = result_paths(sources, folder, Outputs(sources, arguments.overwrite), failures)
+    groups = _by_size(list(outputs), failures)
+    plans = _plans(arguments, groups, failures)
+    if not plans:
+        return report_failures(failures, len(sources))
     engine, last = _load(arguments)
     folder.mkdir(exist_ok=True)
     with tqdm(total=len(sources), initial=len(failures), desc=folder.name, disable=arguments.quiet, unit="pic") as bar:
-        for size, batch in _batches(groups, arguments.batch_size):
+        for size, batch in _batches({size: groups[size] for size in plans}, arguments.batch_size):
             pictures = _loaded(batch, outputs, failures)
             if pictures:
                 _upscale(engine, pictures, plans[size], last, quiet=arguments.quiet)
             bar.update(len(batch))
     return report_failures(failures, len(sources)) or int(last is not None and last.failed)
+
+
+def _plans(
+    arguments: argparse.Namespace, groups: dict[tuple[int, int], list[Path]], failures: dict[Path, str]
+) -> dict[tuple[int, int], GenerationSettings]:
+    """The generation of each size. Bad settings end here, before any work; a size that is too large fails alone."""
+    plans = {size: _plan(arguments, size, sources, failures) for size, sources in groups.items()}
+    return {size: plan for size, plan in plans.items() if plan is not None}
+
+
+def _plan(
+    arguments: argparse.Namespace, size: tuple[int, int], sources: list[Path], failures: dict[Path, str]
+) -> GenerationSettings | None:
+    try:
+        return _generation(arguments, size)
+    except SizeError as error:
+        failures |= {source: f"{source}: {error}" for source in sources}
+        return None
 
 
 def _by_size(sources: list[Path], failures: dict[Path, str]) -> dict[tuple[int, int], list[Path]]:

@@ -25,12 +25,11 @@ from lib_latent_upscale.standalone.errors import GenerationError, InputError
 from lib_latent_upscale.standalone.files.folders import report_failures, result_paths, tried
 from lib_latent_upscale.standalone.files.images import (
     Picture,
-    check_output,
-    check_output_folder,
     find_pictures,
     load_picture,
     save_png,
 )
+from lib_latent_upscale.standalone.files.outputs import Outputs, check_output_folder
 from lib_latent_upscale.x4_upscaler import (
     X4Error,
     X4Model,
@@ -59,8 +58,9 @@ def _single(arguments: argparse.Namespace, settings: X4Settings) -> int:
     source: Path = arguments.input
     picture = load_picture(source, _SMALLEST_SIDE)
     width, height = (FACTOR * side for side in picture.size)
-    output = arguments.output or source.with_name(f"{source.stem}-{width}x{height}.png")
-    check_output(output, source)
+    outputs = Outputs([source], arguments.overwrite)
+    beside = source.with_name(f"{source.stem}-{width}x{height}.png")
+    output = outputs.named(arguments.output) if arguments.output else outputs.free(beside)
     model = _load(arguments.model, arguments)
     _upscale(model, settings, picture, source, output, quiet=arguments.quiet)
     return 0
@@ -71,13 +71,14 @@ def _folder(arguments: argparse.Namespace, settings: X4Settings) -> int:
     folder = arguments.output or arguments.input.with_name(f"{arguments.input.resolve().name}-x4")
     check_output_folder(folder, arguments.input)
     failures: dict[Path, str] = {}
+    outputs = result_paths(sources, folder, Outputs(sources, arguments.overwrite), failures)
     load = partial(load_picture, smallest=_SMALLEST_SIDE)
-    for source in sources:  # each in full, since a damaged one may have a good header
+    for source in outputs:  # each in full, since a damaged one may have a good header
         tried(load, source, failures)
     if len(failures) < len(sources):
         model = _load(arguments.model, arguments)
         folder.mkdir(exist_ok=True)
-        _upscale_all(model, settings, result_paths(sources, folder), failures, quiet=arguments.quiet)
+        _upscale_all(model, settings, outputs, failures, quiet=arguments.quiet)
     return report_failures(failures, len(sources))
 
 

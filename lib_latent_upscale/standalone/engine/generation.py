@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lib_latent_upscale.samplers import GENERATION_SAMPLERS, SAMPLERS
 from lib_latent_upscale.schedules import MAX_STEPS, StepPlan
 from lib_latent_upscale.settings import UpscaleSettings
-from lib_latent_upscale.standalone.errors import InputError
+from lib_latent_upscale.standalone.errors import InputError, SizeError
 from lib_latent_upscale.tile_settings import TILE_MODEL_LABEL, TileSettings
 from lib_latent_upscale.x4_upscaler import X4_MODEL_LABEL, X4Settings
 
@@ -51,9 +51,9 @@ def _check_range(name: str, value: float, lowest: float, highest: float) -> None
 
 
 def check_size(width: int, height: int, what: str = "Size", smallest: int = SMALLEST_SIDE) -> None:
-    """Raise InputError for a size that is too small or too large to work on."""
+    """Raise SizeError for a size that is too small or too large to work on."""
     if not (smallest <= width <= LARGEST_SIDE and smallest <= height <= LARGEST_SIDE):
-        raise InputError(
+        raise SizeError(
             f"{what} {width}x{height} is out of range: each side may be {smallest} to {LARGEST_SIDE} pixels."
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,14 @@ from lib_latent_upscale.standalone.errors import InputError
 __all__ = [
     "PICTURE_SUFFIXES",
     "Picture",
-    "check_output",
-    "check_output_folder",
     "find_pictures",
     "load_picture",
     "save_png",
     "written_whole",
 ]
+
+TEMPORARY = ".latent-upscale-"
+"""How names of half-written files begin: hidden, and of one length, however long the file's own name is."""
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jfif"})
 
@@ -147,44 +148,21 @@ def _filled(rgba: Image.Image) -> Image.Image:
 
 
 def find_pictures(folder: Path) -> list[Path]:
-    """The pictures of a folder by name; InputError where there is none."""
-    pictures = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
+    """The pictures of a folder by name; InputError where there is none.
+
+    Hidden files are passed by: what some systems write beside pictures, and what an interrupted run has left.
+    """
+    visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    pictures = [path for path in visible if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()]
     if not pictures:
         raise InputError(f"{folder}: no pictures in this folder (looked for {', '.join(sorted(PICTURE_SUFFIXES))}).")
     return pictures
 
 
-def check_output_folder(folder: Path, source: Path) -> None:
-    """Raise InputError where results of `source` could not be written into `folder`, which need not exist yet."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: this is a file; for a folder of pictures give a folder to write to.")
-    if folder.exists() and folder.resolve() == source.resolve():
-        raise InputError(f"{folder}: the results would lie among the originals; give another folder.")
-    _check_writable(folder if folder.exists() else folder.parent, folder)
-
-
-def _check_writable(folder: Path, path: Path) -> None:
-    if not folder.is_dir():
-        raise InputError(f"{path}: the folder {folder} does not exist.")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"{path}: the folder {folder} is not writable.")
-
-
-def check_output(path: Path, source: Path | None = None, suffixes: Collection[str] = (".png",)) -> None:
-    """Raise InputError where nothing could be written at `path`, or where it is `source` itself."""
-    if path.is_dir():
-        raise InputError(f"{path}: this is a folder; give the name of a file to write.")
-    if path.suffix.lower() not in suffixes:
-        raise InputError(f"{path}: the name must end in {' or '.join(suffixes)}.")
-    if source is not None and path.exists() and path.resolve() == source.resolve():
-        raise InputError(f"{path}: the result would replace the original; give another name.")
-    _check_writable(path.parent, path)
-
-
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """A file beside `path` to write to, which then takes its place; on any failure nothing is left behind."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=path.suffix, dir=path.parent)
     os.close(handle)
     part = Path(name)
     try:

@@ -1,0 +1,130 @@
+"""Where results go: every path that a command will write is known and checked before any work.
+
+Nothing that exists is replaced unless that was asked for, and no picture that goes in is ever replaced: symbolic links
+are followed to tell. A name that the person gave and that is taken is refused; a name of ours moves on to the next
+free one, as the WebUI's do.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+from lib_latent_upscale.standalone.errors import InputError
+
+__all__ = ["Outputs", "check_output_folder"]
+
+_LONGEST_NAME = 255
+"""Bytes of a file's name on usual file systems."""
+
+
+def check_output_folder(folder: Path, source: Path) -> None:
+    """Raise InputError where results of `source` could not be written into `folder`, which need not exist yet."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: this is a file; for a folder of pictures give a folder to write to.")
+    if folder.exists() and folder.resolve() == source.resolve():
+        raise InputError(f"{folder}: the results would lie among the originals; give another folder.")
+    _check_writable(folder if folder.exists() else folder.parent, folder)
+
+
+def _check_writable(folder: Path, path: Path) -> None:
+    if not folder.is_dir():
+        raise InputError(f"{path}: the folder {folder} does not exist.")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{path}: the folder {folder} is not writable.")
+
+
+@dataclass
+class Outputs:
+    """The paths of one command's results."""
+
+    inputs: Collection[Path]
+    """What the command reads; never written to."""
+    overwrite: bool = False
+    """Replace what exists already."""
+    _taken: set[str] = field(default_factory=set)
+
+    def named(self, path: Path, suffixes: Iterable[str] = (".png",)) -> Path:
+        """A path that the person gave.
+
+        Raises:
+            InputError: nothing can be written there, or something would be replaced.
+        """
+        problem = self._problem(path, tuple(suffixes))
+        if problem:
+            raise InputError(f"{path}: {problem}")
+        return self._take(path)
+
+    def free(self, path: Path, *, folder_comes: bool = False) -> Path:
+        """A path of our own choosing; where it is taken, the next free name: `name-1.png`, `name-2.png` and so on.
+
+        `folder_comes` is for results in a folder that is made when the work begins.
+
+        Raises:
+            InputError: the folder cannot be written to, or the name is too long.
+        """
+        if not folder_comes:
+            _check_writable(path.parent, path)
+        tries = (path if number == 0 else path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count())
+        found = next(one for one in tries if not self._is_taken(one))
+        if len(os.fsencode(found.name)) > _LONGEST_NAME:
+            raise InputError(
+                f"{found}: the name of the result is longer than {_LONGEST_NAME} bytes; rename the picture."
+            )
+        return self._take(found)
+
+    def together(self, wanted: Iterable[Path]) -> list[Path]:
+        """Paths of our own choosing that belong together: all move on to the same number where one is taken."""
+        paths = list(wanted)
+        for number in count():
+            tries = paths if number == 0 else [one.with_name(_numbered(one, number)) for one in paths]
+            if not any(self._is_taken(one) for one in tries):
+                _check_writable(paths[0].parent, paths[0])
+                return [self._take(one) for one in tries]
+        raise AssertionError  # count() does not end
+
+    def _problem(self, path: Path, suffixes: tuple[str, ...]) -> str:
+        problems = {
+            "this is a folder; give the name of a file to write.": path.is_dir(),
+            f"the name must end in {' or '.join(suffixes)}.": path.suffix.lower() not in suffixes,
+            f"the name is longer than {_LONGEST_NAME} bytes.": len(os.fsencode(path.name)) > _LONGEST_NAME,
+            "the result would replace the original; give another name.": _key(path) in self._originals,
+            "two results would have this name; give another one.": _key(path) in self._taken,
+        }
+        problem = next((said for said, holds in problems.items() if holds), "")
+        if problem:
+            return problem
+        _check_writable(path.parent, path)
+        exists = os.path.lexists(path) and not self.overwrite
+        return "this exists already; give another name, or --overwrite to replace it." if exists else ""
+
+    def _is_taken(self, path: Path) -> bool:
+        if _key(path) in self._taken or _key(path) in self._originals:
+            return True
+        with suppress(OSError):  # a name that is too long, which is said later
+            return path.is_dir() or (os.path.lexists(path) and not self.overwrite)
+        return False
+
+    @property
+    def _originals(self) -> set[str]:
+        return {_key(path) for path in self.inputs}
+
+    def _take(self, path: Path) -> Path:
+        self._taken.add(_key(path))
+        return path
+
+
+def _numbered(path: Path, number: int) -> str:
+    return f"{path.stem}-{number}{path.suffix}"
+
+
+def _key(path: Path) -> str:
+    """The same for two names of one file, on file systems that do not tell capitals apart, too."""
+    try:
+        return str(path.resolve()).casefold()
+    except OSError:  # a name that is too long
+        return str(path.absolute()).casefold()

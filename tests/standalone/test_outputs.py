@@ -1,0 +1,158 @@
+"""Where results go: nothing that exists is replaced unasked, and what will be written is known before any work."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from lib_latent_upscale.standalone.commands.cli import main
+from lib_latent_upscale.standalone.errors import InputError
+from lib_latent_upscale.standalone.files.folders import result_paths
+from lib_latent_upscale.standalone.files.images import find_pictures, written_whole
+from lib_latent_upscale.standalone.files.outputs import Outputs, check_output_folder
+
+
+def upscale(*arguments):
+    return main(["upscale", *map(str, arguments), "--steps", "1", "--scale", "1.5", "--quiet"])
+
+
+def test_a_name_of_ours_moves_on_to_the_next_free_one(tmp_path):
+    (tmp_path / "out.png").touch()
+    (tmp_path / "out-1.png").touch()
+    assert Outputs([]).free(tmp_path / "out.png") == tmp_path / "out-2.png"
+    assert Outputs([], overwrite=True).free(tmp_path / "out.png") == tmp_path / "out.png"
+
+
+def test_a_name_that_was_given_is_refused_where_it_is_taken(tmp_path):
+    (tmp_path / "out.png").touch()
+    with pytest.raises(InputError, match="exists already; give another name, or --overwrite"):
+        Outputs([]).named(tmp_path / "out.png")
+    assert Outputs([], overwrite=True).named(tmp_path / "out.png") == tmp_path / "out.png"
+
+
+def test_a_picture_that_goes_in_is_never_replaced_not_even_through_a_link_or_when_asked(tmp_path):
+    original = tmp_path / "photo.png"
+    original.touch()
+    link = tmp_path / "link.png"
+    link.symlink_to(original)
+    for path in (original, link, tmp_path / "." / "photo.png"):
+        with pytest.raises(InputError, match="replace the original"):
+            Outputs([original], overwrite=True).named(path)
+    assert Outputs([original], overwrite=True).free(original) == tmp_path / "photo-1.png"
+
+
+def test_two_results_never_have_one_name(tmp_path):
+    outputs = Outputs([])
+    assert outputs.free(tmp_path / "a.png") != outputs.free(tmp_path / "A.png"), "one file on Windows and macOS"
+    with pytest.raises(InputError, match="two results"):
+        outputs.named(tmp_path / "a.png")
+
+
+def test_what_belongs_together_has_one_number(tmp_path):
+    (tmp_path / "s.json").touch()
+    found = Outputs([]).together([tmp_path / "s.png", tmp_path / "s.json", tmp_path / "s.html"])
+    assert [path.name for path in found] == ["s-1.png", "s-1.json", "s-1.html"]
+
+
+def test_three_pictures_of_a_folder_give_three_results(tmp_path):
+    sources = [tmp_path / name for name in ("a.jpg", "a.jpg.png", "a.png")]
+    paths = result_paths(sources, tmp_path / "o", Outputs(sources), failures := {})
+    assert len({path.name for path in paths.values()}) == 3
+    assert not failures
+
+
+def test_a_name_that_gets_too_long_fails_alone_and_a_long_one_can_be_written(tmp_path):
+    long, longest = tmp_path / f"{'x' * 251}.png", tmp_path / f"{'y' * 252}.jpg"
+    paths = result_paths([long, longest], tmp_path, Outputs([]), failures := {})
+    assert list(paths) == [long]
+    assert "longer than 255 bytes" in failures[longest]
+    with written_whole(paths[long]) as part:
+        part.write_bytes(b"whole")
+    assert long.read_bytes() == b"whole"
+
+
+def test_outputs_that_cannot_be_written_are_refused(tmp_path, monkeypatch):
+    source = tmp_path / "in.png"
+    source.touch()
+    for path, message in [
+        (tmp_path / "none" / "out.png", "does not exist"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "out.jpg", r"end in \.png"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            Outputs([source]).named(path)
+    for folder, message in [(source, "this is a file"), (tmp_path, "among the originals")]:
+        with pytest.raises(InputError, match=message):
+            check_output_folder(folder, tmp_path)
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(InputError, match="not writable"):
+        Outputs([]).named(tmp_path / "out.png")
+
+
+def test_hidden_files_and_what_an_interrupted_run_left_are_no_pictures(tmp_path):
+    for name in ("._a.png", ".latent-upscale-x1.png", "a.png"):
+        Image.new("RGB", (16, 16)).save(tmp_path / name)
+    assert [path.name for path in find_pictures(tmp_path)] == ["a.png"]
+
+
+def test_a_second_run_replaces_nothing(picture_file, sd1_folder):
+    results = []
+    for strength in ("0.2", "0.6"):
+        assert upscale(picture_file, "--model", sd1_folder, "--denoise", strength) == 0
+        results.append(sorted(path.name for path in picture_file.parent.glob("photo-*.png")))
+    assert len(results[1]) == len(results[0]) + 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "touched", "message"),
+    [
+        (["-o", "ref.png", "--reference", "ref.png"], [], "replace the original"),
+        (["-o", "package.png"], ["package.json"], "exists already"),
+        (["-o", "sheet.png", "--difference"], ["sheet-difference.png"], "exists already"),
+        (["-o", "sheet.png", "--html", "page.html"], ["page.html"], "exists already"),
+    ],
+)
+def test_a_comparison_replaces_none_of_the_files_beside_it(
+    picture_file, sd1_folder, tmp_path, monkeypatch, capsys, arguments, touched, message
+):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (256, 192)).save("ref.png")
+    for name in touched:
+        (tmp_path / name).write_text("somebody's")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert main(["compare", str(picture_file), "--model", str(sd1_folder), "--steps", "1", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_one_picture_that_becomes_too_large_does_not_stop_the_others(sd1_folder, tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.new("RGB", (32, 32)).save(folder / "a.png")
+    Image.new("RGB", (6000, 16)).save(folder / "wide.png")
+    assert upscale(folder, "--model", sd1_folder, "-o", tmp_path / "out") == 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
+    assert "wide.png: The result's size 9000x24 is out of range" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGTERM that a process can catch")
+def test_a_request_to_end_leaves_no_half_written_file(tmp_path):
+    code = (
+        "import pathlib, sys, time\n"
+        "from lib_latent_upscale.standalone.commands import cli\n"
+        "from lib_latent_upscale.standalone.files.images import written_whole\n"
+        "cli._end_orderly()\n"
+        f"with written_whole(pathlib.Path({str(tmp_path)!r}, 'p.png')) as part:\n"
+        "    part.write_bytes(b'half')\n"
+        "    print('writing', flush=True)\n"
+        "    time.sleep(30)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "writing\n"
+        assert list(tmp_path.iterdir())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 143
+    assert list(tmp_path.iterdir()) == []
