@@ -26,7 +26,7 @@ def component(gr: Any, row: Option) -> tuple[Any, dict[str, Any]]:
         return gr.Dropdown, {"choices": list(allowed.names), **several}
     if isinstance(allowed, (Integer, Number)):
         return _number(gr, row, allowed)
-    return gr.Textbox, {"placeholder": row.tip}
+    return gr.Textbox, {"placeholder": row.tip.partition(";")[0]}
 
 
 def _number(gr: Any, row: Option, allowed: Integer | Number) -> tuple[Any, dict[str, Any]]:

@@ -1,11 +1,13 @@
 """The panel, the settings page, the axes and the drawing, on a double of the host."""
 
 import copy
+import html
 import xml.etree.ElementTree as ET
 
 import pytest
 import torch
 
+from lib_latent_upscale.catalogue import CATALOGUE
 from lib_latent_upscale.options import rows
 from lib_latent_upscale.settings import UpscaleSettings
 
@@ -42,6 +44,23 @@ def test_an_older_pictures_infotext_sets_starting_noise_to_what_it_was_then(webu
     (read,) = [read for control, read in webui.script.infotext_fields if control.label == "Starting noise"]
     assert read(UpscaleSettings().to_infotext()) == "schedule"
     assert read({"Steps": "20"}) is None, "another program's text leaves the control alone"
+
+
+def test_what_the_chosen_schedule_does_stands_below_it_with_a_readable_name(webui):
+    scheduler = next(control for control in webui.script.ui(True) if control.label == "Scheduler")
+    (listener,) = [one for one in scheduler.listeners if one["inputs"] == [scheduler]]
+    (about,) = listener["outputs"]
+    assert about.value == "<small>Simple (simple): equal strides over the model&#x27;s timesteps</small>"
+    for name in scheduler.choices:
+        assert f"({name}): " in listener["fn"](name)
+    assert "SGM Uniform (sgm_uniform)" in listener["fn"]("sgm_uniform")
+
+
+def test_every_option_with_a_control_says_what_it_does(webui):
+    panels = webui.adapter("ui.fields")
+    for kind in CATALOGUE:
+        shown = panels.folded_tips(kind)
+        assert all(html.escape(row.tip) in shown for row in rows(kind).values() if row.control)
 
 
 def test_it_shows_in_img2img_only(webui):

@@ -155,7 +155,7 @@ def _controls(gr: Any) -> dict[str, Any]:
     with gr.Row():
         found = {"scale": gr.Slider(SMALLEST_SCALE, LARGEST_SCALE, value=DEFAULT_SCALE, step=0.25, label="Scale")}
         found["method"] = made("method")
-        found["scheduler"] = made("scheduler", choices=[(described(name), name) for name in _schedulers()])
+    found["scheduler"] = made("scheduler", choices=[(described(name), name) for name in _schedulers()])
     with gr.Row():
         found["steps"] = gr.Slider(1, 150, value=20, step=1, label="Steps")
         found["denoise"] = gr.Slider(0, 1, value=0.5, step=0.01, label="Denoising strength")

@@ -24,7 +24,8 @@ __all__ = ["HOST_INPUTS", "Panel", "draw_schedule", "make_panel", "watch"]
 HOST_INPUTS = ("img2img_steps", "img2img_denoising_strength", "img2img_scheduler", "img2img_sampling")
 """Ids of the host's controls that the drawing depends on, in the order of `draw_schedule`'s first arguments."""
 
-_LAYOUT = (("method", "scheduler"), ("starting_noise",), ("exact_steps", "keep_statistics", "matched_noise"))
+_MENUS = (("method", "scheduler"),)
+_SWITCHES = (("starting_noise",), ("exact_steps", "keep_statistics", "matched_noise"))
 
 _OURS, _HOSTS = "#0d7fb8", "#d9632a"
 
@@ -67,8 +68,9 @@ def _pasted(name: str, label: str, infotext: Mapping[str, Any]) -> Any:
 
 def make_panel(shown: UpscaleSettings, elem_id: Callable[[str], str]) -> Panel:
     """Build the controls. The host calls this several times, also to read the API's defaults."""
-    controls = make_controls(shown, elem_id, (*_LAYOUT, *rest(UpscaleSettings, _LAYOUT)))
+    controls = make_controls(shown, elem_id, _MENUS)
     about = gr.HTML(_about(shown.scheduler), elem_id=elem_id("about"))
+    controls |= make_controls(shown, elem_id, (*_SWITCHES, *rest(UpscaleSettings, (*_MENUS, *_SWITCHES))))
     gr.HTML(tips(UpscaleSettings) + _SCHEDULES)
     scheduler = controls["scheduler"]
     scheduler.change(fn=_about, inputs=[scheduler], outputs=[about], show_progress=False, queue=False)
