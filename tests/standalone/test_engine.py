@@ -15,7 +15,7 @@ from lib_latent_upscale.standalone.engine import engine as engine_module
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
 from lib_latent_upscale.standalone.engine.models import load_model
-from lib_latent_upscale.standalone.errors import GenerationError
+from lib_latent_upscale.standalone.errors import GenerationError, InputError
 from tests.standalone import tiny_model
 
 SMALL = GenerationSettings(96, 64, steps=2, prompt="a cat", sampler="Euler")
@@ -133,3 +133,26 @@ def test_values_that_are_no_numbers_are_an_error_not_a_black_picture(engine, pho
     monkeypatch.setattr(engine_module, "decode_latent", lambda *_: torch.full((1, 3, 64, 96), torch.nan))
     with pytest.raises(GenerationError, match="float32"):
         engine.upscale([photo], SMALL)
+
+
+@pytest.mark.parametrize("method", ["pixels", "learned"])
+def test_a_method_of_the_resized_picture_encodes_it_once_and_keeps_the_size(engine, photo, method, monkeypatch):
+    encoded, encode = [], engine_module.encode_picture
+
+    def counted(vae, pixels, *more):
+        encoded.append(tuple(pixels.shape))
+        return encode(vae, pixels, *more)
+
+    monkeypatch.setattr(engine_module, "encode_picture", counted)
+    generation = replace(GenerationSettings(200, 150, steps=1, denoising_strength=0.1), upscale=UpscaleSettings(method))
+    prepared = engine.prepare([photo], generation)
+    pictures = [engine.run(prepared, generation).pictures[0] for _ in range(2)]
+    assert pictures[0].size == (200, 150)
+    assert (np.asarray(pictures[0]) == np.asarray(pictures[1])).all()
+    assert len(encoded) == 2, "the small one, and the resized one for both runs"
+
+
+def test_the_demo_model_has_latents_of_its_own_and_says_so(demo_engine, photo):
+    generation = GenerationSettings(256, 192, steps=1, upscale=UpscaleSettings("learned"))
+    with pytest.raises(InputError, match="demo: method is 'learned'; it knows the latents of .*, not this model's"):
+        demo_engine.upscale([photo], generation)

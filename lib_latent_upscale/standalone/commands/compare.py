@@ -178,6 +178,8 @@ def run(arguments: argparse.Namespace) -> int:
     reference = _reference(arguments.reference, base)
     files = _files(arguments)
     engine = load_engine(arguments)
+    for variant in variants:
+        engine.check(generation_of(variant, base))
     entries = compare(
         engine,
         picture,

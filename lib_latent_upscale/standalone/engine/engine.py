@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from lib_latent_upscale.comparison.metrics import plain_resize
+from lib_latent_upscale.methods import weights_of
 from lib_latent_upscale.samplers import SAMPLERS, import_k_diffusion, run_sampler
 from lib_latent_upscale.schedules import StepPlan
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
@@ -106,8 +107,16 @@ class Engine:
         """Enlarge RGB pictures, all of one size, to the size of `generation`; each with the same seed."""
         return self.run(self.prepare(pictures, generation), generation, progress)
 
+    def check(self, generation: GenerationSettings) -> None:
+        """Raise InputError where this model cannot do what is asked for: no network knows its latents."""
+        try:
+            weights_of(generation.upscale.method, self.model.family)
+        except ValueError as error:
+            raise InputError(f"{self.model.name}: {error}.") from error
+
     def prepare(self, pictures: Sequence[Image.Image], generation: GenerationSettings) -> Prepared:
         """Encode pictures and prompts."""
+        self.check(generation)
         fit = fit_picture(pictures[0].size, generation.size, self.model.cell)
         pixels = torch.stack([_to_tensor(padded_picture(picture, fit.source, self.model.cell)) for picture in pictures])
         latent = encode_picture(self.model.vae, pixels, self.model.cell, generation.seed)

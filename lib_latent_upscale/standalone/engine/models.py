@@ -80,8 +80,10 @@ class LatentModel:
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     @property
-    def family(self) -> str:
-        """Whose latents these are, a name in `learned.FAMILIES`."""
+    def family(self) -> str | None:
+        """Whose latents these are, a name in `learned.FAMILIES`; the demo model's are its own."""
+        if self.name == DEMO:
+            return None
         return "sdxl" if self.is_sdxl else "sd1"
 
     @property
