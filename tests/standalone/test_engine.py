@@ -154,5 +154,5 @@ def test_a_method_of_the_resized_picture_encodes_it_once_and_keeps_the_size(engi
 
 def test_the_demo_model_has_latents_of_its_own_and_says_so(demo_engine, photo):
     generation = GenerationSettings(256, 192, steps=1, upscale=UpscaleSettings("learned"))
-    with pytest.raises(InputError, match="demo: method is 'learned'; it knows the latents of .*, not this model's"):
+    with pytest.raises(InputError, match=r"demo: method is 'learned'; it knows the latents of .*, not this model's"):
         demo_engine.upscale([photo], generation)
