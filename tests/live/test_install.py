@@ -47,8 +47,9 @@ def scripts(webui: Any) -> list[str]:
 class Extensions:
     """The tab "Extensions"."""
 
-    def __init__(self, browser: Any, webui: Any) -> None:  # noqa: F811
+    def __init__(self, browser: Any, webui: Any, folder: str = "") -> None:  # noqa: F811
         self.webui = webui
+        self.folder = folder
         self.page = browser.new_page(viewport={"width": 1400, "height": 1000})
         self.page.goto(webui.url)
         self.page.wait_for_selector("#tabs > .tab-nav button", timeout=60_000)
@@ -61,12 +62,14 @@ class Extensions:
         said = re.compile("Installed into|Error|already installed")
         result = self.page.locator("#extension_install_result").filter(has_text=said).last
         result.wait_for(timeout=180_000)
-        assert "Installed into" in result.inner_text()
+        self.folder = re.search(r"Installed into (.+?)\. Use", result.inner_text()).group(1)
         self.page.locator("#tabs_extensions .tab-nav button").filter(has_text="Installed").click()
 
     @property
     def switch(self) -> Any:
-        return self.page.locator("#extensions_installed_html input[name^=enable_latent]")
+        """The extension's, under whatever name the repository's folder has."""
+        name = re.split(r"[/\\]", self.folder)[-1]
+        return self.page.locator(f'#extensions_installed_html input[name="enable_{name}"]')
 
     def apply(self) -> None:
         """Apply, and wait for the WebUI that has started again."""
@@ -112,7 +115,8 @@ def test_it_is_installed_used_and_disabled_without_a_trace(webui, browser, pictu
     controls = [control for script in webui.call("/sdapi/v1/script-info") for control in script["args"]]
     assert any("[Latent Upscale] Method" in (control["choices"] or []) for control in controls)
 
-    tab = Extensions(browser, webui)
+    folder = tab.folder
+    tab = Extensions(browser, webui, folder)
     tab.switch.uncheck()
     tab.apply()
     assert "latent upscale" not in scripts(webui)
