@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from typing import ClassVar
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from lib_latent_upscale.interpolation import INTERPOLATIONS
+from lib_latent_upscale.methods import METHODS
 from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.settings import UpscaleSettings
 
@@ -40,7 +42,7 @@ class TestDescription:
         assert (method["label"], method["value"], method["choices"]) == (
             "Upscale method",
             "nearest-exact",
-            list(INTERPOLATIONS),
+            [*METHODS, *INTERPOLATIONS],
         )
         assert (scheduler["label"], scheduler["value"]) == ("Scheduler", "simple")
         assert scheduler["choices"] == [*SCHEDULES, "automatic"]
@@ -239,7 +241,7 @@ class TestArguments:
     @pytest.mark.parametrize(
         ("script_args", "changes", "said"),
         [
-            ({"method": "nearest_exact"}, {}, "method is 'nearest_exact'; choose one of: nearest, nearest-exact"),
+            ({"method": "nearest_exact"}, {}, "method is 'nearest_exact'; choose one of: pixels, learned, "),
             ({"method": 3}, {}, "method is 3"),
             ({"scheduler": "Karras"}, {}, "scheduler is 'Karras'"),
             ({"scheduler": None}, {}, "scheduler is None"),
@@ -266,7 +268,7 @@ class TestArguments:
 class TestInfotext:
     def test_every_setting_stands_in_it(self, webui, picture):
         settings = UpscaleSettings("bislerp", "kl_optimal", exact_steps=False, keep_statistics=True, matched_noise=True)
-        result = webui.ours(picture, [getattr(settings, field) for field, _ in UpscaleSettings.labels().items()])
+        result = webui.ours(picture, asdict(settings))
         written = parameters(result.infotext)
         assert written["Script"] == "Latent Upscale"
         assert UpscaleSettings.from_infotext(written) == settings
@@ -292,7 +294,7 @@ class TestInfotext:
     def test_it_makes_the_same_picture_again(self, webui, picture):
         made = webui.ours(picture, ["lanczos", "karras", False, True])
         settings = UpscaleSettings.from_infotext(parameters(made.infotext))
-        again = webui.ours(picture, [getattr(settings, field) for field, _ in UpscaleSettings.labels().items()])
+        again = webui.ours(picture, asdict(settings))
         np.testing.assert_array_equal(again.pixels, made.pixels)
 
     def test_own_ends_of_the_schedule_are_kept(self, webui, picture):

@@ -12,6 +12,8 @@ from PIL import Image
 
 RECORD = "Latent upscale comparison"
 LABEL = "Latent upscale "
+HOSTS = ("WebUI, latent upscale", "WebUI, Just resize")
+"""Variants that are in every comparison: what the host makes without the script."""
 
 
 def record(result):
@@ -49,12 +51,12 @@ def compared(webui, picture):
 class TestWhatComesBack:
     def test_the_sheet_and_all_pictures(self, compared):
         kinds = [one["kind"] for one in record(compared)["pictures"]]
-        assert kinds == ["sheet", "plain resize", "difference", *["variant"] * 5]
+        assert kinds == ["sheet", "plain resize", "difference", *["variant"] * 6]
         assert compared.info["index_of_first_image"] == 3
-        assert [p.size for p in compared.pictures[1:]] == [(128, 128)] * 7
+        assert [p.size for p in compared.pictures[1:]] == [(128, 128)] * 8
         assert list(shown(compared, "variant")) == list(variants(compared))
-        names = ["WebUI, latent upscale", "Latent Upscale", "nearest + karras", "bislerp + simple", "bislerp + karras"]
-        assert list(variants(compared)) == names
+        further = ["Latent Upscale", "nearest + karras", "bislerp + simple", "bislerp + karras"]
+        assert list(variants(compared)) == [*HOSTS, *further]
 
     def test_every_picture_is_the_one_that_is_made_alone(self, webui, picture, compared):
         names = ("method", "scheduler", "exact_steps", "keep_statistics", "matched_noise")
@@ -64,8 +66,10 @@ class TestWhatComesBack:
             index = [one["name"] for one in record(compared)["pictures"]].index(name)
             assert compared.info["infotexts"][index] == alone.infotext == variants(compared)[name]["parameters"]
 
-    def test_the_default_is_the_webuis_own(self, webui, picture, compared):
-        np.testing.assert_array_equal(shown(compared, "variant")["WebUI, latent upscale"], webui.warm(picture).pixels)
+    @pytest.mark.parametrize(("name", "mode"), [("WebUI, latent upscale", 3), ("WebUI, Just resize", 0)])
+    def test_the_defaults_are_the_webuis_own(self, webui, picture, compared, name, mode):
+        own = webui.warm(picture, resize_mode=mode).pixels
+        np.testing.assert_array_equal(shown(compared, "variant")[name], own)
 
     def test_the_plain_resize_is_the_enlarged_input(self, picture, compared):
         plain = shown(compared, "plain resize")["Picture resized"]
@@ -79,7 +83,7 @@ class TestWhatComesBack:
     def test_steps_and_noise_that_really_ran(self, compared):
         """The WebUI cuts 3 steps at 0.5 to int(3 * 0.5) + 1; ours runs all. SD's noise lies within 0.03 and 14.7."""
         steps = {name: variant["steps_run"] for name, variant in variants(compared).items()}
-        assert steps == {"WebUI, latent upscale": 2, **{name: 3 for name in steps if name != "WebUI, latent upscale"}}
+        assert steps == {name: 2 if name in HOSTS else 3 for name in steps}
         assert all(0.03 < variant["first_sigma"] < 14.7 for variant in variants(compared).values())
 
     def test_figures(self, picture, compared):
@@ -110,7 +114,7 @@ class TestWhatIsCompared:
         assert [one["choices"] for one in info["args"][6:8]] == [one["choices"] for one in info["args"][:2]]
 
     def test_without_a_choice_the_default_and_ours(self, webui, picture):
-        assert list(variants(webui.ours(picture, {"compare": True}))) == ["WebUI, latent upscale", "Latent Upscale"]
+        assert list(variants(webui.ours(picture, {"compare": True}))) == [*HOSTS, "Latent Upscale"]
 
     def test_without_compare_nothing_is_compared(self, webui, picture):
         result = webui.ours(picture, {"compare": False, "compare_methods": ["area"]})
@@ -119,7 +123,7 @@ class TestWhatIsCompared:
 
     def test_the_controls_in_their_order(self, webui, picture):
         listed = ["nearest-exact", "simple", True, False, False, True, ["bicubic"], ["beta"], False]
-        assert list(variants(webui.ours(picture, listed)))[2:] == ["bicubic + beta"]
+        assert list(variants(webui.ours(picture, listed)))[3:] == ["bicubic + beta"]
 
     def test_variants_with_their_own_overrides(self, webui, picture):
         further = [
@@ -127,7 +131,7 @@ class TestWhatIsCompared:
             {"name": "Heun", "sampler_name": "Heun", "method": "area", "scheduler": "karras"},
         ]
         result = webui.ours(picture, {"compare": True, "compare_variants": further})
-        first, second = list(variants(result).values())[2:]
+        first, second = list(variants(result).values())[3:]
         assert first["name"] == "nearest-exact + simple, steps 5, denoising strength 0.3"
         assert (first["steps_run"], second["name"]) == (5, "Heun")
         alone = webui.ours(picture, {}, steps=5, denoising_strength=0.3)
@@ -138,11 +142,11 @@ class TestWhatIsCompared:
     def test_matched_noise_starts_all_from_one_sigma(self, webui, picture):
         asked = {"compare": True, "matched_noise": True, "compare_schedulers": ["karras", "exponential", "beta"]}
         result = variants(webui.ours(picture, asked))
-        starts = [variant["first_sigma"] for name, variant in result.items() if name != "WebUI, latent upscale"]
+        starts = [variant["first_sigma"] for name, variant in result.items() if name not in HOSTS]
         assert "WebUI, latent upscale, matched noise" in result
         assert len(starts) == 5
         assert starts == pytest.approx(starts[:1] * 5, rel=1e-5)
-        assert all(variant["steps_run"] == 3 for name, variant in result.items() if name != "WebUI, latent upscale")
+        assert all(variant["steps_run"] == 3 for name, variant in result.items() if name not in HOSTS)
 
     def test_a_sampler_that_ignores_sigmas_says_so(self, webui, picture):
         result = webui.ours(picture, {"compare": True}, sampler_name="DDIM")
@@ -153,24 +157,20 @@ class TestWhatIsCompared:
     @pytest.mark.parametrize(
         ("asked", "said"),
         [
-            ({"compare_methods": ["area", "no such"]}, "compare_methods has 'no such'; choose from: nearest, "),
+            ({"compare_methods": ["area", "no such"]}, "compare_methods has 'no such'; choose from: pixels, "),
             ({"compare_schedulers": ["Karras"]}, "compare_schedulers has 'Karras'; choose from: simple, "),
             ({"compare_methods": "area"}, "compare_methods is 'area'; a list of names is needed"),
             ({"compare": "yes"}, "compare is 'yes'; choose True or False"),
             (
                 {"compare_all": True},
-                "known are: method, scheduler, exact_steps, keep_statistics, matched_noise, compare",
+                "known are: method, scheduler, exact_steps, keep_statistics, matched_noise, ",
             ),
-            ({"compare_variants": [{"step": 3}]}, "compare_variants[0] has unknown names ['step']; known are: name"),
+            ({"compare_variants": [{"step": 3}]}, "compare_variants[0]: unknown names ['step']; known are: name"),
             ({"compare_variants": [{"steps": 2.5}]}, "steps is 2.5; an integer of 1 to 1000 is needed"),
             ({"compare_variants": [{"steps": 0}]}, "steps is 0"),
             ({"compare_variants": [{"method": "none"}]}, "compare_variants[0]: method is 'none'; choose one of"),
             ({"compare_variants": [{"sampler_name": "Oiler"}]}, "sampler_name is 'Oiler'; choose from: "),
             ({"compare_variants": [{"cfg_scale": "high"}]}, "cfg_scale is 'high'; a number is needed"),
-            (
-                {"method": "bilinear", "scheduler": "automatic", "exact_steps": False},
-                "the settings are the WebUI's default",
-            ),
         ],
         ids=str,
     )
@@ -188,7 +188,7 @@ class TestTogetherWith:
             ("sheet", 8),
             ("plain resize", 7),
             ("plain resize", 8),
-            *[("variant", 7), ("variant", 8)] * 2,
+            *[("variant", 7), ("variant", 8)] * 3,
         ]
         assert described == expected
         alone = webui.ours(picture, seed=8).pixels
@@ -232,14 +232,14 @@ class TestTheHostKeepsItsWays:
         with ThreadPoolExecutor() as pool:
             running = pool.submit(webui.ours, picture, asked, **changes)
             state = {"job_no": 0, "sampling_step": 0}
-            while state["job_no"] < 2 or state["sampling_step"] < 3:
+            while state["job_no"] < 3 or state["sampling_step"] < 3:
                 assert not running.done()
                 state = webui.call("/sdapi/v1/progress?skip_current_image=true")["state"]
                 time.sleep(0.02)
             webui.call("/sdapi/v1/interrupt", {})
             result = running.result()
-        assert list(variants(result)) == ["WebUI, latent upscale", "Latent Upscale"]
-        assert [one["kind"] for one in record(result)["pictures"]] == ["sheet", "plain resize", "variant", "variant"]
+        assert list(variants(result)) == [*HOSTS, "Latent Upscale"]
+        assert [one["kind"] for one in record(result)["pictures"]] == ["sheet", "plain resize", *["variant"] * 3]
         alone = webui.ours(picture, {}, **changes).pixels
         np.testing.assert_array_equal(shown(result, "variant")["Latent Upscale"], alone)
 
@@ -281,7 +281,7 @@ class TestSaving:
         np.testing.assert_array_equal(np.asarray(sheet), np.asarray(result.pictures[0]))
         figures = json.loads((grids / "latent_upscale_comparison-0000.json").read_text())
         assert figures == record(result)["comparisons"][0]
-        assert len(list((grids.parent / "samples").rglob("*.png"))) == 2
+        assert len(list((grids.parent / "samples").rglob("*.png"))) == 3
 
     def test_the_hosts_format(self, webui, picture, grids):
         webui.call("/sdapi/v1/options", {"grid_format": "jpg"})

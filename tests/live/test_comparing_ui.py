@@ -97,9 +97,10 @@ def page(browser, webui, picture) -> Iterator[ComparePage]:  # noqa: F811
 
 
 def test_every_picture_comes_back(page):
-    names = ["Picture resized", "WebUI, latent upscale", "Latent Upscale", f"{METHOD} + {SCHEDULER}"]
+    hosts = ["WebUI, latent upscale", "WebUI, Just resize"]
+    names = ["Picture resized", *hosts, "Latent Upscale", f"{METHOD} + {SCHEDULER}"]
     assert page.side("Left").locator("option").all_inner_texts() == names
-    assert [one.size for one in page.results[1:]] == [(128, 128)] * 4
+    assert [one.size for one in page.results[1:]] == [(128, 128)] * 5
     assert "sharpness 1.00 x plain" in page.page.locator("#html_log_img2img").last.inner_text()
     assert "Latent upscale compare: True" in page.infotext
 
@@ -192,7 +193,7 @@ def test_a_picture_can_be_selected_in_the_gallery(page, webui, picture):
 
 
 def test_the_gallery_works_as_ever(page):
-    assert page.thumbnails.count() == 5
+    assert page.thumbnails.count() == 6
     page.thumbnails.nth(2).click()
     page.page.locator("#html_info_img2img").get_by_text("Latent upscale scheduler: automatic").wait_for()
     page.page.locator("#img2img_gallery .preview img").first.click()

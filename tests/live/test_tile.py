@@ -153,13 +153,18 @@ class TestComparison:
         result = webui.ours(picture, {**tile(), "compare": True}, **FAST)
         record = result.info["extra_generation_params"]["Latent upscale comparison"]
         shown = [one["name"] for one in record["pictures"]]
-        assert shown[-3:] == ["WebUI, latent upscale", "Latent Upscale", "Latent Upscale + tile ControlNet"]
+        assert shown[-4:] == [
+            "WebUI, latent upscale",
+            "WebUI, Just resize",
+            "Latent Upscale",
+            "Latent Upscale + tile ControlNet",
+        ]
         *others, last = record["comparisons"][0]["variants"]
         assert last["passes"] == ["tile ControlNet"]
         assert f"{TILE_MODEL_LABEL}: {model}" in last["parameters"]
         assert not any(TILE_MODEL_LABEL in one["parameters"] for one in others)
-        for one, alone in zip(result.pictures[-3:], (before, made({}).pixels, made(tile()).pixels), strict=True):
-            np.testing.assert_array_equal(np.asarray(one.convert("RGB")), alone)
+        for index, alone in ((-4, before), (-2, made({}).pixels), (-1, made(tile()).pixels)):
+            np.testing.assert_array_equal(np.asarray(result.pictures[index].convert("RGB")), alone)
         webui.warm(picture, **FAST)
         np.testing.assert_array_equal(webui.host(picture, **FAST).pixels, before)
         np.testing.assert_array_equal(webui.ours(picture, **FAST).pixels, made({}).pixels)

@@ -330,7 +330,12 @@ class TestComparison:
         result = x4({"compare": True})
         record = result.info["extra_generation_params"]["Latent upscale comparison"]
         shown = [one["name"] for one in record["pictures"]]
-        assert shown[-3:] == ["WebUI, latent upscale", "Latent Upscale", "Latent Upscale + x4 upscaler"]
+        assert shown[-4:] == [
+            "WebUI, latent upscale",
+            "WebUI, Just resize",
+            "Latent Upscale",
+            "Latent Upscale + x4 upscaler",
+        ]
         assert [one.size for one in result.pictures[-3:]] == [(128, 128), (128, 128), (512, 512)]
         *others, last = record["comparisons"][0]["variants"]
         assert last["shrunk_from"] == [512, 512]
