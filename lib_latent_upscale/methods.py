@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lib_latent_upscale.interpolation import INTERPOLATIONS, interpolate_latent, same_result
 from lib_latent_upscale.learned import FAMILIES, restore_latent, upscale_latent, weights_hash
+from lib_latent_upscale.learned.upscalers import LARGEST_FACTOR
 
 __all__ = ["METHODS", "Enlargement", "Method", "check_family", "enlarge", "method_named", "same_method", "weights_of"]
 
@@ -58,6 +59,16 @@ def _interpolated(latent: Tensor, asked: Enlargement, name: str) -> Tensor:
     return interpolate_latent(latent, asked.target, name, keep_statistics=asked.keep_statistics)
 
 
+def _learned(latent: Tensor, asked: Enlargement, family: str) -> Tensor:
+    """By a network as far as it reaches (a small masked region is enlarged more), the rest by interpolation."""
+    small = (latent.shape[-2], latent.shape[-1])
+    reached = [
+        max(one, min(wanted, int(LARGEST_FACTOR * one))) for one, wanted in zip(small, asked.target, strict=True)
+    ]
+    made = upscale_latent(latent, (reached[0], reached[1]), family)
+    return interpolate_latent(made, asked.target, "bicubic-antialiased")
+
+
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         "pixels": Method(lambda latent, _: latent, "the picture is resized and encoded: Just resize", True),
@@ -68,7 +79,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             "restore",
         ),
         "learned-latent": Method(
-            lambda latent, asked: upscale_latent(latent, asked.target, check_family("learned-latent", asked.family)),
+            lambda latent, asked: _learned(latent, asked, check_family("learned-latent", asked.family)),
             "a network enlarges the small latents",
             network="enlarge",
         ),

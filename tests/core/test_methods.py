@@ -49,6 +49,15 @@ def test_learned_latent_enlarges_the_small_latents(small):
     torch.testing.assert_close(result, upscale_latent(small, (11, 13), "sd1"), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("size", [(32, 40), (6, 21), (3, 5), (4, 40)])
+def test_beyond_its_reach_learned_latent_leaves_the_rest_to_interpolation(small, size):
+    """Small masked regions are enlarged more than fourfold, and a picture can be made smaller."""
+    reached = [max(side, min(asked, 4 * side)) for side, asked in zip((6, 5), size, strict=True)]
+    expected = interpolate_latent(upscale_latent(small, tuple(reached), "sd1"), size, "bicubic-antialiased")
+    result = UpscaleSettings("learned-latent").enlarge(small, size, family="sd1")
+    torch.testing.assert_close(result, expected, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("method", [name for name, row in METHODS.items() if row.network])
 def test_latents_that_no_network_knows_are_refused_with_those_that_are_known(method, large):
     with pytest.raises(

@@ -1,6 +1,6 @@
 """Methods that are no interpolation of latents, and the noise that a start gets, against a real WebUI."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -74,7 +74,7 @@ class TestEachMethod:
 
 
 class TestStartingNoise:
-    changes: Any = {"steps": 3, "denoising_strength": 0.4}
+    changes: ClassVar = {"steps": 3, "denoising_strength": 0.4}
 
     def made(self, webui: Any, picture: Any, start: str, scheduler: str) -> Any:
         return webui.ours(picture, {"starting_noise": start, "scheduler": scheduler}, **self.changes)
