@@ -62,7 +62,9 @@ def measured(one: Case) -> Iterator[tuple[str, dict[str, float], Image.Image]]:
     ceiling = one.decode(true)
     for name, method in METHODS.items():
         latent = true if name == CEILING else method(one)
-        yield name, figures(one, latent, true, ceiling), one.decode(latent)
+        picture = ceiling if name == CEILING else one.decode(latent)
+        distance = (latent - true).abs().mean().item()
+        yield name, {**figures(one, picture, ceiling), "latent distance": distance}, picture
 
 
 def table(rows: Rows) -> str:
@@ -91,8 +93,25 @@ def montage(columns: Mapping[str, list[Image.Image]], path: Path) -> None:
     sheet.save(path)
 
 
+def document(record: Mapping[str, Rows]) -> str:
+    """All tables, in the order of families, factors and kinds."""
+    template = Path(__file__).with_name("template.md").read_text(encoding="utf-8")
+    parts = []
+    for key in sorted(record, key=_place):
+        family, factor, kind = key.split()
+        count = len(record[key][CEILING])
+        title = f"### {FAMILIES[family].title}, {factor} times: {TITLES[kind]} ({count})"
+        parts.append(f"{title}\n\n{table(record[key])}\n")
+    return template.replace("{tables}", "\n".join(parts))
+
+
+def _place(key: str) -> tuple[int, float, str]:
+    family, factor, kind = key.split()
+    return list(FAMILIES).index(family), float(factor), kind
+
+
 def main() -> None:
-    """Measure and write."""
+    """Measure and write; what was measured before and is not asked for now stays."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ("taesd", "drawings", "kodak"):
         parser.add_argument(f"--{name}", type=Path, required=True)
@@ -104,11 +123,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     kinds = {"drawings": drawn(options.drawings, options.count), "kodak": photographed(options.kodak, options.count)}
-    parts, record = [], {}
+    figures_file = options.output.with_suffix(".json")
+    record: dict[str, Rows] = json.loads(figures_file.read_text()) if figures_file.exists() else {}
+    shown: dict[str, list[Image.Image]] = {}
     for family in options.families:
         networks = taesd.load(options.taesd, family)
         for factor in options.factors:
-            shown: dict[str, list[Image.Image]] = {}
+            shown = {}
             for kind, pictures in kinds.items():
                 rows: Rows = {}
                 for original in pictures:
@@ -117,13 +138,9 @@ def main() -> None:
                     for name, found, picture in measured(one):
                         rows.setdefault(name, []).append(found)
                         shown.setdefault(name, []).append(picture)
-                parts.append(f"### {FAMILIES[family].title}, {factor:g} times: {TITLES[kind]}\n\n{table(rows)}\n")
                 record[f"{family} {factor:g} {kind}"] = rows
-    text = (Path(__file__).with_name("template.md")).read_text(encoding="utf-8")
-    options.output.write_text(
-        text.replace("{tables}", "\n".join(parts)).replace("{count}", str(options.count)), encoding="utf-8"
-    )
-    options.output.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    figures_file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    options.output.write_text(document(record), encoding="utf-8")
     if options.montage:
         montage(shown, options.montage)
 

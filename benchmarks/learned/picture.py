@@ -1,6 +1,6 @@
 """The README's picture: a drawing and a photograph, enlarged twice without denoising, in several ways.
 
-    python -m benchmarks.learned.picture --taesd DIR --drawing FILE.png --output assets/learned.png
+python -m benchmarks.learned.picture --taesd DIR --drawing FILE.png --output assets/learned.png
 """
 
 from __future__ import annotations
@@ -44,9 +44,7 @@ def photograph() -> Image.Image:
 
 def row(one: Case, title: str, crops: list[tuple[int, int, int, int]]) -> Image.Image:
     """One picture in all ways."""
-    panels = [
-        Panel(said, one.decode(METHODS[name](one)), highlight=name == "learned") for name, said in SHOWN.items()
-    ]
+    panels = [Panel(said, one.decode(METHODS[name](one)), highlight=name == "learned") for name, said in SHOWN.items()]
     panels.append(Panel("Original", one.original))
     return make_sheet(panels, crops, title=title, column_width=300)
 

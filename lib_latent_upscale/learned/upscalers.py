@@ -42,7 +42,6 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         "sd1": Family("SD 1.x and 2.x", 4),
         "sdxl": Family("SDXL", 4),
-        "sd3": Family("SD 3.x", 16),
         "flux1": Family("Flux.1, Chroma, Lumina 2, Z-Image", 16),
     }
 )

@@ -238,7 +238,7 @@ def latent_family(model: Any) -> str | None:
 _FAMILIES = (
     ("is_flux2", None),
     ("is_wan", None),
-    ("is_sd3", "sd3"),
+    ("is_sd3", None),
     ("is_sdxl", "sdxl"),
     ("is_flux", "flux1"),
     ("is_chroma", "flux1"),
