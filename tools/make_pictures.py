@@ -1,4 +1,4 @@
-"""Make the README's pictures with the project's own commands.
+"""Make the README's pictures with the project's own commands; assets/learned.png: benchmarks.learned.picture.
 
 python tools/make_pictures.py
 """
@@ -13,7 +13,6 @@ from lib_latent_upscale.standalone.commands.cli import main
 ASSETS = Path(__file__).parents[1] / "assets"
 ORIGINAL = str(ASSETS / "original.png")
 COMMANDS = {
-    "comparison.png": ["compare", ORIGINAL, "--denoise", "0.3"],
     "tile-controlnet.png": ["compare", ORIGINAL, "--denoise", "0.8", "--tile-controlnet", "demo"],
     "schedules.png": ["schedules", "--scheduler", "simple", "--scheduler", "karras"],
 }
@@ -22,7 +21,7 @@ COMMANDS = {
 def make_pictures() -> int:
     """Run each command; the page and the figures of a comparison are not kept."""
     for name, command in COMMANDS.items():
-        if code := main([*command, "-o", str(ASSETS / name)]):
+        if code := main([*command, "-o", str(ASSETS / name), "--overwrite"]):
             return code
         for suffix in (".json", ".html"):
             (ASSETS / name).with_suffix(suffix).unlink(missing_ok=True)
