@@ -41,8 +41,6 @@ class Family:
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         "sd1": Family("SD 1.x and 2.x", 4),
-        "sdxl": Family("SDXL", 4),
-        "flux1": Family("Flux.1, Chroma, Lumina 2, Z-Image", 16),
     }
 )
 """Whose latents the networks know; as the denoising model sees them, with a deviation of about 1."""

@@ -81,10 +81,11 @@ class LatentModel:
 
     @property
     def family(self) -> str | None:
-        """Whose latents these are, a name in `learned.FAMILIES`; the demo model's are its own."""
-        if self.name == DEMO:
-            return None
-        return "sdxl" if self.is_sdxl else "sd1"
+        """Whose latents these are, a name in `learned.FAMILIES`; None where no network knows them.
+
+        The demo model's are its own.
+        """
+        return None if self.name == DEMO or self.is_sdxl else "sd1"
 
     @property
     def channels(self) -> int:

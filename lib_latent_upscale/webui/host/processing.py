@@ -239,15 +239,12 @@ _FAMILIES = (
     ("is_flux2", None),
     ("is_wan", None),
     ("is_sd3", None),
-    ("is_sdxl", "sdxl"),
-    ("is_flux", "flux1"),
-    ("is_chroma", "flux1"),
-    ("is_lumina2", "flux1"),
+    ("is_sdxl", None),
+    ("is_flux", None),
     ("is_sd2", "sd1"),
     ("is_sd1", "sd1"),
 )
-"""What hosts call their models, and whose latents those have. The first that is true counts: a Flux.2 model may be
-called a Flux model, too, and its latents are others."""
+"""What hosts call their models, and whose latents those have. The first that is true counts."""
 
 
 def follows_sigmas(sampler: Any) -> bool:
