@@ -46,13 +46,14 @@ def test_the_page_compares_each_method_with_each_schedule(page, picture_file):
         return nullcontext(lambda done, total: None)
 
     shown, sheet = page.compare(str(picture_file), INPUTS, ["area", "bicubic"], [], progress)
-    assert names == ["WebUI, latent upscale", "Latent Upscale", "area + karras", "bicubic + karras"]
+    always = ["WebUI, latent upscale", "WebUI, Just resize", "Latent Upscale"]
+    assert names == [*always, "area + karras", "bicubic + karras"]
     for name in ["Picture resized", *names]:
         assert f">{html.escape(name)}</option>" in shown
     with Image.open(sheet) as image:
         assert image.width > 5 * 100
     alone, _ = page.compare(str(picture_file), INPUTS, [], [], progress)
-    assert names[4:] == ["WebUI, latent upscale", "Latent Upscale"]
+    assert names[5:] == always
     assert "area + karras" not in alone
 
 
