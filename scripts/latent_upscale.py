@@ -23,6 +23,7 @@ from lib_latent_upscale.webui.request import (
     passes_from_arguments,
     settings_from_arguments,
 )
+from lib_latent_upscale.webui.run import hires
 from lib_latent_upscale.webui.run.latent_upscale import TITLE, LatentUpscale, upscale_of
 from lib_latent_upscale.webui.run.second_run import run_twice
 from lib_latent_upscale.webui.ui import xyz
@@ -137,15 +138,36 @@ class LatentUpscaleCompanion(scripts.Script):
             passes.uninstall()  # X/Y/Z plot gives no other chance
 
 
+class LatentUpscaleHiresFix(scripts.Script):
+    """Our methods in txt2img's Hires. fix."""
+
+    def title(self) -> str:
+        return "Latent Upscale in Hires. fix"
+
+    def show(self, is_img2img: bool) -> Any:
+        return False if is_img2img else scripts.AlwaysVisible
+
+    def ui(self, _is_img2img: bool) -> list[Any]:
+        return []
+
+    def before_process(self, p: Any, *_args: Any) -> None:
+        hires.install(p)
+
+    def postprocess(self, p: Any, _processed: Any, *_args: Any) -> None:
+        hires.uninstall(p)
+
+
 def _forget_modules() -> None:
     """Let "Reload UI" load our modules again, too: after an update the new script would meet the old ones."""
+    hires.remove_upscalers()
     for name in [name for name in sys.modules if name.partition(".")[0] == "lib_latent_upscale"]:
         del sys.modules[name]
 
 
 def _before_ui() -> None:
-    """The settings and the axes in one callback: the host takes 20 ms to register each one (`inspect.stack`)."""
+    """All in one callback: the host takes 20 ms to register each one (`inspect.stack`)."""
     add_options()
+    hires.add_upscalers()
     xyz.add_axes()
 
 

@@ -126,7 +126,8 @@ def _run(kind: Kind, latent: Tensor, family: str, told: float | tuple[int, int])
 @cache
 def _network(kind: Kind, family: str, device: torch.device) -> Restore | Enlarge:
     """Read when first used, and kept: 3 MB each."""
-    network: Restore | Enlarge = _NETWORKS[kind](FAMILIES[family].channels)
+    with torch.random.fork_rng(devices=[]):  # a new network draws its weights, and what is drawn next must not change
+        network: Restore | Enlarge = _NETWORKS[kind](FAMILIES[family].channels)
     network.load_state_dict({name: value.float() for name, value in load_file(_file(kind, family)).items()})
     network.eval().requires_grad_(requires_grad=False).to(device)
     return network

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from lib_latent_upscale.interpolation import interpolate_latent
 from lib_latent_upscale.learned import FAMILIES, restore_latent, upscale_latent, weights_hash
 from lib_latent_upscale.learned.networks import Enlarge, Restore
-from lib_latent_upscale.learned.upscalers import WEIGHTS
+from lib_latent_upscale.learned.upscalers import WEIGHTS, _network
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -112,6 +112,14 @@ def test_an_untrained_network_changes_nothing_and_enlarges_bicubically(family):
     torch.testing.assert_close(Restore(channels)(given_latent, 2.0), given_latent)
     expected = interpolate_latent(given_latent, (24, 20), "bicubic")
     torch.testing.assert_close(Enlarge(channels)(given_latent, (24, 20)), expected)
+
+
+def test_reading_the_weights_leaves_torchs_generator_as_it_was():
+    """Else the first picture after a start would differ from the same one made again."""
+    _network.cache_clear()
+    before = torch.get_rng_state()
+    restore_latent(torch.zeros(1, 4, 4, 4), 2, "sd1")
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_nothing_is_read_before_it_is_used():

@@ -387,9 +387,19 @@ def modules() -> dict[str, ModuleType]:
             "create_generator": lambda seed: torch.Generator().manual_seed(seed),
         },
         "masking": {"fill": lambda picture, mask: Image.composite(picture.filter(ImageFilter.BLUR), picture, mask)},
-        "shared": {"opts": Options(), "device": "cpu", "OptionInfo": OptionInfo, "state": State()},
+        "shared": {
+            "opts": Options(),
+            "device": "cpu",
+            "OptionInfo": OptionInfo,
+            "state": State(),
+            "latent_upscale_modes": {"Latent": {"mode": "bilinear", "antialias": False}},
+        },
         "scripts": {"Script": Script, "AlwaysVisible": object(), "scripts_data": [grid_script]},
-        "devices": {"dtype": torch.float16, "NansException": type("NansException", (Exception,), {})},
+        "devices": {
+            "dtype": torch.float16,
+            "dtype_vae": torch.float32,
+            "NansException": type("NansException", (Exception,), {}),
+        },
         "paths": {"models_path": ""},
         "ui_components": {"InputAccordion": Component},
         "ui_common": {"create_refresh_button": lambda *_: None},
@@ -401,7 +411,13 @@ def modules() -> dict[str, ModuleType]:
             "send_model_to_cpu": moves.send_model_to_cpu,
             "send_model_to_device": moves.send_model_to_device,
         },
-        "sd_samplers_common": {"images_tensor_to_samples": encode},
+        "sd_samplers_common": {
+            "images_tensor_to_samples": encode,
+            "decode_first_stage": lambda _model, latent: (
+                2 * latent[:, :3].repeat_interleave(8, 2).repeat_interleave(8, 3) - 1
+            ),
+            "approximation_indexes": {"Full": 0},
+        },
         "sd_samplers": {
             "find_sampler_config": lambda name: SimpleNamespace(
                 options={"scheduler": "karras"} if str(name).startswith("DPM++ 2M") else {}

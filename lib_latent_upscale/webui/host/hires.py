@@ -1,0 +1,141 @@
+"""Hires. fix of txt2img: its menu of latent upscalers, and the one place where it enlarges latents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from modules import devices, sd_samplers_common, shared
+from PIL import Image
+from torch import Tensor
+
+from lib_latent_upscale.webui.host import processing as host
+
+__all__ = ["add_modes", "asked_mode", "decoded", "encoded", "release", "remove_modes", "take_over"]
+
+Size = tuple[int, int]
+Enlarge = Callable[[str, Tensor, Size, Sequence[int]], Tensor]
+"""From the menu's name, latents (batch, channels, h, w), their target size in cells, and a seed for each."""
+
+_PASS = "sample_hr_pass"
+
+
+def add_modes(names: Iterable[str]) -> None:
+    """Put names behind the host's own in the menu, which X/Y/Z plot, paste and the API read, too."""
+    shared.latent_upscale_modes.update({name: {"mode": name, "antialias": False} for name in names})
+
+
+def remove_modes(names: Iterable[str]) -> None:
+    """Leave the menu as the host made it; the names are then unknown to it."""
+    for name in names:
+        shared.latent_upscale_modes.pop(name, None)
+
+
+def asked_mode(p: Any) -> str | None:
+    """The name of the latent upscaler that Hires. fix will use; None for upscalers of pictures."""
+    mode = getattr(p, "latent_scale_mode", None)
+    return None if mode is None else str(mode["mode"])
+
+
+def take_over(p: Any, names: Iterable[str], enlarge: Enlarge) -> None:
+    """Let `enlarge` answer where this processing object's Hires. fix enlarges latents by one of the names.
+
+    Only `p` itself is changed. `release` ends it.
+    """
+    release(p)
+    setattr(p, _PASS, _Pass(p, frozenset(names), enlarge))
+
+
+def release(p: Any) -> None:
+    """Give back what `take_over` has put on `p`, or on what `p` is a copy of."""
+    if isinstance(vars(p).get(_PASS), _Pass):
+        delattr(p, _PASS)
+
+
+class _Pass:
+    """The host's second pass, to which the latents are handed so that they know how they are enlarged."""
+
+    def __init__(self, p: Any, names: frozenset[str], enlarge: Enlarge) -> None:
+        self._p = p
+        self._own = getattr(p, _PASS)
+        self._names = names
+        self._enlarge = enlarge
+
+    def __call__(self, samples: Any, decoded_samples: Any, seeds: Sequence[int], *args: Any, **kwargs: Any) -> Any:
+        name = asked_mode(self._p)
+        if name not in self._names or samples is None:
+            return self._own(samples, decoded_samples, seeds, *args, **kwargs)
+        asked: list[Size] = []
+
+        def enlarge(latent: Tensor, size: Size) -> Tensor:
+            asked.append(size)
+            return self._enlarge(str(name), latent, size, seeds)
+
+        result = self._own(_handed(samples, enlarge), decoded_samples, seeds, *args, **kwargs)
+        if isinstance(result, _Handed):  # interrupted before anything was done
+            return result.plain
+        if not asked:
+            raise RuntimeError(f"{name}: this version of the WebUI does not enlarge latents where it is expected to.")
+        return result
+
+
+class _Handed(Tensor):
+    """Latents that answer `torch.nn.functional.interpolate` themselves, and are plain ones for everything else.
+
+    So no function of torch or of the host is replaced, and generations in other threads meet nothing.
+    """
+
+    plain: Tensor
+    enlarge: Callable[[Tensor, Size], Tensor]
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = _plain(dict(kwargs or {}))
+        first = args[0] if args else None
+        if func is F.interpolate and isinstance(first, cls):
+            return first.enlarge(first.plain, tuple(given["size"]))
+        result = func(*_plain(args), **given)
+        if func is Tensor.squeeze and isinstance(first, cls):  # Forge Neo takes a frame axis off before
+            return _handed(result, first.enlarge)
+        return result
+
+
+def _plain(given: Any) -> Any:
+    """Arguments of a function with plain latents in place of handed ones."""
+    if isinstance(given, _Handed):
+        return given.plain
+    if isinstance(given, dict):
+        return {name: _plain(one) for name, one in given.items()}
+    return type(given)(map(_plain, given)) if type(given) in (list, tuple) else given
+
+
+def _handed(plain: Tensor, enlarge: Callable[[Tensor, Size], Tensor]) -> _Handed:
+    handed = plain.detach().as_subclass(_Handed)
+    handed.plain, handed.enlarge = plain, enlarge
+    return handed
+
+
+def decoded(p: Any, latent: Tensor) -> list[Image.Image]:
+    """Pictures of latents, as the host makes them before it enlarges pictures."""
+    pixels = sd_samplers_common.decode_first_stage(p.sd_model, latent)
+    pixels = ((pixels.float() + 1) / 2).clamp(0, 1).cpu().numpy()
+    return [Image.fromarray((255 * picture.transpose(1, 2, 0)).astype(np.uint8)) for picture in pixels]
+
+
+def encoded(picture: Image.Image, seed: int, like: Tensor) -> Tensor:
+    """Latents of one picture, (1, channels, h, w), by the host's encode for pictures, with the draw of a seed."""
+    pixels = np.array(picture.convert("RGB")).astype(np.float32).transpose(2, 0, 1) / 255
+    batch = torch.from_numpy(pixels)[None].to(shared.device, dtype=devices.dtype_vae)
+    approximation = sd_samplers_common.approximation_indexes.get(host.option("sd_vae_encode_method"))
+    with host.preserved_random_state():
+        host.seed_draws(seed)
+        return sd_samplers_common.images_tensor_to_samples(batch, approximation).to(like)  # type: ignore[no-any-return]
