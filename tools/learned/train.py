@@ -87,10 +87,7 @@ def _cropped(rng: np.random.Generator, given: Tensor, wanted: Tensor, crop: int)
         box = [round(edge * scale) for edge in (top, top + side, left, left + side)]
         return latent[:, box[0] : box[1], box[2] : box[3]]
 
-    parts = [cut(given), cut(wanted)]
-    if rng.random() < 0.5:
-        parts = [part.flip(-1) for part in parts]
-    return parts[0], parts[1]
+    return cut(given), cut(wanted)
 
 
 def perturbed(rng: np.random.Generator, latent: Tensor) -> Tensor:
