@@ -31,6 +31,7 @@ __all__ = [
     "get_sigmas",
     "plan_steps",
     "scheduled_steps",
+    "sigmas_from",
 ]
 
 Floats = NDArray[np.float64]
@@ -329,7 +330,7 @@ def plan_steps(
         start_sigma: matched noise: instead of cutting, build a schedule that runs exactly `steps` steps from this
             sigma to zero. The schedule's own spacing is kept: it is `get_sigmas` with `sigma_max=start_sigma`. So
             schedules can be compared that start from the same amount of noise. Below the schedule's smallest sigma
-            the steps to zero are even. `exact` and `sigma_max` have no say then.
+            the steps to zero are even. `exact` has no say then, and `sigma_max` only allows higher starts.
         discard_penultimate: build one step more and leave out the smallest sigma above zero, as the WebUI does for
             samplers such as DPM2 that evaluate the model between two sigmas. The number of steps that run is the same.
 
@@ -341,13 +342,16 @@ def plan_steps(
     if start_sigma is None:
         whole = get_sigmas(name, length, model_sigmas, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho)
     else:
-        whole = _matched(name, length, model_sigmas, start_sigma, sigma_min=sigma_min, rho=rho)
+        whole = sigmas_from(name, length, model_sigmas, start_sigma, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho)
     if discard_penultimate:
         whole = torch.cat([whole[:-2], whole[-1:]])
     default_cut = int(min(denoising_strength, 0.999) * steps) + 1
     runs = 0 if not total else steps if exact or matched else default_cut
     return StepPlan(whole, len(whole) - 1 - runs)
 
+
+_ROUNDED = 1e-4
+"""By which published levels may lie above the model's own table: they are rounded to five digits."""
 
 _FINE = 1000
 """Steps of a schedule that stands for an infinitely fine one; between them sigmas are interpolated."""
@@ -382,20 +386,32 @@ def continuous_start(
     return float(np.exp(np.interp(position, np.arange(_FINE), np.log(fine[:-1]))))
 
 
-def _matched(
+def sigmas_from(
     name: str,
     steps: int,
     model_sigmas: Tensor | Sequence[float],
     start_sigma: float,
     *,
-    sigma_min: float | None,
-    rho: float | None,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    rho: float | None = None,
 ) -> Tensor:
-    schedule = _schedule(name)
+    """A schedule of `steps` steps from a sigma to zero, with the spacing that it has on that range.
+
+    Args:
+        name, model_sigmas, sigma_min, rho: as for `get_sigmas`.
+        steps: 1 to 1001, one more than a run may have, for samplers that leave one sigma out.
+        start_sigma: the first one, up to the model's largest or, where that is larger, `sigma_max`.
+
+    Raises:
+        ValueError: as for `get_sigmas`; a start that is too large.
+    """
+    schedule, steps = _schedule(name), _whole_steps(steps, MAX_STEPS + 1)
     table = _table(model_sigmas, sigma_min, None, schedule.rho if rho is None else rho)
     start = _positive("start_sigma", start_sigma)
-    if start > table.sigma_max * (1 + 1e-5):
-        raise ValueError(f"start_sigma is {start:g}; the model's largest noise level is {table.sigma_max:g}")
+    largest = max(table.sigma_max, sigma_max or 0.0)
+    if start > largest * (1 + _ROUNDED):
+        raise ValueError(f"start_sigma is {start:g}; the largest noise level is {largest:g}")
     values = schedule.sigmas(steps, replace(table, high=start))
     values[0] = start
     return _finish(values)

@@ -157,7 +157,7 @@ class UpscaleSettings(Settings):
             model_sigmas,
             exact=self.exact_steps,
             sigma_min=sigma_min,
-            sigma_max=sigma_max if start is None else None,
+            sigma_max=sigma_max,
             rho=rho,
             start_sigma=start,
             discard_penultimate=discard_penultimate,
@@ -198,20 +198,12 @@ class UpscaleSettings(Settings):
         """
         import torch
 
-        from lib_latent_upscale.schedules import get_sigmas, plan_steps, scheduled_steps
+        from lib_latent_upscale.schedules import get_sigmas, scheduled_steps, sigmas_from
 
         ends = {"sigma_min": sigma_min, "sigma_max": sigma_max, "rho": rho}
         start = self._start_sigma(self.scheduler, steps, denoising_strength, model_sigmas, **ends)
         if start is None:
             return get_sigmas(self.scheduler, length, model_sigmas, **ends)
         dropped = length - scheduled_steps(steps, denoising_strength)
-        run = plan_steps(
-            self.scheduler,
-            steps + dropped,
-            denoising_strength,
-            model_sigmas,
-            start_sigma=start,
-            sigma_min=sigma_min,
-            rho=rho,
-        ).run
+        run = sigmas_from(self.scheduler, steps + dropped, model_sigmas, start, **ends)
         return torch.cat([run[:1].expand(length + 1 - len(run)), run])

@@ -196,14 +196,14 @@ FLOW = {
     "flow, shift 3": 3 * np.linspace(0.001, 1, 1000) / (1 + 2 * np.linspace(0.001, 1, 1000)),
     "Flux, 10,000 entries": math.e**1.15 / (math.e**1.15 + 10_000 / np.arange(1, 10_001) - 1),
 }
-STRENGTHS = st.floats(0.001, 1)
+STRENGTHS = st.floats(0.001, 1) | st.just(1.0)
 
 
 @given(st.sampled_from(NAMES), st.sampled_from([SD1, *FLOW.values()]), STRENGTHS, STRENGTHS, st.integers(1, 1000))
 def test_a_continuous_start_grows_with_the_denoising_strength_and_never_jumps(name, table, first, second, steps):
     low, high = sorted([first, second])
     starts = [continuous_start(name, strength, table) for strength in (low, high)]
-    assert 0 < starts[0] <= starts[1] <= table[-1] * (1 + 1e-6)
+    assert 0 < starts[0] <= starts[1] <= table[-1] * (1 + 1e-4), "published levels are rounded"
     near = continuous_start(name, min(low * 1.0005, 1.0), table)
     assert near - starts[0] <= 0.02 * table[-1], "a two-thousandth more strength is hardly more noise"
     run = plan_steps(name, steps, max(low, 0.01), table, start_sigma=continuous_start(name, max(low, 0.01), table)).run
@@ -397,7 +397,7 @@ class TestErrors:
             get_sigmas("karras", 20, SD1, sigma_min=3.0, sigma_max=2.0)
 
     def test_a_start_beyond_the_model(self):
-        with pytest.raises(ValueError, match=r"start_sigma is 20; the model's largest noise level is 14\.6146"):
+        with pytest.raises(ValueError, match=r"start_sigma is 20; the largest noise level is 14\.6146"):
             plan_steps("karras", 20, 0.5, SD1, start_sigma=20.0)
 
     @pytest.mark.parametrize("table", [[], [[1.0, 2.0]], SD1[::-1].copy(), [0.0, 1.0], [1.0, math.inf], [math.nan]])

@@ -3,11 +3,12 @@
 from dataclasses import FrozenInstanceError, asdict, fields
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lib_latent_upscale.interpolation import INTERPOLATIONS
-from lib_latent_upscale.schedules import SCHEDULES
+from lib_latent_upscale.schedules import SCHEDULES, get_sigmas, scheduled_steps
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 
 any_settings = st.builds(
@@ -107,3 +108,33 @@ def test_automatic_is_no_schedule_of_ours():
 def test_settings_do_not_change():
     with pytest.raises(FrozenInstanceError):
         UpscaleSettings().method = "area"
+
+
+SD1 = 0.02916716, 14.6146
+"""The ends of SD 1.x's table of sigmas."""
+
+
+@pytest.mark.parametrize("start", ["continuous", "matched", "matched noise"])
+@pytest.mark.parametrize("own_end", [None, 10.0, 20.0])
+@pytest.mark.parametrize("scheduler", list(SCHEDULES))
+def test_a_start_of_ones_own_at_full_strength_whatever_the_end(scheduler, own_end, start):
+    """Where a host cuts its own schedule, and where ours is run, with samplers that leave out a sigma, too."""
+    chosen = {"matched_noise": True} if start == "matched noise" else {"starting_noise": start}
+    settings, table = UpscaleSettings("area", scheduler, **chosen), torch.linspace(*SD1, 1000, dtype=torch.float64)
+    ends = {"sigma_min": None, "sigma_max": own_end, "rho": None}
+    asked = settings.plan(4, 1.0, table, **ends).run
+    total = scheduled_steps(4, 1.0)
+    assert torch.equal(settings.host_sigmas(total, 4, 1.0, table, **ends)[-5:], asked)
+    skipping = settings.host_sigmas(total + 1, 4, 1.0, table, **ends)
+    assert torch.equal(
+        skipping[-6:][[0, 1, 2, 3, 5]], settings.plan(4, 1.0, table, discard_penultimate=True, **ends).run
+    )
+    largest = SD1[1] if start != "continuous" else get_sigmas(scheduler, 1000, table, **ends)[0].item()
+    assert asked[0].item() == pytest.approx(largest, rel=1e-4)
+
+
+@pytest.mark.parametrize("start", ["schedule", "continuous", "matched"])
+def test_as_many_steps_as_there_are_with_a_sampler_that_leaves_one_out(start):
+    settings, table = UpscaleSettings(starting_noise=start), torch.linspace(*SD1, 1000)
+    total = scheduled_steps(1000, 1.0)
+    assert len(settings.host_sigmas(total + 1, 1000, 1.0, table)) == total + 2

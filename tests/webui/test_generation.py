@@ -11,6 +11,7 @@ from PIL import Image
 
 from lib_latent_upscale.interpolation import INTERPOLATIONS
 from lib_latent_upscale.schedules import SCHEDULES, get_sigmas
+from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 
 LIKE_HOST = {"method": "bilinear", "scheduler": "automatic", "exact_steps": False}
 TABLE = torch.linspace(0.03, 14.6, 1000)
@@ -140,6 +141,15 @@ def test_a_sampler_without_sigmas_is_said_and_runs_its_own(webui, picture, times
     assert written["Latent upscale scheduler"] == "automatic"
     assert written["Schedule type"] == "Automatic"
     assert "DDIM ignores sigmas" in written["Latent upscale note"]
+
+
+@pytest.mark.parametrize("asked", [{"starting_noise": "continuous"}, {"matched_noise": True}])
+def test_the_infotext_of_a_sampler_without_sigmas_can_be_used_again(webui, picture, timestep_sampler, asked):
+    p = webui.process(picture, next_sampler=timestep_sampler, sampler_name="DDIM")
+    processed = webui.run(p, {"method": "area", "scheduler": "karras", **asked})
+    again = UpscaleSettings.from_infotext(processed.infotexts[0])
+    assert again == UpscaleSettings("area", AUTOMATIC)
+    assert f"karras and the {asked.get('starting_noise', 'matched')} starting noise" in processed.comments[0]
 
 
 def test_denoising_strength_zero_runs_nothing(webui, picture):

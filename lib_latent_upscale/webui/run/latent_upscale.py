@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -32,6 +33,9 @@ _ATTRIBUTE = "latent_upscale"
 _MISSING = object()
 _ORIGINAL_CONTENT = (0, 1)
 """Values of `inpainting_fill` that start from the picture: "fill" and "original", not latent noise or nothing."""
+
+_OWN_TIMESTEPS: dict[str, Any] = {"scheduler": AUTOMATIC, "matched_noise": False, "starting_noise": "schedule"}
+"""What a sampler runs that follows no sigmas."""
 
 _SAMPLER_NOTES = {
     "DPM fast": "DPM fast takes only the ends of the scheduler and places its steps itself.",
@@ -264,15 +268,27 @@ class LatentUpscale:
         p = self._p
         follows = host.follows_sigmas(p.sampler)
         if self.settings.scheduler != AUTOMATIC and not follows:
-            p.extra_generation_params.update({"Latent upscale scheduler": AUTOMATIC})
+            self._say_what_ran(replace(self.settings, **_OWN_TIMESTEPS))
             p.extra_generation_params.pop("Schedule type", None)
-            self._note(f"{p.sampler_name} ignores sigmas; its own timesteps ran instead of {self.settings.scheduler}.")
+            self._note(f"{p.sampler_name} ignores sigmas; its own timesteps ran instead of {self._ignored()}.")
         elif self.settings.scheduler != AUTOMATIC and p.sampler_name in _SAMPLER_NOTES:
             self._note(_SAMPLER_NOTES[p.sampler_name])
         if host.option("img2img_extra_noise", 0) and host.is_flow_model(p):
             self._note("the WebUI's option Extra noise spoils pictures of flow-matching models; set it to 0.")
         if self._steps_fixed:
             self._fix_steps(follows_sigmas=follows)
+
+    def _say_what_ran(self, ran: UpscaleSettings) -> None:
+        """The labels of the settings that ran, in place of those that were asked for."""
+        written = self._p.extra_generation_params
+        for label in UpscaleSettings.labels().values():
+            written.pop(label, None)
+        written.update(ran.to_infotext())
+
+    def _ignored(self) -> str:
+        """What of the settings a sampler without sigmas cannot do, in words."""
+        start = "matched" if self.settings.matched_noise else self.settings.starting_noise
+        return self.settings.scheduler + (f" and the {start} starting noise" if self.settings.starts_anywhere else "")
 
     def _fix_steps(self, *, follows_sigmas: bool) -> None:
         """Have exactly the asked steps run, through the sampler's own argument; the option for it stays untouched."""
