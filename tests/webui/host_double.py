@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter, ImageOps
 
+from lib_latent_upscale.samplers import import_k_diffusion
+
 CELL = 8
 
 
@@ -75,11 +77,43 @@ class Sampler:
 
     def sample_img2img(self, p: Any, latent: torch.Tensor, steps: int | None = None) -> torch.Tensor:
         total, runs = p.steps, int(min(p.denoising_strength, 0.999) * p.steps) + 1
-        if steps is not None:
+        if steps is not None or sys.modules["modules.shared"].opts.img2img_fix_steps:
+            steps = steps or p.steps
             total, runs = int(steps / min(p.denoising_strength, 0.999)), steps
         self.latent = latent
         self.ran = self.get_sigmas(p, total)[total - runs :]
         return latent
+
+
+TIMESTEPS = ("DDIM", "DDIM CFG++", "PLMS", "UniPC")
+
+
+def sampler_config(name: str) -> Any:
+    options = {"scheduler": "karras"} if str(name).startswith("DPM++ 2M") else {}
+    return SimpleNamespace(name=name, options={**options, "discard_next_to_last_sigma": name == "DPM2"})
+
+
+def schedulers() -> dict[str, Any]:
+    """Schedule types, on k-diffusion's own functions, as v1.10.1 has them."""
+
+    def row(label: str, function: Any, **more: Any) -> Any:
+        return SimpleNamespace(label=label, function=function, **{"default_rho": -1, "need_inner_model": False, **more})
+
+    def ddim(n: int, sigma_min: float, sigma_max: float, inner_model: Any, device: Any) -> torch.Tensor:
+        return torch.cat([inner_model.sigmas[1 :: max(len(inner_model.sigmas) // n, 1)].flip(0), torch.zeros(1)])
+
+    def broken(**_: Any) -> torch.Tensor:
+        raise KeyError("needs the model itself")
+
+    sampling = import_k_diffusion("sampling")
+    rows = [
+        row("Automatic", None),
+        row("Karras", sampling.get_sigmas_karras, default_rho=7.0),
+        row("Exponential", sampling.get_sigmas_exponential),
+        row("DDIM", ddim, need_inner_model=True),
+        row("Turbo", broken),
+    ]
+    return {name: one for one in rows for name in (one.label, one.label.lower())}
 
 
 class TimestepSampler:
@@ -418,11 +452,10 @@ def modules() -> dict[str, ModuleType]:
             ),
             "approximation_indexes": {"Full": 0},
         },
-        "sd_samplers": {
-            "find_sampler_config": lambda name: SimpleNamespace(
-                options={"scheduler": "karras"} if str(name).startswith("DPM++ 2M") else {}
-            )
-        },
+        "sd_samplers": {"find_sampler_config": sampler_config},
+        "sd_samplers_timesteps": {"samplers_data_timesteps": [SimpleNamespace(name=name) for name in TIMESTEPS]},
+        "sd_samplers_lcm": {"samplers_data_lcm": [SimpleNamespace(name="LCM")]},
+        "sd_schedulers": {"schedulers_map": schedulers()},
         "script_callbacks": {
             "callbacks": callbacks,
             "on_ui_settings": callbacks["settings"].append,

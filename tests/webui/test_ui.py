@@ -2,12 +2,15 @@
 
 import copy
 import html
+import math
 import xml.etree.ElementTree as ET
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from lib_latent_upscale.catalogue import CATALOGUE
+from lib_latent_upscale.noise_tables import sd1_sigmas
 from lib_latent_upscale.options import rows
 from lib_latent_upscale.settings import UpscaleSettings
 
@@ -203,6 +206,83 @@ class TestDrawing:
 
     def test_there_is_a_dot_for_every_step_that_runs(self, webui):
         assert self.draw(webui).count("<circle") == 10 + 6
+
+    @pytest.mark.parametrize("sampler", ["DDIM", "DDIM CFG++", "PLMS", "UniPC"])
+    def test_sigmas_that_do_not_run_are_not_drawn(self, webui, sampler):
+        drawing = self.draw(webui, sampler=sampler)
+        assert "<svg" not in drawing
+        assert f"{sampler} takes no sigmas" in drawing
+
+    @pytest.mark.parametrize(
+        ("settings", "sampler"),
+        [
+            ({}, "Euler"),
+            ({}, "DPM2"),
+            ({"exact_steps": False}, "DPM2"),
+            ({"matched_noise": True, "scheduler": "karras"}, "DPM2"),
+            ({"starting_noise": "continuous"}, "DPM2"),
+        ],
+    )
+    @pytest.mark.parametrize("fixed", [False, True])
+    def test_the_first_sigma_that_is_drawn_is_the_one_that_runs(
+        self, webui, picture, plain_sampler, discarding_sampler, settings, sampler, fixed
+    ):
+        runs = discarding_sampler if sampler == "DPM2" else plain_sampler
+        kept = 1 / (1 + runs.model_wrap.sigmas.double() ** 2)
+        webui.modules["modules.sd_models"].model_data.sd_model = SimpleNamespace(alphas_cumprod=kept)
+        p = webui.process(picture, steps=10, next_sampler=runs, sampler_name=sampler)
+        webui.options.data["img2img_fix_steps"] = fixed
+        webui.run(p, {"scheduler": "simple", **settings})
+        changes = {
+            "scheduler": settings.get("scheduler", "simple"),
+            "exact": settings.get("exact_steps", True),
+            "matched": settings.get("matched_noise", False),
+            "start": settings.get("starting_noise", "schedule"),
+        }
+        drawing = self.draw(webui, sampler=sampler, **changes)
+        assert f"{len(runs.ran) - 1} of" in drawing.partition("Latent Upscale:")[2]
+        assert drawing.partition("Latent Upscale:")[2].count(f"from σ {runs.ran[0]:.2f}<") == 1
+
+    def test_the_schedules_ends_of_the_settings_page_are_drawn(self, webui):
+        before = self.draw(webui, scheduler="karras", strength=1)
+        webui.options.data["sigma_max"] = 5.0
+        assert "from σ 14.61" in before
+        assert "Latent Upscale: karras, 10 of 10 steps run, from σ 5.00" in self.draw(
+            webui, scheduler="karras", strength=1
+        )
+
+    def test_the_webuis_own_way_is_drawn_from_its_own_function(self, webui):
+        """v1.10.1's DDIM schedule has sigmas of every 100th timestep, from the second one on."""
+        drawing = self.draw(webui, host="DDIM")
+        sigma = sd1_sigmas()[1 + 5 * 100]
+        assert f"default: ddim, 6 of 10 steps run, from σ {sigma:.2f}" in drawing
+
+    def test_with_the_webuis_exact_steps_its_own_way_has_all_steps(self, webui):
+        webui.options.data["img2img_fix_steps"] = True
+        assert "default: normal, 10 of 20 steps run" in self.draw(webui)
+
+    def test_a_schedule_that_is_not_to_be_had_is_named_instead_of_another(self, webui):
+        drawing = self.draw(webui, host="Turbo")
+        assert "turbo, is a schedule that cannot be drawn" in drawing
+        assert drawing.count("<polyline") == 2, "only ours: its faint part and what runs"
+
+    def test_samplers_with_steps_of_their_own_say_so(self, webui):
+        assert "places its steps itself" in self.draw(webui, sampler="DPM fast")
+
+    @pytest.mark.parametrize(
+        ("scheduler", "start", "little"),
+        [("karras", "schedule", True), ("simple", "schedule", False), ("karras", "matched", False)],
+    )
+    def test_a_start_that_changes_nothing_is_said_for_flow_models(self, webui, scheduler, start, little):
+        """Flux's table: at denoising strength 0.5, karras starts at a share of noise of 0.05."""
+        time = torch.linspace(0, 1, 10001)[1:]
+        flux = time * math.exp(1.15) / (1 + (math.exp(1.15) - 1) * time)
+        unet = SimpleNamespace(model=SimpleNamespace(predictor=SimpleNamespace(sigmas=flux)))
+        webui.modules["modules.sd_models"].model_data.sd_model = SimpleNamespace(
+            forge_objects=SimpleNamespace(unet=unet)
+        )
+        drawing = self.draw(webui, scheduler=scheduler, start=start, steps=20)
+        assert ("hardly any noise" in drawing) == little
 
     @pytest.mark.parametrize("changes", [{"matched": True}, {"start": "continuous"}])
     def test_what_generate_would_refuse_is_said_before(self, webui, changes):

@@ -31,6 +31,7 @@ __all__ = [
     "flattened",
     "follows_sigmas",
     "is_flow_model",
+    "is_flow_table",
     "kept_random_state",
     "latent_family",
     "loaded_model_sigmas",
@@ -265,7 +266,7 @@ def loaded_model_sigmas() -> Tensor | None:
     sigmas = next((read(table.detach().cpu().double()) for table, read in tables if isinstance(table, Tensor)), None)
     if sigmas is None:
         return None
-    zero_terminal = option("sd_noise_schedule") == "Zero Terminal SNR" and not _is_flow(sigmas)
+    zero_terminal = option("sd_noise_schedule") == "Zero Terminal SNR" and not is_flow_table(sigmas)
     if zero_terminal and not _rescales_around_sampling(model):
         sigmas = _zero_terminal(sigmas)
     return sigmas.float()
@@ -303,10 +304,11 @@ _KEPT_AT_LAST = 4.8973451890853435e-08
 
 def is_flow_model(p: Any) -> bool:
     """Whether the model of the sampler mixes picture and noise, as flow matching does, instead of adding noise."""
-    return follows_sigmas(p.sampler) and _is_flow(model_sigmas(p))
+    return follows_sigmas(p.sampler) and is_flow_table(model_sigmas(p))
 
 
-def _is_flow(sigmas: Tensor) -> bool:
+def is_flow_table(sigmas: Tensor) -> bool:
+    """Whether a model's table is that of flow matching, where sigma is the share of noise."""
     return bool(sigmas.max() <= 1)
 
 

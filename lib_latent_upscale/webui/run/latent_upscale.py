@@ -22,7 +22,7 @@ from lib_latent_upscale.webui.errors import ArgumentError, refused
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host.geometry import LATENT, STRETCH, cut_for_encoding, placed, whole_cells
 
-__all__ = ["NOTE_LABEL", "TITLE", "LatentUpscale", "upscale_of"]
+__all__ = ["NOTE_LABEL", "SAMPLER_NOTES", "TITLE", "LatentUpscale", "upscale_of"]
 
 TITLE = "Latent Upscale"
 NOTE_LABEL = "Latent upscale note"
@@ -37,7 +37,7 @@ _ORIGINAL_CONTENT = (0, 1)
 _OWN_TIMESTEPS: dict[str, Any] = {"scheduler": AUTOMATIC, "matched_noise": False, "starting_noise": "schedule"}
 """What a sampler runs that follows no sigmas."""
 
-_SAMPLER_NOTES = {
+SAMPLER_NOTES = {
     "DPM fast": "DPM fast takes only the ends of the scheduler and places its steps itself.",
     "DPM adaptive": "DPM adaptive takes only the ends of the scheduler and chooses its steps itself.",
     "Restart": "Restart makes a Karras schedule of its own between the scheduler's ends when it has 20 steps or more.",
@@ -271,8 +271,8 @@ class LatentUpscale:
             self._say_what_ran(replace(self.settings, **_OWN_TIMESTEPS))
             p.extra_generation_params.pop("Schedule type", None)
             self._note(f"{p.sampler_name} ignores sigmas; its own timesteps ran instead of {self._ignored()}.")
-        elif self.settings.scheduler != AUTOMATIC and p.sampler_name in _SAMPLER_NOTES:
-            self._note(_SAMPLER_NOTES[p.sampler_name])
+        elif self.settings.scheduler != AUTOMATIC and p.sampler_name in SAMPLER_NOTES:
+            self._note(SAMPLER_NOTES[p.sampler_name])
         if host.option("img2img_extra_noise", 0) and host.is_flow_model(p):
             self._note("the WebUI's option Extra noise spoils pictures of flow-matching models; set it to 0.")
         if self._steps_fixed:

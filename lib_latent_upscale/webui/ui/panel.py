@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
 from typing import Any
@@ -11,12 +11,13 @@ from typing import Any
 import gradio as gr
 from torch import Tensor
 
-from lib_latent_upscale.comparison.variants import HOST_DEFAULT
 from lib_latent_upscale.noise_tables import sd1_sigmas
 from lib_latent_upscale.plot import Curve, schedule_svg
 from lib_latent_upscale.schedules import SCHEDULES, StepPlan, described
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.webui.host import processing as host
+from lib_latent_upscale.webui.host import samplers
+from lib_latent_upscale.webui.run.latent_upscale import SAMPLER_NOTES
 from lib_latent_upscale.webui.ui.fields import make_controls, rest, tips
 
 __all__ = ["HOST_INPUTS", "Panel", "draw_schedule", "make_panel", "watch"]
@@ -98,46 +99,98 @@ def watch(panel: Panel, inputs: Mapping[str, Any], opener: Any) -> None:
 
 def draw_schedule(steps: int, strength: float, host_scheduler: str, sampler: str, *drawn: Any) -> str:
     """The drawing as HTML; where there is nothing to draw, the reason. `drawn` are the settings of `_DRAWN`."""
-    table = host.loaded_model_sigmas()
-    if table is None:
-        table = sd1_sigmas()
-    usual = host.default_schedule(host_scheduler, sampler)
     try:
         settings = UpscaleSettings(**dict(zip(_DRAWN, drawn, strict=True)))
-        own = usual if settings.scheduler == AUTOMATIC else settings.scheduler
         if settings.starts_anywhere and settings.scheduler == AUTOMATIC:
             return f"<p>{_NEEDS_SCHEDULER}</p>"
-        return _drawing(_Request(int(steps), float(strength), own, usual), settings, table)
+        if not samplers.sampler_named(sampler).takes_sigmas:
+            return f"<p>{escape(_OWN_TIMESTEPS.format(sampler))}</p>"
+        table = host.loaded_model_sigmas()
+        asked = _Asked(int(steps), float(strength), host_scheduler, sampler, sd1_sigmas() if table is None else table)
+        return _drawing(asked, settings)
     except ValueError as error:
-        return f"<p>{error}</p>"
+        return f"<p>{escape(str(error))}</p>"
+
+
+_OWN_TIMESTEPS = (
+    "{0} takes no sigmas: it runs timesteps of its own, whatever the scheduler, and one or two fewer than asked for in "
+    "most hosts. So there is nothing to draw; how often the model ran is said with the result."
+)
+_NOT_DRAWN = "WebUI's default, {0}, is a schedule that cannot be drawn here."
+_HARDLY_ANY_NOISE = (
+    "Starts from hardly any noise (σ {0:.2f}, pure noise is 1): the picture will hardly change. Raise the denoising "
+    "strength, take another scheduler, or set Starting noise to matched."
+)
+_LITTLE = 0.1
+"""Share of noise from which a flow-matching model changes next to nothing."""
 
 
 @dataclass(frozen=True)
-class _Request:
+class _Asked:
+    """What the host's own controls say, and the model's table."""
+
     steps: int
     strength: float
-    own: str
-    usual: str
+    schedule_type: str
+    sampler: str
+    table: Tensor
+
+    def usual(self, *, exact: bool) -> StepPlan | None:
+        """What the host runs by itself."""
+        return samplers.host_plan(self.schedule_type, self.sampler, self.steps, self.strength, self.table, exact=exact)
+
+    def own(self, settings: UpscaleSettings) -> StepPlan | None:
+        """What runs here; where the schedule is left to the host, its own."""
+        exact = settings.exact_steps or samplers.exact_by_default()
+        if settings.scheduler == AUTOMATIC:
+            return self.usual(exact=exact)
+        sampler = samplers.sampler_named(self.sampler)
+        options, _ = host.schedule_options()
+        plan = replace(settings, exact_steps=exact).plan(
+            self.steps,
+            self.strength,
+            sampler.table(self.table),
+            discard_penultimate=sampler.discards_penultimate,
+            sigma_min=options.get("sigma_min"),
+            sigma_max=options.get("sigma_max"),
+            rho=options.get("rho"),
+        )
+        if exact or settings.starts_anywhere or plan.steps:
+            return plan
+        return StepPlan(plan.sigmas, len(plan.sigmas) - 2)  # the host's cut runs one step at denoising strength 0
 
 
-def _drawing(request: _Request, settings: UpscaleSettings, table: Tensor) -> str:
-    own = request.own if request.own in SCHEDULES else "normal"
-    usual = request.usual if request.usual in SCHEDULES else "normal"
-    default = HOST_DEFAULT.plan(request.steps, request.strength, table, host_schedule=usual)
-    plan = settings.plan(request.steps, request.strength, table, host_schedule=own)
-    curves = [
-        Curve(
-            _label("WebUI's default", usual, default), default.sigmas.tolist(), default.start, color=_HOSTS, dashed=True
-        ),
-        Curve(
-            _label("Latent Upscale", own, plan),
-            plan.sigmas.tolist(),
-            plan.start,
-            span=max(request.strength, 0.05) if settings.starts_anywhere else 1.0,
-            color=_OURS,
-        ),
-    ]
-    return schedule_svg(curves, title=f"Sigmas of {request.steps} steps at denoising strength {request.strength:g}")
+def _drawing(asked: _Asked, settings: UpscaleSettings) -> str:
+    usual = host.default_schedule(asked.schedule_type, asked.sampler)
+    own = usual if settings.scheduler == AUTOMATIC else settings.scheduler
+    default, plan = asked.usual(exact=samplers.exact_by_default()), asked.own(settings)
+    curves, notes = [], []
+    if default is None:
+        notes.append(_NOT_DRAWN.format(usual))
+    else:
+        curves.append(_curve(_label("WebUI's default", usual, default), default, color=_HOSTS, dashed=True))
+    if plan is not None:
+        span = max(asked.strength, 0.05) if settings.starts_anywhere else 1.0
+        curves.append(_curve(_label("Latent Upscale", own, plan), plan, color=_OURS, span=span))
+        notes += _warnings(asked, settings, plan)
+    title = f"Sigmas of {asked.steps} steps at denoising strength {asked.strength:g}"
+    drawing = schedule_svg(curves, title=title) if curves else ""
+    return drawing + "".join(f"<p>{escape(note)}</p>" for note in notes)
+
+
+def _curve(label: str, plan: StepPlan, **style: Any) -> Curve:
+    return Curve(label, plan.sigmas.tolist(), plan.start, **style)
+
+
+def _warnings(asked: _Asked, settings: UpscaleSettings, plan: StepPlan) -> list[str]:
+    """What the drawing alone does not say."""
+    found = []
+    if asked.sampler in SAMPLER_NOTES and settings.scheduler != AUTOMATIC:
+        found.append(SAMPLER_NOTES[asked.sampler])
+    first = plan.run[0].item()
+    if plan.steps and first < _LITTLE and host.is_flow_table(asked.table):
+        found.append(_HARDLY_ANY_NOISE.format(first))
+    return found
 
 
 def _label(name: str, schedule: str, plan: StepPlan) -> str:

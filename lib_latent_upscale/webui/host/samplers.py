@@ -1,0 +1,113 @@
+"""What the host's samplers and schedule types will run, asked before anything runs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lib_latent_upscale.samplers import import_k_diffusion
+from lib_latent_upscale.schedules import StepPlan, scheduled_steps
+from lib_latent_upscale.webui.host.processing import option, schedule_options
+
+__all__ = ["HostSampler", "exact_by_default", "host_plan", "sampler_named"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class HostSampler:
+    """What a sampler of the host demands of its sigmas."""
+
+    takes_sigmas: bool
+    """False: it asks for timesteps and passes schedules by (DDIM, PLMS, and UniPC in most hosts)."""
+    discards_penultimate: bool
+    """Whether the host leaves the smallest sigma above zero out."""
+    stride: int
+    """Of the model's table it uses every so many entries, the last one among them; 20 for v1.10.1's LCM."""
+    schedule: str | None
+    """The schedule type behind "Automatic"."""
+
+    def table(self, model_sigmas: Tensor) -> Tensor:
+        """What this sampler uses of the model's table."""
+        return model_sigmas[self.stride - 1 :: self.stride]
+
+
+def sampler_named(name: str | None) -> HostSampler:
+    """The sampler that the host has under this name, or one that demands nothing."""
+    from modules import sd_samplers
+
+    config = sd_samplers.find_sampler_config(name)
+    options = getattr(config, "options", {})
+    return HostSampler(
+        takes_sigmas=not _in("sd_samplers_timesteps", "samplers_data_timesteps", name),
+        discards_penultimate=bool(
+            options.get("discard_next_to_last_sigma") or option("always_discard_next_to_last_sigma", False)
+        ),
+        stride=_LCM_STRIDE if _in("sd_samplers_lcm", "samplers_data_lcm", name) else 1,
+        schedule=options.get("scheduler"),
+    )
+
+
+_LCM_STRIDE = 20
+"""`LCMCompVisDenoiser`: 50 of 1000 timesteps."""
+
+
+def _in(module: str, table: str, name: str | None) -> bool:
+    rows = getattr(sys.modules.get(f"modules.{module}"), table, ())
+    return any(row.name == name for row in rows)
+
+
+def exact_by_default() -> bool:
+    """Whether the person has the host run all of the steps anyway."""
+    return bool(option("img2img_fix_steps", False))
+
+
+def host_plan(
+    schedule_type: str | None, sampler: str, steps: int, strength: float, model_sigmas: Tensor, *, exact: bool
+) -> StepPlan | None:
+    """What the host runs by itself, from its own function for the schedule type; None where that cannot be had.
+
+    Args:
+        schedule_type: as in the host's menu.
+        sampler: as in the host's menu.
+        steps, strength: as asked for, denoising strength in 0 to 1.
+        model_sigmas: the model's own table, ascending.
+        exact: whether all of the steps run (`setup_img2img_steps` in the host).
+    """
+    demands = sampler_named(sampler)
+    runs = min(steps, scheduled_steps(steps, strength)) if exact else int(min(strength, 0.999) * steps) + 1
+    length = max(scheduled_steps(steps, strength), 1) if exact else steps
+    try:
+        sigmas = _sigmas(schedule_type, demands, length + demands.discards_penultimate, model_sigmas)
+    except Exception:  # noqa: BLE001  # a schedule of another extension may ask for anything
+        _log.debug("no drawing of %s", schedule_type, exc_info=True)
+        return None
+    if demands.discards_penultimate:
+        sigmas = torch.cat([sigmas[:-2], sigmas[-1:]])
+    return StepPlan(sigmas, length - runs if strength > 0 else len(sigmas) - 1)
+
+
+def _sigmas(schedule_type: str | None, demands: HostSampler, steps: int, model_sigmas: Tensor) -> Tensor:
+    """As `KDiffusionSampler.get_sigmas` of v1.10.1 asks for them."""
+    from modules import sd_schedulers
+
+    table = demands.table(model_sigmas)
+    name = demands.schedule if schedule_type in (None, "", "Automatic") else schedule_type
+    scheduler = sd_schedulers.schedulers_map.get(name)
+    inner: Any = import_k_diffusion("external").DiscreteSchedule(table, quantize=option("enable_quantization", False))
+    if scheduler is None or scheduler.function is None:
+        sigmas: Tensor = inner.get_sigmas(steps)
+        return sigmas
+    chosen, _ = schedule_options()
+    ends = {"sigma_min": table[0].item(), "sigma_max": table[-1].item(), **chosen}
+    if getattr(scheduler, "default_rho", -1) == -1:
+        ends.pop("rho", None)
+    if getattr(scheduler, "need_inner_model", False):
+        ends["inner_model"] = inner
+    made: Tensor = scheduler.function(n=steps, **ends, device=torch.device("cpu"))
+    return made.float().cpu()
