@@ -60,6 +60,8 @@ class Entry:
     """Sampling, decoding and passes; what all variants share is left out."""
     shrunk_from: tuple[int, int] | None = None
     """(width, height) of the result itself, where a pass has made it larger than the others."""
+    fewer: bool = False
+    """Whether the sampler left out steps that it was told to run."""
     remarks: Sequence[str] = ()
     """Further lines for people, such as what a pass did."""
 
@@ -83,6 +85,8 @@ class Entry:
         settings = self.variant.settings
         if settings.starts_anywhere:
             return "continuous start" if settings.starting_noise == "continuous" else "matched noise"
+        if self.fewer:
+            return "steps as the sampler has them"
         return "exact steps" if settings.exact_steps else "steps cut by the denoising strength"
 
     @property

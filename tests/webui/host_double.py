@@ -117,14 +117,18 @@ def schedulers() -> dict[str, Any]:
 
 
 class TimestepSampler:
-    """DDIM and its like: no sigmas at all."""
+    """DDIM and its like: no sigmas at all, and of the steps that it is told to run it leaves `left_out` out."""
 
-    def __init__(self) -> None:
+    def __init__(self, left_out: int = 0) -> None:
         self.model_wrap = SimpleNamespace()
+        self.model_wrap_cfg = torch.nn.Identity()
+        self.left_out = left_out
         self.steps: int | None = None
 
     def sample_img2img(self, p: Any, latent: torch.Tensor, steps: int | None = None) -> torch.Tensor:
         self.steps = steps
+        for _ in range((steps or p.steps) - self.left_out):
+            latent = self.model_wrap_cfg(latent)
         return latent
 
 

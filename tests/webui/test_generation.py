@@ -143,6 +143,29 @@ def test_a_sampler_without_sigmas_is_said_and_runs_its_own(webui, picture, times
     assert "DDIM ignores sigmas" in written["Latent upscale note"]
 
 
+@pytest.mark.parametrize(("name", "left_out"), [("DDIM", 2), ("DDIM CFG++", 2), ("PLMS", 1), ("UniPC", 1), ("Own", 0)])
+def test_steps_are_called_exact_only_where_they_are(webui, picture, timestep_sampler, name, left_out):
+    """v1.10.1 hands these samplers one timestep less than steps, and DDIM makes no call for the last one."""
+    timestep_sampler.left_out = left_out
+    p = webui.process(picture, next_sampler=timestep_sampler, sampler_name=name, steps=20, n_iter=2)
+    processed = webui.run(p, "area", "automatic")
+    said = f"not exactly 20 steps: {name} of this WebUI ran the model {20 - left_out} times."
+    assert [text for text in processed.comments if "not exactly" in text] == [f"Latent Upscale: {said}"] * bool(
+        left_out
+    )
+    assert [infotext.get("Latent upscale note") for infotext in processed.infotexts] == [said if left_out else None] * 2
+    assert not timestep_sampler.model_wrap_cfg._forward_pre_hooks, "nothing is left on the host's model"
+
+
+def test_an_interrupted_picture_is_not_said_to_be_short_of_steps(webui, picture, timestep_sampler):
+    timestep_sampler.left_out = 2
+    timestep_sampler.model_wrap_cfg.register_forward_pre_hook(
+        lambda *_: setattr(webui.modules["modules.shared"].state, "interrupted", True)
+    )
+    p = webui.process(picture, next_sampler=timestep_sampler, sampler_name="DDIM", steps=20)
+    assert not [text for text in webui.run(p, "area", "automatic").comments if "not exactly" in text]
+
+
 @pytest.mark.parametrize("asked", [{"starting_noise": "continuous"}, {"matched_noise": True}])
 def test_the_infotext_of_a_sampler_without_sigmas_can_be_used_again(webui, picture, timestep_sampler, asked):
     p = webui.process(picture, next_sampler=timestep_sampler, sampler_name="DDIM")

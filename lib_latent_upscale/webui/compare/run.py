@@ -67,6 +67,7 @@ class _Compared(LatentUpscale):
     def __init__(self, p: Any, settings: UpscaleSettings, encoded: _Encoded) -> None:
         super().__init__(p, settings)
         self.steps = 0
+        self.fewer = False
         self.first_sigma: float | None = None
         self.started: float | None = None
         self._shared = encoded
@@ -77,6 +78,11 @@ class _Compared(LatentUpscale):
     def _adapt_sampler(self) -> None:
         super()._adapt_sampler()
         self._watch(self._p.sampler)
+
+    def _tell_steps(self, calls: int | None) -> None:
+        super()._tell_steps(calls)
+        if calls is not None and calls < self.steps:
+            self.steps, self.fewer = calls, True
 
     def _watch(self, sampler: Any) -> None:
         """Note the schedule and the steps when the sampler starts; the host has made the sampler for this run."""
@@ -327,6 +333,7 @@ class _Results:
             parameters=done.infotexts[index],
             schedule=scheduler,
             steps=done.upscale.steps,
+            fewer=done.upscale.fewer,
             first_sigma=done.upscale.first_sigma,
             seconds=done.seconds / len(done.pictures),
             shrunk_from=None if picture.size == size else picture.size,

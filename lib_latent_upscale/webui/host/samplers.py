@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +16,7 @@ from lib_latent_upscale.samplers import import_k_diffusion
 from lib_latent_upscale.schedules import StepPlan, scheduled_steps
 from lib_latent_upscale.webui.host.processing import option, schedule_options
 
-__all__ = ["HostSampler", "exact_by_default", "host_plan", "sampler_named"]
+__all__ = ["HostSampler", "exact_by_default", "host_plan", "model_calls", "sampler_named"]
 
 _log = logging.getLogger(__name__)
 
@@ -111,3 +113,21 @@ def _sigmas(schedule_type: str | None, demands: HostSampler, steps: int, model_s
         ends["inner_model"] = inner
     made: Tensor = scheduler.function(n=steps, **ends, device=torch.device("cpu"))
     return made.float().cpu()
+
+
+@contextmanager
+def model_calls(sampler: Any) -> Iterator[Callable[[], int | None]]:
+    """Count how often a sampler of the host asks its model; the result is None where it is asked in another way."""
+    model, counted = getattr(sampler, "model_wrap_cfg", None), [0]
+
+    def count(*_: Any) -> None:
+        counted[0] += 1
+
+    if not isinstance(model, torch.nn.Module):
+        yield lambda: None
+        return
+    hook = model.register_forward_pre_hook(count)
+    try:
+        yield lambda: counted[0]
+    finally:
+        hook.remove()

@@ -20,7 +20,9 @@ from lib_latent_upscale.schedules import MAX_STEPS, scheduled_steps
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.webui.errors import ArgumentError, refused
 from lib_latent_upscale.webui.host import processing as host
+from lib_latent_upscale.webui.host import samplers
 from lib_latent_upscale.webui.host.geometry import LATENT, STRETCH, cut_for_encoding, placed, whole_cells
+from lib_latent_upscale.webui.host.machine import stopped
 
 __all__ = ["NOTE_LABEL", "SAMPLER_NOTES", "TITLE", "LatentUpscale", "upscale_of"]
 
@@ -156,6 +158,8 @@ class LatentUpscale:
     def _note(self, text: str) -> None:
         """Say what could not be done, below the result and in the infotext."""
         extra = self._p.extra_generation_params
+        if text in extra.get(NOTE_LABEL, ""):
+            return  # said of the picture before
         host.comment(self._p, f"Latent Upscale: {text}")
         extra[NOTE_LABEL] = " ".join([*([extra[NOTE_LABEL]] if NOTE_LABEL in extra else []), text])
 
@@ -261,8 +265,18 @@ class LatentUpscale:
         if p.iteration > 0 and plain and self._encode_again is not None:
             with host.preserved_random_state():
                 p.init_latent = self._encode_again(p.seeds).to(p.init_latent)
-        with self._steps_told():  # again: X/Y/Z plot runs outside of `installed`, and a caller may override the option
-            return self._host_sample(*args, **kwargs)
+        # `_steps_told` again: X/Y/Z plot runs outside of `installed`, and a caller may override the option
+        with self._steps_told(), samplers.model_calls(p.sampler) as calls:
+            sampled = self._host_sample(*args, **kwargs)
+        self._tell_steps(calls())
+        return sampled
+
+    def _tell_steps(self, calls: int | None) -> None:
+        """Say it where the sampler has run fewer steps than it was told to: v1.10.1's DDIM, PLMS and UniPC do so."""
+        p = self._p
+        if calls is None or stopped() or not self._steps_fixed or p.denoising_strength == 0 or calls >= p.steps:
+            return
+        self._note(f"not exactly {p.steps} steps: {p.sampler_name} of this WebUI ran the model {calls} times.")
 
     def _adapt_sampler(self) -> None:
         p = self._p
