@@ -16,6 +16,7 @@ from lib_latent_upscale.options import Option, Settings, rows
 from lib_latent_upscale.schedules import SCHEDULES, described
 from lib_latent_upscale.settings import AUTOMATIC
 from lib_latent_upscale.standalone.commands.flags import flags
+from lib_latent_upscale.standalone.files.settings import FileSettings
 
 PATH = Path(__file__).parents[1] / "docs" / "options.md"
 
@@ -31,7 +32,8 @@ dictionary, **command** the flag of `latent-upscale upscale` and `compare`. S: t
 
 def document() -> str:
     """The whole file."""
-    return "\n".join([_HEAD, *(line for kind in CATALOGUE for line in _part(kind)), *_order(), *_schedulers()]) + "\n"
+    parts = (line for kind in CATALOGUE for line in _part(kind))
+    return "\n".join([_HEAD, *parts, *_command_only(), *_order(), *_schedulers()]) + "\n"
 
 
 def _part(kind: type[Settings]) -> Iterator[str]:
@@ -49,6 +51,17 @@ def _part(kind: type[Settings]) -> Iterator[str]:
             f"| {_plain(row)} | {_marks(row)} | {row.tip} |"
         )
     yield ""
+
+
+def _command_only() -> Iterator[str]:
+    for kind in (FileSettings,):
+        yield f"## {kind.HEADING} (command only)\n"
+        yield "| command | values | default | what it does |"
+        yield "|---|---|---|---|"
+        known = flags(kind)
+        for name, row in rows(kind).items():
+            yield f"| `{known[name]}` | {row.allowed.text} | {_plain(row)} | {row.tip} |"
+        yield ""
 
 
 def _marks(row: Option) -> str:

@@ -143,7 +143,7 @@ BAD_ARGUMENTS = {
     "dtype": (["--dtype", "int4"], "bfloat16"),
     "output folder missing": (["-o", "{here}/none/out.png"], "does not exist"),
     "output is the input": (["-o", "{here}/photo.png"], "replace the original"),
-    "output no png": (["-o", "{here}/out.jpg"], ".png"),
+    "output no png": (["-o", "{here}/out.bmp"], ".png or .jpg"),
     "unknown option": (["--stepps", "3"], "--stepps"),
 }
 
@@ -187,7 +187,7 @@ def test_bad_pictures_are_one_sentence(tmp_path, picture_file, sd1_folder, capsy
 
 
 @pytest.mark.parametrize(
-    ("output", "message"), [("album", "among the originals"), ("none/deep", "does not exist"), ("file", "is a file")]
+    ("output", "message"), [("album", "among the originals"), ("file", "is a file"), ("file/deep", "does not exist")]
 )
 def test_bad_folders_for_results_are_one_sentence(album, sd1_folder, tmp_path, capsys, output, message):
     (tmp_path / "file").touch()
@@ -202,7 +202,7 @@ def test_bad_settings_for_a_folder_end_before_the_folder_is_made(album, sd1_fold
 
 
 def test_out_of_memory_is_a_sentence(picture_file, sd1_folder, capsys, monkeypatch):
-    def exhausted(*_):
+    def exhausted(*_, **__):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
 
     monkeypatch.setattr(Engine, "upscale", exhausted)
@@ -222,7 +222,7 @@ def test_a_full_disk_is_a_sentence(picture_file, sd1_folder, capsys, monkeypatch
 
 
 def test_other_errors_are_not_hidden(picture_file, sd1_folder, monkeypatch):
-    def fault(*_):
+    def fault(*_, **__):
         raise RuntimeError("a fault of ours")
 
     monkeypatch.setattr(Engine, "upscale", fault)

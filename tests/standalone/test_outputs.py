@@ -10,8 +10,9 @@ from PIL import Image
 
 from lib_latent_upscale.standalone.commands.cli import main
 from lib_latent_upscale.standalone.errors import InputError
-from lib_latent_upscale.standalone.files.folders import result_paths
-from lib_latent_upscale.standalone.files.images import find_pictures, written_whole
+from lib_latent_upscale.standalone.files.folders import Results
+from lib_latent_upscale.standalone.files.images import written_whole
+from lib_latent_upscale.standalone.files.inputs import Found, Inputs, find_pictures
 from lib_latent_upscale.standalone.files.outputs import Outputs, check_output_folder
 
 
@@ -59,17 +60,19 @@ def test_what_belongs_together_has_one_number(tmp_path):
 
 def test_three_pictures_of_a_folder_give_three_results(tmp_path):
     sources = [tmp_path / name for name in ("a.jpg", "a.jpg.png", "a.png")]
-    paths = result_paths(sources, tmp_path / "o", Outputs(sources), failures := {})
-    assert len({path.name for path in paths.values()}) == 3
-    assert not failures
+    inputs = Inputs([Found(source, tmp_path) for source in sources], [tmp_path])
+    results = Results(inputs, Outputs(sources), ".png", "upscaled", tmp_path / "o")
+    paths = [results.place(one, (1, 1), None)[0] for one in inputs.found]
+    assert len({path.name for path in paths}) == 3
 
 
 def test_a_name_that_gets_too_long_fails_alone_and_a_long_one_can_be_written(tmp_path):
     long, longest = tmp_path / f"{'x' * 251}.png", tmp_path / f"{'y' * 252}.jpg"
-    paths = result_paths([long, longest], tmp_path, Outputs([]), failures := {})
-    assert list(paths) == [long]
-    assert "longer than 255 bytes" in failures[longest]
-    with written_whole(paths[long]) as part:
+    inputs = Inputs([Found(long, tmp_path), Found(longest, tmp_path)], [tmp_path])
+    results = Results(inputs, Outputs([]), ".png", "upscaled", tmp_path)
+    with pytest.raises(InputError, match="longer than 255 bytes"):
+        results.place(inputs.found[1], (1, 1), None)
+    with written_whole(results.place(inputs.found[0], (1, 1), None)[0]) as part:
         part.write_bytes(b"whole")
     assert long.read_bytes() == b"whole"
 

@@ -192,7 +192,7 @@ BAD_ARGUMENTS = {
     "dtype": (["--dtype", "int4"], "bfloat16"),
     "output folder missing": (["-o", "{here}/none/out.png"], "does not exist"),
     "output is the input": (["-o", "{here}/small.png"], "replace the original"),
-    "output no png": (["-o", "{here}/out.jpg"], ".png"),
+    "output no png": (["-o", "{here}/out.bmp"], ".png or .jpg"),
 }
 
 BAD_MODELS = {
@@ -383,7 +383,7 @@ def test_a_bad_model_for_the_last_pass_ends_before_the_upscale(
     small_file, bad_models, sd1_folder, capsys, monkeypatch, model, message
 ):
     monkeypatch.setattr(
-        "lib_latent_upscale.standalone.commands.upscale.load_engine", lambda *_: pytest.fail("too late")
+        "lib_latent_upscale.standalone.commands.upscaler.load_engine", lambda *_: pytest.fail("too late")
     )
     before = tree(small_file.parent)
     arguments = ["upscale", small_file, "--model", sd1_folder, "--x4", model.format(**bad_models)]

@@ -24,6 +24,7 @@ from lib_latent_upscale.samplers import GENERATION_SAMPLERS
 from lib_latent_upscale.settings import SCHEDULES, UpscaleSettings
 from lib_latent_upscale.standalone.commands.flags import add_flags
 from lib_latent_upscale.standalone.errors import GenerationError, InputError
+from lib_latent_upscale.standalone.files.settings import FileSettings
 from lib_latent_upscale.tile_settings import TileSettings
 from lib_latent_upscale.x4_settings import X4Settings
 
@@ -118,15 +119,23 @@ def _add_overwrite(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", nargs="+", metavar="IN", help="pictures, folders of pictures, patterns such as *.jpg")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="the file to write (.png, .jpg or .webp); for several pictures the folder; default: beside IN",
+    )
+    add_flags(parser.add_argument_group("files"), FileSettings)
+
+
 def _upscale(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = commands.add_parser(
         "upscale", help="enlarge a picture or a folder of pictures", description="Enlarge a picture or a folder."
     )
     parser.set_defaults(module="upscale")
-    parser.add_argument("input", type=Path, metavar="IN", help="a picture, or a folder of pictures")
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="OUT", help="the PNG to write, for a folder a folder; default: beside IN"
-    )
+    _add_files(parser)
     _add_generation(parser)
     _add_upscale(parser)
     _add_model(parser)
@@ -146,10 +155,7 @@ def _x4(commands: argparse._SubParsersAction[_Parser]) -> None:
         "upscaler, in tiles that fit the memory.",
     )
     parser.set_defaults(module="x4")
-    parser.add_argument("input", type=Path, metavar="IN", help="a picture, or a folder of pictures")
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="OUT", help="the PNG to write, for a folder a folder; default: beside IN"
-    )
+    _add_files(parser)
     parser.add_argument("--model", required=True, help=_X4_MODEL)
     _add_device(parser)
     add_flags(parser.add_argument_group("settings"), X4Settings, "--", seed=1)

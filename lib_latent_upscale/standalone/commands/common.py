@@ -6,21 +6,31 @@ import argparse
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.commands.flags import flags, given_values, settings_from_flags
-from lib_latent_upscale.standalone.engine.generation import LARGEST_SEED, GenerationSettings, check_size
+from lib_latent_upscale.standalone.engine.generation import (
+    LARGEST_SEED,
+    SMALLEST_SIDE,
+    GenerationSettings,
+    check_size,
+)
 from lib_latent_upscale.standalone.engine.models import model_name
 from lib_latent_upscale.standalone.errors import InputError
+from lib_latent_upscale.standalone.files.images import Picture, load_picture
+from lib_latent_upscale.standalone.files.settings import FileSettings
 from lib_latent_upscale.tile_settings import TileSettings
 
 if TYPE_CHECKING:
     from lib_latent_upscale.standalone.engine.engine import Engine
 
 __all__ = [
+    "file_settings",
     "generation_settings",
     "load_engine",
+    "opened",
     "progress_bar",
     "scaled_size",
     "target_size",
@@ -34,6 +44,16 @@ SMALLEST_SCALE, LARGEST_SCALE, DEFAULT_SCALE = 0.25, 8.0, 2.0
 def upscale_settings(arguments: argparse.Namespace) -> UpscaleSettings:
     """The core's settings; InputError where one is not allowed."""
     return settings_from_flags(given_values(arguments, UpscaleSettings), UpscaleSettings)
+
+
+def file_settings(arguments: argparse.Namespace) -> FileSettings:
+    """Which files go in and come out; InputError for a value that is not allowed."""
+    return settings_from_flags(given_values(arguments, FileSettings), FileSettings)
+
+
+def opened(path: Path, smallest: int = SMALLEST_SIDE) -> Picture:
+    """Read a picture, and say what a person should know about it; errors as of `load_picture`."""
+    return load_picture(path, smallest)
 
 
 def tile_overrides(arguments: argparse.Namespace) -> dict[str, Any]:

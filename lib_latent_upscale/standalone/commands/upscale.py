@@ -1,62 +1,77 @@
-"""The subcommand `upscale`: a picture, or all pictures of a folder."""
+"""The subcommand `upscale`: a picture, or all pictures of a command line."""
 
 from __future__ import annotations
 
 import argparse
+import random
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from lib_latent_upscale.standalone.commands.common import generation_settings, load_engine, progress_bar, tile_overrides
-from lib_latent_upscale.standalone.commands.x4 import FACTOR, LastPass, load_last_pass, x4_settings
-from lib_latent_upscale.standalone.engine.engine import Engine
-from lib_latent_upscale.standalone.engine.generation import GenerationSettings, write_parameters
+from lib_latent_upscale.standalone.commands.common import (
+    file_settings,
+    generation_settings,
+    opened,
+    tile_overrides,
+)
+from lib_latent_upscale.standalone.commands.upscaler import Job, Outcome, Upscaler
+from lib_latent_upscale.standalone.commands.x4 import FACTOR, x4_settings
+from lib_latent_upscale.standalone.engine.generation import (
+    LARGEST_SEED,
+    GenerationSettings,
+    write_parameters,
+    x4_labels,
+)
 from lib_latent_upscale.standalone.engine.models import checked_source, model_name
 from lib_latent_upscale.standalone.engine.tile import check_range
-from lib_latent_upscale.standalone.engine.tile_models import checked_tile
 from lib_latent_upscale.standalone.errors import InputError, SizeError
-from lib_latent_upscale.standalone.files.folders import report_failures, result_paths, tried
-from lib_latent_upscale.standalone.files.images import (
-    Picture,
-    find_pictures,
-    load_picture,
-    save_png,
-)
-from lib_latent_upscale.standalone.files.outputs import Outputs, check_output_folder
+from lib_latent_upscale.standalone.files.folders import Results, Tally, tried
+from lib_latent_upscale.standalone.files.formats import SUFFIXES, check_format, format_of
+from lib_latent_upscale.standalone.files.inputs import Found, Inputs, find_inputs, is_folder_name
+from lib_latent_upscale.standalone.files.marks import mark_of
+from lib_latent_upscale.standalone.files.outputs import Outputs
+from lib_latent_upscale.standalone.files.settings import FileSettings
 
 __all__ = ["run"]
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the subcommand; 1 where some of a folder's pictures could not be used."""
+    """Run the subcommand; 1 where some of several pictures could not be used."""
     if arguments.batch_size < 1:
         raise InputError(f"Batch size {arguments.batch_size} is out of range: allowed is 1 or more.")
     x4_settings(arguments)
+    files = file_settings(arguments)
     arguments.model_name = model_name(arguments.model)
-    return _folder(arguments) if arguments.input.is_dir() else _single(arguments)
+    output = Path(arguments.output) if arguments.output is not None else None
+    inputs = find_inputs(arguments.input, recursive=files.recursive, skipped=[output] if output else [])
+    if inputs.single and not (output and (output.is_dir() or is_folder_name(arguments.output))):
+        return _single(arguments, files, inputs.found[0].path, output)
+    return _many(arguments, files, inputs, output)
 
 
-def _single(arguments: argparse.Namespace) -> int:
-    picture = load_picture(arguments.input)
+def _single(arguments: argparse.Namespace, files: FileSettings, source: Path, output: Path | None) -> int:
+    picture = opened(source)
     generation = _generation(arguments, picture.size)
-    outputs = Outputs([arguments.input], arguments.overwrite)
-    beside = _beside(arguments.input, generation, enlarged=arguments.x4 is not None)
-    output = outputs.named(arguments.output) if arguments.output else outputs.free(beside)
-    engine, last = _load(arguments)
-    _upscale(engine, {output: picture}, generation, last, quiet=arguments.quiet)
-    return int(last is not None and last.failed)
+    written_as = format_of(files, output)
+    check_format(written_as, _final_size(generation, arguments), write_parameters(generation))
+    outputs = Outputs([source], arguments.overwrite)
+    if output is None:
+        width, height = _final_size(generation, arguments)
+        output = outputs.free(source.with_name(f"{source.stem}-{width}x{height}{written_as.suffixes[0]}"))
+    else:
+        output = outputs.named(output, SUFFIXES)
+    upscaler = Upscaler(arguments, files)
+    (outcome,) = upscaler.upscale([Job(source, output, generation, picture.size)], [picture])
+    return int(not _shown(outcome).complete)
 
 
-def _load(arguments: argparse.Namespace) -> tuple[Engine, LastPass | None]:
-    """The engine and the pass after it; a model that does not exist ends here, before the other one is read."""
-    checked_source(arguments.model)
-    if arguments.tile_controlnet is not None:
-        checked_tile(arguments.tile_controlnet)
-    last = load_last_pass(arguments)
-    return load_engine(arguments), last
+def _shown(outcome: Outcome) -> Outcome:
+    if not outcome.error:
+        sys.stdout.write(f"{outcome.output}\n")
+    return outcome
 
 
 def _generation(arguments: argparse.Namespace, size: tuple[int, int]) -> GenerationSettings:
@@ -65,87 +80,116 @@ def _generation(arguments: argparse.Namespace, size: tuple[int, int]) -> Generat
     return generation
 
 
-def _beside(source: Path, generation: GenerationSettings, *, enlarged: bool) -> Path:
-    width, height = (side * FACTOR if enlarged else side for side in generation.size)
-    return source.with_name(f"{source.stem}-{width}x{height}.png")
+def _final_size(generation: GenerationSettings, arguments: argparse.Namespace) -> tuple[int, int]:
+    factor = 1 if arguments.x4 is None else FACTOR
+    return generation.width * factor, generation.height * factor
 
 
-def _upscale(
-    engine: Engine,
-    pictures: dict[Path, Picture],
-    generation: GenerationSettings,
-    last: LastPass | None,
-    *,
-    quiet: bool,
-) -> None:
-    """Upscale pictures of one size and write them to their paths."""
-    with progress_bar(", ".join(path.name for path in pictures), quiet=quiet, leave=len(pictures) == 1) as progress:
-        done = engine.upscale([picture.rgb for picture in pictures.values()], generation, progress)
-    for (path, picture), result in zip(pictures.items(), done.pictures, strict=True):
-        final, made_with = last(result, generation, path, engine) if last else (result, generation)
-        save_png(picture.dressed(final), path, write_parameters(made_with), picture.icc_profile)
-        sys.stdout.write(f"{path}\n")
-    if last and last.interrupted:
-        raise KeyboardInterrupt
+def _asked(arguments: argparse.Namespace, generation: GenerationSettings, files: FileSettings) -> str:
+    """Everything that decides what a result looks like, but for the picture."""
+    drawn = arguments.seed == -1
+    asked = [write_parameters(replace(generation, seed=0) if drawn else generation), f"{drawn}", f"{files.quality}"]
+    path = checked_source(arguments.model)
+    if path is not None and path.is_file():  # another checkpoint under the same name
+        asked.append(f"{path.stat().st_size}")
+    last = x4_settings(arguments)
+    if last is not None:
+        asked.append(f"{x4_labels(last, model_name(arguments.x4))}")
+    return "\n".join(asked)
 
 
-def _folder(arguments: argparse.Namespace) -> int:
-    sources = find_pictures(arguments.input)
-    folder = arguments.output or arguments.input.with_name(f"{arguments.input.resolve().name}-upscaled")
-    check_output_folder(folder, arguments.input)
-    failures: dict[Path, str] = {}
-    outputs = result_paths(sources, folder, Outputs(sources, arguments.overwrite), failures)
-    groups = _by_size(list(outputs), failures)
-    plans = _plans(arguments, groups, failures)
-    if not plans:
-        return report_failures(failures, len(sources))
-    engine, last = _load(arguments)
-    folder.mkdir(exist_ok=True)
-    with tqdm(total=len(sources), initial=len(failures), desc=folder.name, disable=arguments.quiet, unit="pic") as bar:
-        for size, batch in _batches({size: groups[size] for size in plans}, arguments.batch_size):
-            pictures = _loaded(batch, outputs, failures)
-            if pictures:
-                _upscale(engine, pictures, plans[size], last, quiet=arguments.quiet)
-            bar.update(len(batch))
-    return report_failures(failures, len(sources)) or int(last is not None and last.failed)
-
-
-def _plans(
-    arguments: argparse.Namespace, groups: dict[tuple[int, int], list[Path]], failures: dict[Path, str]
-) -> dict[tuple[int, int], GenerationSettings]:
-    """The generation of each size. Bad settings end here, before any work; a size that is too large fails alone."""
-    plans = {size: _plan(arguments, size, sources, failures) for size, sources in groups.items()}
-    return {size: plan for size, plan in plans.items() if plan is not None}
-
-
-def _plan(
-    arguments: argparse.Namespace, size: tuple[int, int], sources: list[Path], failures: dict[Path, str]
-) -> GenerationSettings | None:
+def _many(arguments: argparse.Namespace, files: FileSettings, inputs: Inputs, output: Path | None) -> int:
+    tally = Tally(len(inputs.found))
+    suffix = format_of(files).suffixes[0]
+    results = Results(inputs, Outputs(inputs.paths, arguments.overwrite), suffix, "upscaled", output)
+    results.check()
+    jobs = _Planner(arguments, files, results, tally).jobs()
+    if not jobs:
+        return tally.report()
+    upscaler = Upscaler(arguments, files)
+    for job in jobs:
+        job.output.parent.mkdir(parents=True, exist_ok=True)
     try:
-        return _generation(arguments, size)
-    except SizeError as error:
-        failures |= {source: f"{source}: {error}" for source in sources}
-        return None
+        _work(upscaler, list(_batches(jobs, arguments.batch_size)), tally, quiet=arguments.quiet)
+    except KeyboardInterrupt:
+        tally.report()
+        raise
+    return tally.report()
 
 
-def _by_size(sources: list[Path], failures: dict[Path, str]) -> dict[tuple[int, int], list[Path]]:
-    """Pictures by their size; each is read in full, since a damaged one may have a good header, and not kept."""
-    groups: dict[tuple[int, int], list[Path]] = {}
-    for source in sources:
-        picture = tried(load_picture, source, failures)
-        if picture is not None:
-            groups.setdefault(picture.size, []).append(source)
-    return groups
+def _work(upscaler: Upscaler, batches: Sequence[Sequence[Job]], tally: Tally, *, quiet: bool) -> None:
+    begun = tally.total - sum(map(len, batches))
+    with tqdm(total=tally.total, initial=begun, desc="upscale", disable=quiet, unit="pic") as bar:
+        for batch in batches:
+            for outcome in upscaler(batch):
+                _count(tally, _shown(outcome))
+                bar.update()
 
 
-def _batches(
-    groups: dict[tuple[int, int], list[Path]], batch_size: int
-) -> Iterator[tuple[tuple[int, int], list[Path]]]:
-    for size, sources in groups.items():
-        for start in range(0, len(sources), batch_size):
-            yield size, sources[start : start + batch_size]
+def _count(tally: Tally, outcome: Outcome) -> None:
+    if outcome.error:
+        tally.failures[outcome.source] = outcome.error
+    else:
+        tally.done += 1
+        tally.incomplete += not outcome.complete
 
 
-def _loaded(batch: list[Path], outputs: dict[Path, Path], failures: dict[Path, str]) -> dict[Path, Picture]:
-    loaded = {outputs[source]: tried(load_picture, source, failures) for source in batch}
-    return {path: picture for path, picture in loaded.items() if picture is not None}
+def _batches(jobs: Sequence[Job], batch_size: int) -> list[list[Job]]:
+    """Jobs that can be done at once: of pictures of one size that become equally large."""
+    groups: dict[tuple[tuple[int, int], tuple[int, int]], list[Job]] = {}
+    for job in jobs:
+        groups.setdefault((job.size, job.generation.size), []).append(job)
+    starts = ((group, start) for group in groups.values() for start in range(0, len(group), batch_size))
+    return [group[start : start + batch_size] for group, start in starts]
+
+
+@dataclass
+class _Planner:
+    """What there is to do with many pictures; what is finished or cannot be used is counted."""
+
+    arguments: argparse.Namespace
+    files: FileSettings
+    results: Results
+    tally: Tally
+    plans: dict[tuple[int, int], GenerationSettings | SizeError] = field(default_factory=dict)
+    """By the size of the picture."""
+
+    def jobs(self) -> list[Job]:
+        """Bad settings end here, before any work; a picture that is bad or becomes too large fails alone."""
+        found = (self._job(one) for one in self.results.inputs.found)
+        return [job for job in found if job is not None]
+
+    def _job(self, one: Found) -> Job | None:
+        source = one.path
+        picture = tried(opened, source, self.tally.failures)  # in full, since a damaged one may have a good header
+        if picture is None:
+            return None
+        if picture.size not in self.plans:
+            self.plans[picture.size] = self._plan(picture.size)
+        plan = self.plans[picture.size]
+        if isinstance(plan, SizeError):
+            self.tally.failures[source] = f"{source}: {plan}"
+            return None
+        mark = mark_of(source, _asked(self.arguments, plan, self.files))
+        size, skips = _final_size(plan, self.arguments), self.files.skip_finished
+        placed = tried(lambda _: self.results.place(one, size, mark if skips else None), source, self.tally.failures)
+        if placed is None:
+            return None
+        output, finished = placed
+        if finished:
+            self.tally.skipped += 1
+            return None
+        return Job(source, output, self._seeded(plan), picture.size, mark)
+
+    def _plan(self, size: tuple[int, int]) -> GenerationSettings | SizeError:
+        try:
+            generation = _generation(self.arguments, size)
+            check_format(format_of(self.files), _final_size(generation, self.arguments), write_parameters(generation))
+        except SizeError as error:
+            return error
+        return generation
+
+    def _seeded(self, plan: GenerationSettings) -> GenerationSettings:
+        """The plan with a seed of the picture's own, where seeds are drawn."""
+        drawn = self.arguments.seed == -1
+        return replace(plan, seed=random.randint(0, LARGEST_SEED)) if drawn else plan

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,20 +15,20 @@ from PIL import Image
 from tqdm import tqdm
 
 from lib_latent_upscale.memory import on_device
-from lib_latent_upscale.standalone.commands.common import progress_bar
+from lib_latent_upscale.standalone.commands.common import file_settings, opened, progress_bar
 from lib_latent_upscale.standalone.commands.flags import flags, given_values, settings_from_flags
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings, add_labels, x4_labels
-from lib_latent_upscale.standalone.engine.models import best_device, checked_device, number_format
+from lib_latent_upscale.standalone.engine.models import best_device, checked_device, model_name, number_format
 from lib_latent_upscale.standalone.errors import GenerationError, InputError
-from lib_latent_upscale.standalone.files.folders import report_failures, result_paths, tried
-from lib_latent_upscale.standalone.files.images import (
-    Picture,
-    find_pictures,
-    load_picture,
-    save_png,
-)
-from lib_latent_upscale.standalone.files.outputs import Outputs, check_output_folder
+from lib_latent_upscale.standalone.files.folders import Results, Tally, tried
+from lib_latent_upscale.standalone.files.formats import SUFFIXES, check_format, format_of, save_picture
+from lib_latent_upscale.standalone.files.images import Picture, load_picture
+from lib_latent_upscale.standalone.files.inputs import Found, Inputs, find_inputs, is_folder_name
+from lib_latent_upscale.standalone.files.marks import MARK, mark_of
+from lib_latent_upscale.standalone.files.metadata import read_parameters
+from lib_latent_upscale.standalone.files.outputs import Outputs
+from lib_latent_upscale.standalone.files.settings import FileSettings
 from lib_latent_upscale.x4_upscaler import (
     X4Error,
     X4Model,
@@ -49,56 +48,111 @@ _SMALLEST_SIDE = 1
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the subcommand; the exit code is 1 where some of a folder's pictures could not be used."""
+    """Run the subcommand; the exit code is 1 where some of several pictures could not be used."""
     settings = command_settings(arguments)
-    return _folder(arguments, settings) if arguments.input.is_dir() else _single(arguments, settings)
+    files = file_settings(arguments)
+    output = Path(arguments.output) if arguments.output is not None else None
+    inputs = find_inputs(arguments.input, recursive=files.recursive, skipped=[output] if output else [])
+    if inputs.single and not (output and (output.is_dir() or is_folder_name(arguments.output))):
+        return _single(arguments, settings, files, inputs.found[0].path, output)
+    return _many(arguments, settings, files, inputs, output)
 
 
-def _single(arguments: argparse.Namespace, settings: X4Settings) -> int:
-    source: Path = arguments.input
-    picture = load_picture(source, _SMALLEST_SIDE)
-    width, height = (FACTOR * side for side in picture.size)
+@dataclass(frozen=True)
+class _Job:
+    """One picture to enlarge."""
+
+    source: Path
+    output: Path
+    mark: str = ""
+    """What the result of one of several pictures says of what it was made of."""
+
+
+def _single(
+    arguments: argparse.Namespace, settings: X4Settings, files: FileSettings, source: Path, output: Path | None
+) -> int:
+    picture = opened(source, _SMALLEST_SIDE)
+    size = _enlarged_size(picture)
+    written_as = format_of(files, output)
+    check_format(written_as, size, read_parameters(source))
     outputs = Outputs([source], arguments.overwrite)
-    beside = source.with_name(f"{source.stem}-{width}x{height}.png")
-    output = outputs.named(arguments.output) if arguments.output else outputs.free(beside)
+    if output is None:
+        output = outputs.free(source.with_name(f"{source.stem}-{size[0]}x{size[1]}{written_as.suffixes[0]}"))
+    else:
+        output = outputs.named(output, SUFFIXES)
     model = _load(arguments.model, arguments)
-    _upscale(model, settings, picture, source, output, quiet=arguments.quiet)
+    _upscale(model, settings, files, picture, _Job(source, output), quiet=arguments.quiet)
     return 0
 
 
-def _folder(arguments: argparse.Namespace, settings: X4Settings) -> int:
-    sources = find_pictures(arguments.input)
-    folder = arguments.output or arguments.input.with_name(f"{arguments.input.resolve().name}-x4")
-    check_output_folder(folder, arguments.input)
-    failures: dict[Path, str] = {}
-    outputs = result_paths(sources, folder, Outputs(sources, arguments.overwrite), failures)
-    load = partial(load_picture, smallest=_SMALLEST_SIDE)
-    for source in outputs:  # each in full, since a damaged one may have a good header
-        tried(load, source, failures)
-    if len(failures) < len(sources):
-        model = _load(arguments.model, arguments)
-        folder.mkdir(exist_ok=True)
-        _upscale_all(model, settings, outputs, failures, quiet=arguments.quiet)
-    return report_failures(failures, len(sources))
+def _enlarged_size(picture: Picture) -> tuple[int, int]:
+    return FACTOR * picture.size[0], FACTOR * picture.size[1]
 
 
-def _upscale_all(
-    model: X4Model, settings: X4Settings, outputs: dict[Path, Path], failures: dict[Path, str], *, quiet: bool
+def _asked(arguments: argparse.Namespace, settings: X4Settings, files: FileSettings) -> str:
+    """Everything that decides what a result looks like, but for the picture."""
+    return f"{x4_labels(settings, model_name(arguments.model))} {files.quality}"
+
+
+def _many(
+    arguments: argparse.Namespace, settings: X4Settings, files: FileSettings, inputs: Inputs, output: Path | None
+) -> int:
+    tally = Tally(len(inputs.found))
+    results = Results(inputs, Outputs(inputs.paths, arguments.overwrite), format_of(files).suffixes[0], "x4", output)
+    results.check()
+    asked = _asked(arguments, settings, files)
+    jobs = [job for one in inputs.found if (job := _job(one, results, files, asked, tally)) is not None]
+    if not jobs:
+        return tally.report()
+    model = _load(arguments.model, arguments)
+    for job in jobs:
+        job.output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _work(model, settings, files, jobs, tally, quiet=arguments.quiet)
+    except KeyboardInterrupt:
+        tally.report()
+        raise
+    return tally.report()
+
+
+def _job(one: Found, results: Results, files: FileSettings, asked: str, tally: Tally) -> _Job | None:
+    """What there is to do with a picture; None where it is finished or cannot be used, which is counted."""
+    mark = ""
+
+    def placed(source: Path) -> tuple[Path, bool]:
+        nonlocal mark
+        size = _enlarged_size(opened(source, _SMALLEST_SIDE))  # in full, since a damaged one may have a good header
+        check_format(format_of(files), size, read_parameters(source))
+        mark = mark_of(source, asked)
+        return results.place(one, size, mark if files.skip_finished else None)
+
+    found = tried(placed, one.path, tally.failures)
+    if found is None:
+        return None
+    output, finished = found
+    tally.skipped += finished
+    return None if finished else _Job(one.path, output, mark)
+
+
+def _work(
+    model: X4Model, settings: X4Settings, files: FileSettings, jobs: list[_Job], tally: Tally, *, quiet: bool
 ) -> None:
-    def upscale(source: Path) -> None:
+    by_source = {job.source: job for job in jobs}
+
+    def upscale(source: Path) -> bool:
         picture = load_picture(source, _SMALLEST_SIDE)
         try:
-            _upscale(model, settings, picture, source, outputs[source], quiet=quiet)
+            _upscale(model, settings, files, picture, by_source[source], quiet=quiet)
         except GenerationError as error:
             raise InputError(str(error)) from error
+        return True
 
-    good = [source for source in outputs if source not in failures]
-    for source in tqdm(good, desc=model.name, disable=quiet, unit="pic"):
-        tried(upscale, source, failures)
+    for source in tqdm(by_source, desc=model.name, disable=quiet, unit="pic"):
+        tally.done += tried(upscale, source, tally.failures) is not None
 
 
 def _upscale(
-    model: X4Model, settings: X4Settings, picture: Picture, source: Path, output: Path, *, quiet: bool
+    model: X4Model, settings: X4Settings, files: FileSettings, picture: Picture, job: _Job, *, quiet: bool
 ) -> None:
     """Upscale one picture and write it, with what its own `parameters` say of how it was made.
 
@@ -106,25 +160,14 @@ def _upscale(
     enlarged.
     """
     try:
-        result = _enlarged(picture.rgb, model, settings, source.name, quiet=quiet)
+        result = _enlarged(picture.rgb, model, settings, job.source.name, quiet=quiet)
     except (X4OutOfMemory, X4NotFinite) as error:
-        raise GenerationError(f"{source}: {error}") from error
+        raise GenerationError(f"{job.source}: {error}") from error
     except X4Error as error:
-        raise InputError(f"{source}: {error}") from error
-    parameters = add_labels(_parameters(source), x4_labels(result.settings, model.name))
-    _save(picture, result.image, output, parameters)
-
-
-def _save(picture: Picture, result: Image.Image, path: Path, parameters: str) -> None:
-    save_png(picture.dressed(result), path, parameters, picture.icc_profile)
-    sys.stdout.write(f"{path}\n")
-
-
-def _parameters(source: Path) -> str:
-    """What stands in a PNG about how it was made; nothing for other pictures."""
-    with Image.open(source) as image:
-        text = image.info.get("parameters", "")
-    return text if isinstance(text, str) else ""
+        raise InputError(f"{job.source}: {error}") from error
+    labels = {**x4_labels(result.settings, model.name), **({MARK: job.mark} if job.mark else {})}
+    save_picture(result.image, job.output, add_labels(read_parameters(job.source), labels), picture, files.quality)
+    sys.stdout.write(f"{job.output}\n")
 
 
 def _enlarged(image: Image.Image, model: X4Model, settings: X4Settings, name: str, *, quiet: bool) -> X4Result:

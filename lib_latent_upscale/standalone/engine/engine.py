@@ -56,6 +56,8 @@ class Prepared:
     negative: Conditioning
     generation: GenerationSettings
     """The settings that it was prepared for; size, prompts and seed must stay."""
+    seeds: tuple[int, ...]
+    """Of each picture."""
     encode_resized: Callable[[], Tensor]
     """Encodes the pictures at the size of the result, for methods that resize the picture itself."""
 
@@ -102,10 +104,18 @@ class Engine:
         self._denoise = _k_diffusion_wrapper(model)
 
     def upscale(
-        self, pictures: Sequence[Image.Image], generation: GenerationSettings, progress: Progress | None = None
+        self,
+        pictures: Sequence[Image.Image],
+        generation: GenerationSettings,
+        progress: Progress | None = None,
+        *,
+        seeds: Sequence[int] | None = None,
     ) -> Upscaled:
-        """Enlarge RGB pictures, all of one size, to the size of `generation`; each with the same seed."""
-        return self.run(self.prepare(pictures, generation), generation, progress)
+        """Enlarge RGB pictures, all of one size, to the size of `generation`.
+
+        Each has the seed of `generation`, or one of its own in `seeds`.
+        """
+        return self.run(self.prepare(pictures, generation, seeds), generation, progress)
 
     def check(self, generation: GenerationSettings) -> None:
         """Raise InputError where this model cannot do what is asked for: no network knows its latents."""
@@ -114,21 +124,26 @@ class Engine:
         except ValueError as error:
             raise InputError(f"{self.model.name}: {error}.") from error
 
-    def prepare(self, pictures: Sequence[Image.Image], generation: GenerationSettings) -> Prepared:
-        """Encode pictures and prompts."""
+    def prepare(
+        self, pictures: Sequence[Image.Image], generation: GenerationSettings, seeds: Sequence[int] | None = None
+    ) -> Prepared:
+        """Encode pictures and prompts; the seed of each picture is that of `generation` where there are no `seeds`."""
         self.check(generation)
+        each = tuple(seeds) if seeds is not None else (generation.seed,) * len(pictures)
         fit = fit_picture(pictures[0].size, generation.size, self.model.cell)
         pixels = torch.stack([_to_tensor(padded_picture(picture, fit.source, self.model.cell)) for picture in pictures])
-        latent = encode_picture(self.model.vae, pixels, self.model.cell, generation.seed)
+        latent = encode_picture(self.model.vae, pixels, self.model.cell, each)
         positive, negative = self._conditioning(generation)
-        resized = partial(self._encode_resized, pictures, fit, generation)
-        return Prepared(fit, pixels, latent, positive, negative, generation, resized)
+        resized = partial(self._encode_resized, pictures, fit, generation, each)
+        return Prepared(fit, pixels, latent, positive, negative, generation, each, resized)
 
-    def _encode_resized(self, pictures: Sequence[Image.Image], fit: Fit, generation: GenerationSettings) -> Tensor:
+    def _encode_resized(
+        self, pictures: Sequence[Image.Image], fit: Fit, generation: GenerationSettings, seeds: Sequence[int]
+    ) -> Tensor:
         cell = self.model.cell
         large = [plain_resize(picture, generation.size) for picture in pictures]
         pixels = torch.stack([_to_tensor(padded_picture(picture, fit.target, cell)) for picture in large])
-        return encode_picture(self.model.vae, pixels, cell, generation.seed)
+        return encode_picture(self.model.vae, pixels, cell, seeds)
 
     def plan(self, generation: GenerationSettings) -> StepPlan:
         """The sigmas that `generation` runs on this model."""
@@ -149,7 +164,9 @@ class Engine:
         controlled_steps(generation.tile, more)
         upscaled = self._run(prepared, first, _shifted(progress, 0, steps + more))
         started = time.perf_counter()
-        again = self._run(self.prepare(upscaled.pictures, second), second, _shifted(progress, steps, steps + more))
+        again = self._run(
+            self.prepare(upscaled.pictures, second, prepared.seeds), second, _shifted(progress, steps, steps + more)
+        )
         return replace(upscaled, pictures=again.pictures, seconds=upscaled.seconds + time.perf_counter() - started)
 
     @torch.no_grad()
@@ -159,7 +176,7 @@ class Engine:
         plan = self.plan(generation)
         guide = self._guide(prepared, generation, plan)
         latent = self.enlarged_latent(prepared, generation)
-        noise = SeededNoise([generation.seed] * len(latent), tuple(latent.shape[1:]))
+        noise = SeededNoise(prepared.seeds, tuple(latent.shape[1:]))
         noised = latent.cpu() + noise.draw() * plan.run[0]
         denoised = run_sampler(
             SAMPLERS[generation.sampler],

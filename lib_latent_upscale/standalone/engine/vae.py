@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -128,12 +128,13 @@ def _on_processor(vae: Any) -> bool:
 
 
 @torch.no_grad()
-def encode_picture(vae: Any, picture: Tensor, cell: int, seed: int | None = None) -> Tensor:
+def encode_picture(vae: Any, picture: Tensor, cell: int, seed: int | Sequence[int] | None = None) -> Tensor:
     """Latent (batch, channels, h, w) of pictures (batch, 3, height, width) in -1 to 1, sides multiples of `cell`.
 
     An autoencoder gives a distribution. With a seed, each picture's latent is drawn from it with a generator of its
     own, as the WebUI does with its global one and as this project's extension does in the WebUI: the same seed gives
-    the same latent in both. Without, the mean is taken. In the units that the UNet works in.
+    the same latent in both. Pictures may have a seed each. Without, the mean is taken. In the units that the UNet works
+    in.
     """
 
     def code(part: Tensor) -> Tensor:
@@ -142,8 +143,9 @@ def encode_picture(vae: Any, picture: Tensor, cell: int, seed: int | None = None
 
     latent, deviation = _Coder(vae.encoder, code, cell, 1, _on_processor(vae))(picture).chunk(2, dim=1)
     if seed is not None:
-        draw = torch.randn(latent.shape[1:], generator=torch.Generator().manual_seed(seed))
-        latent = latent + deviation * draw.to(latent)
+        seeds = [seed] * len(latent) if isinstance(seed, int) else seed
+        draws = [torch.randn(latent.shape[1:], generator=torch.Generator().manual_seed(one)) for one in seeds]
+        latent = latent + deviation * torch.stack(draws).to(latent)
     scaling: float = vae.config.scaling_factor
     return (latent - (getattr(vae.config, "shift_factor", None) or 0.0)) * scaling
 

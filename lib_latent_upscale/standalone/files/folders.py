@@ -1,34 +1,86 @@
-"""Working through a folder of pictures: where results go, and what becomes of pictures that cannot be used."""
+"""Working through many pictures: where results go, what is finished already, and what becomes of bad pictures."""
 
 from __future__ import annotations
 
+import os
 import sys
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
 from lib_latent_upscale.standalone.errors import InputError
-from lib_latent_upscale.standalone.files.outputs import Outputs
+from lib_latent_upscale.standalone.files.inputs import Found, Inputs
+from lib_latent_upscale.standalone.files.marks import is_marked
+from lib_latent_upscale.standalone.files.outputs import Outputs, check_output_folder
 
-__all__ = ["report_failures", "result_paths", "tried"]
+__all__ = ["Results", "Tally", "results_folder", "tried"]
 
 Result = TypeVar("Result")
 
 
-def result_paths(sources: list[Path], folder: Path, outputs: Outputs, failures: dict[Path, str]) -> dict[Path, Path]:
-    """Where each picture goes; those that differ only in their suffix keep it.
+def results_folder(folder: Path, ending: str) -> Path:
+    """The folder for the results of `folder` where none was named: beside it, with `ending` behind its name."""
+    if folder.name in ("", ".."):
+        folder = Path(os.path.abspath(folder))  # noqa: PTH100  # resolve() would follow links
+    if not folder.name:
+        raise InputError(f"{folder}: this folder has nothing beside it; name a folder for the results with -o.")
+    return folder.with_name(f"{folder.name}-{ending}")
 
-    What cannot go anywhere, such as a name that is too long, is noted in `failures`.
-    """
-    stems = [source.stem for source in sources]
-    paths = {}
-    for source in sources:
-        name = source.stem if stems.count(source.stem) == 1 else source.name
-        try:
-            paths[source] = outputs.free(folder / f"{name}.png", folder_comes=True)
-        except InputError as error:
-            failures[source] = str(error)
-    return paths
+
+@dataclass(frozen=True)
+class Results:
+    """Where the results of many pictures go."""
+
+    inputs: Inputs
+    outputs: Outputs
+    suffix: str
+    ending: str
+    """What folders of results are called like, where none was named."""
+    folder: Path | None = None
+    """The folder that the person named."""
+
+    def check(self) -> None:
+        """Raise InputError where results could not be written."""
+        for source in self.inputs.folders:
+            check_output_folder(self._home(source), source)
+        if self.folder is not None:
+            check_output_folder(self.folder)
+
+    def place(self, one: Found, size: tuple[int, int], mark: str | None) -> tuple[Path, bool]:
+        """The path of a picture's result of `size`, and whether it lies there already, finished and with this mark.
+
+        Raises:
+            InputError: it cannot go anywhere, such as under a name that is too long.
+        """
+        finished = partial(is_marked, mark=mark) if mark is not None else lambda _: False
+        return self.outputs.continued(self._folder(one) / self._name(one, size), finished)
+
+    def _home(self, source: Path) -> Path:
+        """The folder for the results of an input folder; several keep their names in a folder that was named."""
+        if self.folder is None:
+            return results_folder(source, self.ending)
+        alone = len(self.inputs.folders) == 1 and all(one.folder is not None for one in self.inputs.found)
+        return self.folder if alone else self.folder / Path(os.path.abspath(source)).name  # noqa: PTH100
+
+    def _folder(self, one: Found) -> Path:
+        if one.folder is None:
+            return one.path.parent if self.folder is None else self.folder
+        return self._home(one.folder) / one.below
+
+    def _name(self, one: Found, size: tuple[int, int]) -> str:
+        """A picture's own name in a folder of results, beside the picture with the size."""
+        if one.folder is None and self.folder is None:
+            return f"{one.path.stem}-{size[0]}x{size[1]}{self.suffix}"
+        unique = self._stems[self._folder(one), one.path.stem] == 1
+        return f"{one.path.stem if unique else one.path.name}{self.suffix}"
+
+    @cached_property
+    def _stems(self) -> Counter[tuple[Path, str]]:
+        """Those that differ only in their suffix keep it."""
+        return Counter((self._folder(one), one.path.stem) for one in self.inputs.found)
 
 
 def tried(function: Callable[[Path], Result], source: Path, failures: dict[Path, str]) -> Result | None:
@@ -37,14 +89,33 @@ def tried(function: Callable[[Path], Result], source: Path, failures: dict[Path,
         return function(source)
     except InputError as error:
         failures[source] = str(error)
-        return None
+    except OSError as error:  # taken away meanwhile, or not to be read
+        failures[source] = f"{source}: {error}"
+    return None
 
 
-def report_failures(failures: dict[Path, str], total: int) -> int:
-    """Say on stderr which pictures could not be used; returns the exit code."""
-    if not failures:
-        return 0
-    sys.stderr.write(f"{len(failures)} of {total} pictures could not be used:\n")
-    for message in failures.values():
-        sys.stderr.write(f"  {message}\n")
-    return 1
+@dataclass
+class Tally:
+    """What has become of many pictures."""
+
+    total: int
+    done: int = 0
+    skipped: int = 0
+    """Finished before."""
+    failures: dict[Path, str] = field(default_factory=dict)
+    """What is wrong with a picture."""
+    incomplete: int = 0
+    """Of those done: came out without their last pass."""
+
+    def report(self) -> int:
+        """Say on stderr what has become of them; returns the exit code."""
+        failed = len(self.failures)
+        left = self.total - self.done - self.skipped - failed
+        kinds = {"done": self.done, "skipped (finished before)": self.skipped, "failed": failed, "not begun": left}
+        told = ", ".join(f"{number} {kind}" for kind, number in kinds.items() if number)
+        sys.stderr.write(f"{self.total} pictures: {told}.\n")
+        if failed:
+            sys.stderr.write(f"{failed} of {self.total} pictures could not be used:\n")
+        for message in self.failures.values():
+            sys.stderr.write(f"  {message}\n")
+        return int(bool(self.failures or self.incomplete))

@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,10 @@ from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageErro
 
 from lib_latent_upscale.standalone.engine.generation import LARGEST_SIDE, SMALLEST_SIDE, check_size
 from lib_latent_upscale.standalone.errors import InputError
+from lib_latent_upscale.standalone.files.metadata import kept_density, kept_exif
 
 __all__ = [
-    "PICTURE_SUFFIXES",
     "Picture",
-    "find_pictures",
     "load_picture",
     "save_png",
     "written_whole",
@@ -27,8 +26,6 @@ __all__ = [
 
 TEMPORARY = ".latent-upscale-"
 """How names of half-written files begin: hidden, and of one length, however long the file's own name is."""
-
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jfif"})
 
 
 @dataclass(frozen=True)
@@ -41,6 +38,10 @@ class Picture:
     """Mode L, where the picture had transparency."""
     icc_profile: bytes | None = None
     """The colour profile that the values of `rgb` are meant in; None for sRGB."""
+    exif: bytes = b""
+    """What its EXIF says that also holds for a larger picture."""
+    density: tuple[float, float] | None = None
+    """Pixels per inch, across and down."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -64,12 +65,13 @@ def load_picture(path: Path, smallest: int = SMALLEST_SIDE) -> Picture:
     """
     image = _open(path)
     check_size(*image.size, what=f"{path}: a picture of", smallest=smallest)
+    exif, density = kept_exif(image), kept_density(image)
     try:
         image.load()
         image = ImageOps.exif_transpose(image)
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise InputError(f"{path}: the picture is damaged or truncated ({error}).") from error
-    return _normal(image)
+    return replace(_normal(image), exif=exif, density=density)
 
 
 def _open(path: Path) -> Image.Image:
@@ -145,18 +147,6 @@ def _filled(rgba: Image.Image) -> Image.Image:
         filled = filled.resize(size, Image.Resampling.BILINEAR)
         filled.paste(level.convert("RGB"), mask=visible)
     return filled
-
-
-def find_pictures(folder: Path) -> list[Path]:
-    """The pictures of a folder by name; InputError where there is none.
-
-    Hidden files are passed by: what some systems write beside pictures, and what an interrupted run has left.
-    """
-    visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    pictures = [path for path in visible if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()]
-    if not pictures:
-        raise InputError(f"{folder}: no pictures in this folder (looked for {', '.join(sorted(PICTURE_SUFFIXES))}).")
-    return pictures
 
 
 @contextmanager

@@ -8,9 +8,10 @@ free one, as the WebUI's do.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 
@@ -22,13 +23,14 @@ _LONGEST_NAME = 255
 """Bytes of a file's name on usual file systems."""
 
 
-def check_output_folder(folder: Path, source: Path) -> None:
-    """Raise InputError where results of `source` could not be written into `folder`, which need not exist yet."""
+def check_output_folder(folder: Path, source: Path | None = None) -> None:
+    """Raise InputError where results, of a folder `source`, could not be written into `folder`; it need not exist."""
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: this is a file; for a folder of pictures give a folder to write to.")
-    if folder.exists() and folder.resolve() == source.resolve():
+        raise InputError(f"{folder}: this is a file; for several pictures give a folder to write to.")
+    if source is not None and folder.exists() and folder.resolve() == source.resolve():
         raise InputError(f"{folder}: the results would lie among the originals; give another folder.")
-    _check_writable(folder if folder.exists() else folder.parent, folder)
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    _check_writable(there, folder)
 
 
 def _check_writable(folder: Path, path: Path) -> None:
@@ -59,23 +61,34 @@ class Outputs:
             raise InputError(f"{path}: {problem}")
         return self._take(path)
 
-    def free(self, path: Path, *, folder_comes: bool = False) -> Path:
+    def free(self, path: Path) -> Path:
         """A path of our own choosing; where it is taken, the next free name: `name-1.png`, `name-2.png` and so on.
-
-        `folder_comes` is for results in a folder that is made when the work begins.
 
         Raises:
             InputError: the folder cannot be written to, or the name is too long.
         """
-        if not folder_comes:
-            _check_writable(path.parent, path)
-        tries = (path if number == 0 else path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count())
-        found = next(one for one in tries if not self._is_taken(one))
-        if len(os.fsencode(found.name)) > _LONGEST_NAME:
-            raise InputError(
-                f"{found}: the name of the result is longer than {_LONGEST_NAME} bytes; rename the picture."
-            )
-        return self._take(found)
+        _check_writable(path.parent, path)
+        return self.continued(path, lambda _: False)[0]
+
+    def continued(self, path: Path, finished: Callable[[Path], bool]) -> tuple[Path, bool]:
+        """As `free`, in a folder that is made when the work begins; or the first of the names that is `finished`.
+
+        Returns:
+            The path, and whether what lies there is finished.
+
+        Raises:
+            InputError: the name is too long.
+        """
+        for one in _tries(path):
+            if len(os.fsencode(one.name)) > _LONGEST_NAME:
+                raise InputError(
+                    f"{one}: the name of the result is longer than {_LONGEST_NAME} bytes; rename the picture."
+                )
+            if _key(one) not in self._taken and one.is_file() and finished(one):
+                return self._take(one), True
+            if not self._is_taken(one):
+                return self._take(one), False
+        raise AssertionError  # _tries does not end
 
     def together(self, wanted: Iterable[Path]) -> list[Path]:
         """Paths of our own choosing that belong together: all move on to the same number where one is taken."""
@@ -109,13 +122,18 @@ class Outputs:
             return path.is_dir() or (os.path.lexists(path) and not self.overwrite)
         return False
 
-    @property
+    @cached_property
     def _originals(self) -> set[str]:
         return {_key(path) for path in self.inputs}
 
     def _take(self, path: Path) -> Path:
         self._taken.add(_key(path))
         return path
+
+
+def _tries(path: Path) -> Iterator[Path]:
+    yield path
+    yield from (path.with_name(_numbered(path, number)) for number in count(1))
 
 
 def _numbered(path: Path, number: int) -> str:

@@ -1,0 +1,113 @@
+"""What the models of `upscale` make of pictures, wherever they run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from lib_latent_upscale.memory import is_out_of_memory
+from lib_latent_upscale.standalone.commands.common import load_engine, progress_bar
+from lib_latent_upscale.standalone.commands.x4 import LastPass, load_last_pass
+from lib_latent_upscale.standalone.engine.engine import Engine
+from lib_latent_upscale.standalone.engine.generation import GenerationSettings, add_labels, write_parameters
+from lib_latent_upscale.standalone.engine.models import checked_source
+from lib_latent_upscale.standalone.engine.tile_models import checked_tile
+from lib_latent_upscale.standalone.errors import GenerationError, InputError
+from lib_latent_upscale.standalone.files.folders import tried
+from lib_latent_upscale.standalone.files.formats import save_picture
+from lib_latent_upscale.standalone.files.images import Picture, load_picture
+from lib_latent_upscale.standalone.files.marks import MARK
+from lib_latent_upscale.standalone.files.settings import FileSettings
+
+__all__ = ["Job", "Outcome", "Upscaler"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to upscale."""
+
+    source: Path
+    output: Path
+    generation: GenerationSettings
+    size: tuple[int, int]
+    """(width, height) of the picture."""
+    mark: str = ""
+    """What the result of one of several pictures says of what it was made of."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What has become of a job."""
+
+    source: Path
+    output: Path
+    error: str = ""
+    """Why there is no result; empty where there is one."""
+    complete: bool = True
+    """Whether the last pass ran, where one was asked for."""
+
+
+class Upscaler:
+    """The models of a command, loaded once, and what they make of pictures."""
+
+    def __init__(self, arguments: argparse.Namespace, files: FileSettings) -> None:
+        self.quiet: bool = arguments.quiet
+        self.files = files
+        self.engine, self.last = _load(arguments)
+
+    def __call__(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Upscale pictures of one size; what cannot be used, or does not fit the memory, fails alone."""
+        failures: dict[Path, str] = {}
+        read = {job.source: tried(load_picture, job.source, failures) for job in jobs}
+        good = [job for job in jobs if job.source not in failures]
+        outcomes = [Outcome(job.source, job.output, failures[job.source]) for job in jobs if job.source in failures]
+        if good:
+            outcomes += self._tried(good, [picture for picture in read.values() if picture is not None])
+        return outcomes
+
+    def _tried(self, jobs: Sequence[Job], pictures: Sequence[Picture]) -> list[Outcome]:
+        try:
+            return self.upscale(jobs, pictures)
+        except (InputError, GenerationError) as error:
+            problem = str(error)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            problem = "out of memory; try a smaller --size or --scale, --batch-size 1, --dtype float16"
+        return [Outcome(job.source, job.output, f"{job.source}: {problem}") for job in jobs]
+
+    def upscale(self, jobs: Sequence[Job], pictures: Sequence[Picture]) -> list[Outcome]:
+        """Upscale pictures of one size and write them to their paths."""
+        named = ", ".join(job.output.name for job in jobs)
+        generation, seeds = jobs[0].generation, [job.generation.seed for job in jobs]
+        with progress_bar(named, quiet=self.quiet, leave=len(jobs) == 1) as progress:
+            done = self.engine.upscale([picture.rgb for picture in pictures], generation, progress, seeds=seeds)
+        outcomes = [self._finish(*one) for one in zip(jobs, pictures, done.pictures, strict=True)]
+        if self.last and self.last.interrupted:
+            raise KeyboardInterrupt
+        return outcomes
+
+    def _finish(self, job: Job, picture: Picture, result: Image.Image) -> Outcome:
+        """Run the last pass and write; a result without its last pass is not marked, so that it is made again."""
+        made_with = job.generation
+        if self.last:
+            result, made_with = self.last(result, made_with, job.output, self.engine)
+        complete = self.last is None or made_with.x4 is not None
+        parameters = write_parameters(made_with)
+        if complete and job.mark:
+            parameters = add_labels(parameters, {MARK: job.mark})
+        save_picture(result, job.output, parameters, picture, self.files.quality)
+        return Outcome(job.source, job.output, complete=complete)
+
+
+def _load(arguments: argparse.Namespace) -> tuple[Engine, LastPass | None]:
+    """The engine and the pass after it; a model that does not exist ends here, before the other one is read."""
+    checked_source(arguments.model)
+    if arguments.tile_controlnet is not None:
+        checked_tile(arguments.tile_controlnet)
+    last = load_last_pass(arguments)
+    return load_engine(arguments), last

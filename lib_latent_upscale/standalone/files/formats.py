@@ -1,0 +1,121 @@
+"""The formats that results are written in; how a picture was made stands in each where the WebUI writes it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, PngImagePlugin
+
+from lib_latent_upscale.options import AUTOMATIC
+from lib_latent_upscale.standalone.errors import InputError, SizeError
+from lib_latent_upscale.standalone.files.images import Picture, written_whole
+from lib_latent_upscale.standalone.files.metadata import exif_with
+from lib_latent_upscale.standalone.files.settings import FileSettings
+
+__all__ = ["FORMATS", "SUFFIXES", "Format", "check_format", "format_of", "save_picture"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of files."""
+
+    name: str
+    """As Pillow and people call it."""
+    suffixes: tuple[str, ...]
+    """The first one is the usual one."""
+    longest_side: int
+    """Pixels."""
+    transparent: bool = True
+    """Whether it holds transparency."""
+    longest_text: int | None = None
+    """Characters of a text that it holds; None where there is no limit that matters."""
+
+
+FORMATS: Mapping[str, Format] = {
+    "png": Format("PNG", (".png",), 2**31 - 1),
+    "jpeg": Format("JPEG", (".jpg", ".jpeg"), 65_535, transparent=False, longest_text=30_000),
+    "webp": Format("WebP", (".webp",), 16_383),
+}
+"""By their names in `FileSettings.format`."""
+
+SUFFIXES = tuple(suffix for one in FORMATS.values() for suffix in one.suffixes)
+
+
+def format_of(settings: FileSettings, output: Path | None = None) -> Format:
+    """The format that was chosen, or that of the suffix of the file that was named, or PNG.
+
+    Raises:
+        InputError: the name says something else than the choice.
+    """
+    named = next((one for one in FORMATS.values() if output and output.suffix.lower() in one.suffixes), None)
+    if settings.format == AUTOMATIC:
+        return named or FORMATS["png"]
+    chosen = FORMATS[settings.format]
+    if named is not None and named is not chosen:
+        raise InputError(f"{output}: --format {settings.format} writes {chosen.suffixes[0]}; leave one of the two out.")
+    return chosen
+
+
+def check_format(chosen: Format, size: tuple[int, int], parameters: str) -> None:
+    """Raise InputError where a result of `size` (width, height) or its parameters would not fit into the format.
+
+    For its size it is a SizeError, since another of several pictures may fit.
+    """
+    if max(size) > chosen.longest_side:
+        raise SizeError(
+            f"The result's size {size[0]}x{size[1]} is too large for {chosen.name}, whose sides have at most "
+            f"{chosen.longest_side} pixels; write a PNG."
+        )
+    if chosen.longest_text is not None and len(parameters) > chosen.longest_text:
+        raise InputError(f"The prompt is too long to be written into a {chosen.name}; write a PNG.")
+
+
+def save_picture(image: Image.Image, path: Path, parameters: str | None, source: Picture, quality: int) -> None:
+    """Write a result whole or not at all, in the format of its suffix; the same picture gives the same bytes.
+
+    Args:
+        image: RGB.
+        path: where to; the suffix is one of `SUFFIXES`.
+        parameters: how it was made.
+        source: what it was made of, whose transparency, profile, EXIF and density it keeps.
+        quality: of JPEG and WebP, 1 to 100.
+    """
+    chosen = next(one for one in FORMATS.values() if path.suffix.lower() in one.suffixes)
+    dressed = source.dressed(image)
+    if dressed.mode == "RGBA" and not chosen.transparent:
+        logger.warning("%s: %s holds no transparency; what was transparent is white.", path, chosen.name)
+        dressed = _on_white(dressed)
+    options = {"PNG": _png, "JPEG": _jpeg, "WebP": _webp}[chosen.name](parameters, source, quality)
+    with written_whole(path) as part:
+        dressed.save(part, chosen.name, icc_profile=source.icc_profile, **options)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def _png(parameters: str | None, source: Picture, quality: int) -> dict[str, Any]:  # noqa: ARG001
+    info = PngImagePlugin.PngInfo()
+    if parameters is not None:
+        info.add_text("parameters", parameters)
+    return {"pnginfo": info, **_given(exif=source.exif, dpi=source.density)}
+
+
+def _jpeg(parameters: str | None, source: Picture, quality: int) -> dict[str, Any]:
+    exif = exif_with(source.exif, parameters, None)
+    return {"quality": quality, "subsampling": "4:4:4", **_given(exif=exif, dpi=source.density)}
+
+
+def _webp(parameters: str | None, source: Picture, quality: int) -> dict[str, Any]:
+    return {"quality": quality, "exif": exif_with(source.exif, parameters, source.density)}
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value}

@@ -1,0 +1,102 @@
+"""What files say about their pictures: EXIF and density, which results keep, and how a picture was made."""
+
+from __future__ import annotations
+
+import logging
+import struct
+from pathlib import Path
+
+from PIL import Image
+
+__all__ = ["exif_with", "kept_density", "kept_exif", "read_parameters"]
+
+logger = logging.getLogger(__name__)
+
+_EXIF, _GPS = 0x8769, 0x8825
+"""Tags that point to further tags."""
+_USER_COMMENT = 0x9286
+"""Of EXIF: where the WebUI writes how a JPEG or WebP was made."""
+_UNICODE = b"UNICODE\0"
+"""Begins a comment in UTF-16, big endian: `piexif.helper.UserComment`, which the WebUI writes and reads with."""
+_DENSITY, _UNIT, _INCH = (0x011A, 0x011B), 0x0128, 2
+
+_UNITS = {_INCH: 1.0, 3: 2.54}
+"""Factors from densities per inch and per centimetre to those per inch."""
+
+_KEPT = frozenset({0x010E, 0x010F, 0x0110, *_DENSITY, _UNIT, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746, 0x8298})
+"""Description, camera, density, software, date, artist, computer, rating and copyright. Others, such as the orientation
+or a TIFF's strips, are about the old pixels."""
+_KEPT_WINDOWS = range(0x9C9B, 0x9CA0)
+"""Title, comment, author, keywords and subject."""
+_DROPPED = frozenset({_USER_COMMENT, 0x927C, 0xA002, 0xA003, 0xA005})
+"""The comment, which the WebUI takes for how a picture was made, a maker's note, which holds absolute places in the old
+file, and the old size."""
+_BROKEN = (ArithmeticError, AttributeError, KeyError, OSError, SyntaxError, TypeError, ValueError, struct.error)
+"""What Pillow raises for damaged EXIF."""
+
+
+def kept_exif(image: Image.Image) -> bytes:
+    """The EXIF of a picture that also holds for a larger one; empty where there is none, or it is damaged."""
+    try:
+        return _kept(image.getexif())
+    except _BROKEN as error:
+        logger.warning("The EXIF data of a picture is damaged and left out (%s).", error)
+        return b""
+
+
+def _kept(found: Image.Exif) -> bytes:
+    kept = Image.Exif()
+    for tag in sorted({*_KEPT, *_KEPT_WINDOWS} & set(found)):
+        kept[tag] = found[tag]
+    for pointer in (_EXIF, _GPS):
+        further = {tag: value for tag, value in found.get_ifd(pointer).items() if tag not in _DROPPED}
+        if further:
+            kept[pointer] = further
+    return kept.tobytes() if len(kept) else b""
+
+
+def kept_density(image: Image.Image) -> tuple[float, float] | None:
+    """Pixels per inch, across and down, where the file or its EXIF says so."""
+    try:
+        across, down = (float(value) for value in image.info.get("dpi") or _exif_density(image.getexif()))
+    except _BROKEN:
+        return None
+    return (across, down) if 0 < across < 1e6 and 0 < down < 1e6 else None
+
+
+def _exif_density(exif: Image.Exif) -> tuple[float, float]:
+    across, down = (float(exif[tag]) * _UNITS[exif.get(_UNIT, _INCH)] for tag in _DENSITY)
+    return across, down
+
+
+def exif_with(kept: bytes, parameters: str | None, density: tuple[float, float] | None) -> bytes:
+    """EXIF of a JPEG or WebP: what was kept, the density, and how the picture was made, as the WebUI writes it."""
+    exif = Image.Exif()
+    if kept:
+        exif.load(kept)
+    if density is not None:
+        exif.update({**dict(zip(_DENSITY, density, strict=True)), _UNIT: _INCH})
+    for pointer in (_EXIF, _GPS):
+        further = dict(exif.get_ifd(pointer))
+        if pointer == _EXIF and parameters is not None:
+            further[_USER_COMMENT] = _UNICODE + parameters.encode("utf-16-be")
+        if further:
+            exif[pointer] = further
+    return exif.tobytes() if len(exif) else b""
+
+
+def read_parameters(path: Path) -> str:
+    """What a PNG, JPEG or WebP says about how it was made; empty where it says nothing or cannot be read."""
+    try:
+        with Image.open(path) as image:
+            text = image.info.get("parameters") or _comment(image)
+    except _BROKEN:
+        return ""
+    return text if isinstance(text, str) else ""
+
+
+def _comment(image: Image.Image) -> str:
+    comment = image.getexif().get_ifd(_EXIF).get(_USER_COMMENT, b"")
+    if not isinstance(comment, bytes) or not comment.startswith(_UNICODE):
+        return ""
+    return comment[len(_UNICODE) :].decode("utf-16-be", errors="ignore")

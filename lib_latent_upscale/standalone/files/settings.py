@@ -1,0 +1,39 @@
+"""What the command does with files, and with pictures of another shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lib_latent_upscale.options import AUTOMATIC, Settings, option
+
+__all__ = ["FileSettings"]
+
+
+@dataclass(frozen=True)
+class FileSettings(Settings):
+    """Which files go in and come out.
+
+    Raises:
+        SettingsError: a value that is not allowed; the message names the field, the value and what is allowed.
+    """
+
+    TITLE: ClassVar[str] = "settings of files"
+    HEADING: ClassVar[str] = "Files"
+    FLAGS: ClassVar[str] = "--"
+
+    format: str = option(
+        AUTOMATIC,
+        choices=(AUTOMATIC, "png", "jpeg", "webp"),
+        label="Format",
+        tip="what results are written as; automatic: as the suffix of OUT says, else PNG",
+    )
+    quality: int = option(95, low=1, high=100, label="Quality", tip="of JPEG and WebP")
+    skip_finished: bool = option(
+        True,
+        label="Skip what is finished",
+        tip="leave out those of several pictures whose result lies there, of the same file and settings",
+    )
+    recursive: bool = option(
+        False, label="Subfolders", tip="also take the pictures of subfolders, and make the same ones"
+    )
