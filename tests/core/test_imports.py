@@ -3,7 +3,8 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,15 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "lib_latent_upscale"
 HOSTS = {f"{PACKAGE}.webui", f"{PACKAGE}.standalone"}
 WEBUI_MODULES = {"modules", "modules_forge", "scripts", "backend", "ldm_patched"}
+
+ROOMS: dict[str, dict[str, set[str]]] = {
+    "webui": {"webui/host": {f"{PACKAGE}.standalone"}, "webui": WEBUI_MODULES | {f"{PACKAGE}.standalone"}},
+    "standalone": {
+        "standalone/engine": WEBUI_MODULES | {f"{PACKAGE}.webui", f"{PACKAGE}.standalone.commands"},
+        "standalone": WEBUI_MODULES | {f"{PACKAGE}.webui"},
+    },
+}
+"""What each host may not import, by folders; the first that a file lies in counts."""
 
 AT_THE_TOP = {"torch", "numpy", "PIL", "safetensors", PACKAGE, *sys.stdlib_module_names}
 LATER = {"k_diffusion", "scipy"}
@@ -66,10 +76,9 @@ def wrong_imports(path: str, source: str) -> list[str]:
     found = list(imports(source, ".".join(parts[:-1])))
     if parts[0] == "scripts":
         return [name for name, _ in found if is_below(name, {f"{PACKAGE}.standalone"})]
-    if parts[1] == "webui":
-        return [name for name, _ in found if is_below(name, {f"{PACKAGE}.standalone"})]
-    if parts[1] == "standalone":
-        return [name for name, _ in found if is_below(name, WEBUI_MODULES | {f"{PACKAGE}.webui"})]
+    if parts[1] in ROOMS:
+        forbidden = next(names for room, names in ROOMS[parts[1]].items() if path.startswith(f"{PACKAGE}/{room}/"))
+        return [name for name, _ in found if is_below(name, forbidden)]
     return [name for name, later in found if not core_may_import(name, later, path)]
 
 
@@ -98,11 +107,56 @@ def test_imports_go_the_right_way(path):
         ("lib_latent_upscale/standalone/a.py", "def f():\n    from ..webui import b", "lib_latent_upscale.webui.b"),
         ("lib_latent_upscale/standalone/a.py", "import modules.shared", "modules.shared"),
         ("lib_latent_upscale/webui/a.py", "from ..standalone.b import c", "lib_latent_upscale.standalone.b.c"),
+        ("lib_latent_upscale/webui/a.py", "def f():\n    from modules import shared", "modules.shared"),
+        ("lib_latent_upscale/webui/ui/a.py", "from modules.ui_common import b", "modules.ui_common.b"),
+        ("lib_latent_upscale/webui/host/a.py", "from ...standalone import b", "lib_latent_upscale.standalone.b"),
+        ("lib_latent_upscale/standalone/engine/a.py", "from ..commands import b", f"{PACKAGE}.standalone.commands.b"),
         ("scripts/a.py", "from lib_latent_upscale.standalone import b", "lib_latent_upscale.standalone.b"),
     ],
 )
 def test_a_wrong_import_is_found(path, source, wrong):
     assert wrong_imports(path, source) == [wrong]
+
+
+def test_the_host_folder_may_ask_the_host():
+    assert wrong_imports("lib_latent_upscale/webui/host/a.py", "from modules import shared") == []
+
+
+def circle(sources: Mapping[str, str]) -> list[str]:
+    """Modules that import one another in a circle, if any; `sources` are by paths from the root.
+
+    Imports inside functions count, too. A package stands for its `__init__.py`.
+    """
+    names = {path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in sources}
+
+    def module(name: str) -> str:
+        while name and name not in names:
+            name = name.rpartition(".")[0]
+        return name
+
+    def imported(name: str, path: str) -> set[str]:
+        package = path.rpartition("/")[0].replace("/", ".")
+        return {module(found) for found, _ in imports(sources[path], package)} - {name, ""}
+
+    try:
+        TopologicalSorter({name: imported(name, path) for name, path in names.items()}).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_modules_import_one_another():
+    assert circle({path: (ROOT / path).read_text(encoding="utf-8") for path in files()}) == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["from .a import x", "def f():\n    from p.a import x", "from . import a", "if TYPE_CHECKING:\n    import p.a"],
+)
+def test_a_circle_is_found(other):
+    sources = {"p/__init__.py": "", "p/a.py": "from p.c.d import x", "p/c/__init__.py": "", "p/c/d.py": "import p.b"}
+    assert set(circle({**sources, "p/b.py": other})) == {"p.a", "p.b", "p.c.d"}
+    assert circle({**sources, "p/b.py": "import torch"}) == []
 
 
 def test_importing_the_core_is_quick_for_a_host():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from modules import devices, images, processing, sd_samplers, shared
 from PIL import Image
 from torch import Tensor
 
@@ -24,7 +22,9 @@ from lib_latent_upscale.comparison.variants import Role, Variant, merge_same
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.webui.compare.variants import make_variants
 from lib_latent_upscale.webui.errors import ArgumentError, refused
+from lib_latent_upscale.webui.host import machine as host_machine
 from lib_latent_upscale.webui.host import processing as host
+from lib_latent_upscale.webui.host import saving
 from lib_latent_upscale.webui.host.geometry import LATENT, STRETCH, cut_for_encoding, placed
 from lib_latent_upscale.webui.passes.base import Passes
 from lib_latent_upscale.webui.run.latent_upscale import TITLE, LatentUpscale
@@ -52,7 +52,7 @@ def compare(p: Any, own: UpscaleSettings, asked: CompareSettings, make_passes: M
         ArgumentError: something that is asked for is not allowed; nothing has run then.
     """
     base = copy(p)
-    processing.fix_seed(base)
+    host.fix_seed(base)
     base.comments = dict(p.comments)
     runs = _Runs(base, own, asked, make_passes)
     runs.finish_all()
@@ -175,10 +175,10 @@ class _Runs:
         p.do_not_save_grid = True
         for name, value in variant.overrides.items():
             setattr(p, name, value)
-        if p.sampler_name not in sd_samplers.all_samplers_map:
-            known = ", ".join(sd_samplers.all_samplers_map)
+        known = host.sampler_names()
+        if p.sampler_name not in known:
             raise ArgumentError(
-                f"Latent Upscale: {variant.name}: sampler_name is {p.sampler_name!r}; choose from: {known}"
+                f"Latent Upscale: {variant.name}: sampler_name is {p.sampler_name!r}; choose from: {', '.join(known)}"
             )
         passes = self._make_passes(p).first(len(variant.passes))
         return p, _Compared(p, variant.settings, self._encoded), passes
@@ -186,18 +186,18 @@ class _Runs:
     def finish_all(self) -> None:
         """Run until the end or an interrupt; what cannot be finished is said, and the others go on."""
         for index, group in enumerate(self._groups()):
-            if shared.state.interrupted or shared.state.stopping_generation:
+            if host_machine.ended():
                 break
-            shared.state.textinfo = f"{group[0].name} ({index + 1}):"
+            host_machine.announce(f"{group[0].name} ({index + 1}):")
             self._finish(group)
-        shared.state.textinfo = None
+        host_machine.announce(None)
         left_out = len(self._variants) - sum(1 + len(done.same) for done in self.finished)
         if left_out:
             self._base.comment(f"Latent Upscale: {left_out} of {len(self._variants)} variants were not finished.")
 
     def _groups(self) -> Iterator[list[Variant]]:
         """The first variant, and when it has shown the sizes of the latents, the others, equal ones together."""
-        shared.state.job_count = shared.state.job_no + self._jobs(self._variants)
+        host_machine.jobs_left(self._jobs(self._variants))
         yield self._variants[:1]
         groups = [[variant] for variant in self._variants]
         if len(self._encoded.sizes) == 1:
@@ -206,7 +206,7 @@ class _Runs:
             groups = merge_same(self._variants, (source[0], source[1]), (target[0], target[1]))
         if self.finished:
             self.finished[0] = replace(self.finished[0], same=groups[0][1:])
-        shared.state.job_count = shared.state.job_no + self._jobs([group[0] for group in groups[1:]])
+        host_machine.jobs_left(self._jobs([group[0] for group in groups[1:]]))
         yield from groups[1:]
 
     def _jobs(self, variants: Sequence[Variant]) -> int:
@@ -218,14 +218,14 @@ class _Runs:
         p, upscale, passes = self._prepared[id(group[0])]
         try:
             processed, extra = _run(p, upscale, passes)
-        except (RuntimeError, devices.NansException) as error:
+        except host_machine.failures() as error:
             if not self.finished:
                 raise
             _log.warning("%s failed", group[0].name, exc_info=True)
             self._base.comment(f"Latent Upscale: {group[0].name} failed: {error}")
             return
         seconds = time.perf_counter() - (upscale.started or time.perf_counter())
-        if shared.state.interrupted or shared.state.skipped:
+        if host_machine.stopped():
             self.unfinished = processed
             return
         pictures, infotexts = _own_pictures(p, processed, passes)
@@ -239,7 +239,7 @@ def _run(p: Any, upscale: _Compared, passes: Passes) -> tuple[Any, dict[str, Any
         processed = run_twice(p, upscale, passes, passes.own_run)
         return processed, dict(processed.extra_generation_params)
     with upscale.installed(), passes.installed():
-        return processing.process_images(p), dict(p.extra_generation_params)
+        return host.generate(p), dict(p.extra_generation_params)
 
 
 def _own_pictures(p: Any, processed: Any, passes: Passes) -> tuple[list[Image.Image], list[str]]:
@@ -271,7 +271,7 @@ class _Results:
         seeds = range(self._count)
         reports = [self._report(index) for index in seeds]
         texts = [self._sheet_text(index) for index in seeds]
-        sheets = [report.sheet(_font()) for report in reports]
+        sheets = [report.sheet(saving.font()) for report in reports]
         for index in seeds:
             self._save(index, sheets[index], reports[index], texts[index])
             self._comment(index, reports[index])
@@ -350,29 +350,17 @@ class _Results:
             **compared.to_infotext(),
             **self._passes.infotext,
         }
-        result: str = processing.create_infotext(p, p.all_prompts, p.all_seeds, p.all_subseeds, index=index)
-        return result
+        return saving.infotext(p, index)
 
     def _save(self, index: int, sheet: Image.Image, report: Report, text: str) -> None:
         """Save the sheet as the host saves its own grids, and the figures beside it."""
-        if host.option("enable_pnginfo", True):
-            sheet.info["parameters"] = text
+        saving.write_infotext(sheet, text)
         if not host.option("grid_save") or self._base.do_not_save_grid:
             return
         done = self._first.processed
-        path, _ = images.save_image(
-            sheet,
-            self._base.outpath_grids,
-            _FILE_NAME,
-            done.all_seeds[index],
-            done.all_prompts[index],
-            host.option("grid_format", "png"),
-            info=text,
-            short_filename=not host.option("grid_extended_filename"),
-            p=self._first.p,
-            grid=True,
-        )
-        _write_whole(Path(path).with_suffix(".json"), json.dumps(report.record, indent=2) + "\n")
+        seed, prompt = done.all_seeds[index], done.all_prompts[index]
+        path = saving.save_grid(sheet, _FILE_NAME, self._first.p, seed, prompt, text)
+        _write_whole(path.with_suffix(".json"), json.dumps(report.record, indent=2) + "\n")
 
     def _differences(self, reports: Sequence[Report]) -> list[tuple[int, Image.Image]]:
         maps = [(index, report.difference) for index, report in enumerate(reports) if self._asked.compare_difference]
@@ -399,12 +387,6 @@ def _enlarged_part(p: Any, picture: Image.Image) -> Image.Image:
     flat = host.flattened(picture)
     mode = STRETCH if p.resize_mode == LATENT else p.resize_mode
     return cut_for_encoding(flat, placed(flat.size, (p.width, p.height), mode).visible, 1)
-
-
-def _font() -> Path | None:
-    """The host's font for grids, which the person may have chosen."""
-    path = getattr(images.get_font(20), "path", None)
-    return Path(path) if isinstance(path, (str, os.PathLike)) else None
 
 
 def _write_whole(path: Path, text: str) -> None:

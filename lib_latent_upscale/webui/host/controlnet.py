@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lib_latent_upscale.tile_settings import CONTROL_MODES, TileSettings
+from lib_latent_upscale.webui.host.overrides import overridden
 
 __all__ = ["ControlNet", "Unit", "control_modes", "find_controlnet", "find_models", "is_there"]
 
@@ -235,17 +236,11 @@ class ControlNet:
 
         Where it does not, the generation stops before sampling with a RuntimeError that says why.
         """
-        arguments, init = p.script_args, vars(p).get("init")
         place = (self._script.args_from, self._script.args_to)
-        p.script_args = _Arguments(arguments, place, self._kind.unit(unit))
-        p.init = partial(self._init, p, p.init, unit.model, _swallowed())
-        try:
+        arguments = _Arguments(p.script_args, place, self._kind.unit(unit))
+        init = partial(self._init, p, p.init, unit.model, _swallowed())
+        with overridden(p, {"script_args": arguments, "init": init}):
             yield
-        finally:
-            p.script_args = arguments
-            del p.init
-            if init is not None:
-                p.init = init
 
     def _init(self, p: Any, init: Callable[..., None], model: str, earlier: list[Any], *args: Any) -> None:
         init(*args)

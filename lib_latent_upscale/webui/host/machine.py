@@ -1,9 +1,9 @@
-"""The host's folders, devices, memory and progress bar: what passes with models of their own need of it."""
+"""The host's folders, devices, memory and progress bar, and what the person has pressed."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,21 @@ from typing import Any
 import torch
 from modules import devices, paths, sd_models, shared
 
-__all__ = ["models_folder", "more_jobs", "progress", "resting_checkpoint", "stopped", "working_place"]
+__all__ = [
+    "add_jobs",
+    "announce",
+    "chosen_checkpoint",
+    "ended",
+    "failures",
+    "forget_skip",
+    "jobs_left",
+    "models_folder",
+    "more_jobs",
+    "progress",
+    "resting_checkpoint",
+    "stopped",
+    "working_place",
+]
 
 _NUMBER_FORMATS = (torch.float16, torch.bfloat16, torch.float32)
 _MEMORY_MANAGERS = ("backend.memory_management", "ldm_patched.modules.model_management")
@@ -21,6 +35,22 @@ _MEMORY_MANAGERS = ("backend.memory_management", "ldm_patched.modules.model_mana
 def models_folder() -> Path:
     """Where the person keeps models, each kind in a folder of its own."""
     return Path(paths.models_path)
+
+
+def chosen_checkpoint(overrides: Mapping[str, Any]) -> tuple[str, Path] | None:
+    """(name, file) of the checkpoint that a generation with these `override_settings` will use; it may not be loaded.
+
+    None where the host knows no such file.
+    """
+    known = sd_models.checkpoint_aliases
+    chosen = getattr(shared.opts, "sd_model_checkpoint", None)
+    info = known.get(overrides.get("sd_model_checkpoint")) or known.get(chosen)
+    return None if info is None else (info.name, Path(info.filename))
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What a generation raises where the machine could not do it: other generations may go on."""
+    return RuntimeError, devices.NansException
 
 
 def working_place() -> tuple[torch.device, torch.dtype | None]:
@@ -53,6 +83,33 @@ def resting_checkpoint() -> Iterator[None]:
 def stopped() -> str:
     """How the person has stopped the picture that is being made: "interrupted", "skipped", or nothing."""
     return "interrupted" if shared.state.interrupted else "skipped" if shared.state.skipped else ""
+
+
+def ended() -> bool:
+    """Whether nothing more is to be begun; a skipped picture ends alone."""
+    return bool(shared.state.interrupted or shared.state.stopping_generation)
+
+
+def forget_skip() -> None:
+    """Go on after a picture that was skipped."""
+    shared.state.skipped = False
+
+
+def announce(text: str | None) -> None:
+    """What the progress bar says before the host's own words; None for nothing."""
+    shared.state.textinfo = text
+
+
+def jobs_left(count: int) -> None:
+    """Tell the progress bar how often it will begin again from now on."""
+    shared.state.job_count = shared.state.job_no + count
+
+
+def add_jobs(p: Any, further: int) -> None:
+    """Tell the progress bar of runs that the host does not know of."""
+    if shared.state.job_count == -1:
+        shared.state.job_count = p.n_iter
+    shared.state.job_count += further
 
 
 def more_jobs(p: Any, each: int) -> None:

@@ -16,10 +16,12 @@ from PIL import Image
 from torch import Tensor
 
 from lib_latent_upscale.webui.errors import ArgumentError
+from lib_latent_upscale.webui.host.overrides import overridden
 
 __all__ = [
     "Encode",
     "apply_noise_schedule",
+    "binary_mask",
     "blurred",
     "cell",
     "comment",
@@ -28,8 +30,10 @@ __all__ = [
     "exact_steps_wanted",
     "filled",
     "fitted",
+    "fix_seed",
     "flattened",
     "follows_sigmas",
+    "generate",
     "is_flow_model",
     "is_flow_table",
     "kept_random_state",
@@ -41,6 +45,7 @@ __all__ = [
     "own_pictures",
     "preserved_random_state",
     "replaced_encode",
+    "sampler_names",
     "schedule_options",
     "seed_draws",
     "side_multiple",
@@ -59,6 +64,23 @@ _log = logging.getLogger(__name__)
 def option(name: str, default: Any = None) -> Any:
     """A value of the person's settings."""
     return getattr(shared.opts, name, default)
+
+
+def generate(p: Any) -> Any:
+    """Run the host on `p`; its `Processed`."""
+    return processing.process_images(p)
+
+
+def fix_seed(p: Any) -> None:
+    """Draw the seed now where it is random."""
+    processing.fix_seed(p)
+
+
+def sampler_names() -> list[str]:
+    """Names of all samplers."""
+    from modules import sd_samplers
+
+    return list(sd_samplers.all_samplers_map)
 
 
 def cell() -> int:
@@ -99,6 +121,12 @@ def filled(picture: Image.Image, mask: Image.Image) -> Image.Image:
     """The picture with what is white in `mask` replaced by colours around it ("Masked content: fill")."""
     result: Image.Image = masking.fill(picture, mask)
     return result
+
+
+def binary_mask(p: Any) -> Image.Image:
+    """The person's mask as the host takes it."""
+    mask: Image.Image = processing.create_binary_mask(p.image_mask, round=p.mask_round)
+    return mask
 
 
 def fitted(overlay: Any, fit: Callable[[Image.Image], Image.Image]) -> Any:
@@ -186,11 +214,8 @@ def replaced_encode(replacement: Callable[[Encode, Tensor], Tensor]) -> Iterator
         setattr(place, _ENCODE, own)
         return replacement(lambda batch: own(batch, *args, **kwargs), pictures)
 
-    setattr(place, _ENCODE, once)
-    try:
+    with overridden(place, {_ENCODE: once}):
         yield
-    finally:
-        setattr(place, _ENCODE, own)
 
 
 _ENCODE = "images_tensor_to_samples"

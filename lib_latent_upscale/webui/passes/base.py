@@ -15,6 +15,7 @@ from PIL import Image
 
 from lib_latent_upscale.options import Settings
 from lib_latent_upscale.webui.host import processing as host
+from lib_latent_upscale.webui.host.overrides import overridden
 from lib_latent_upscale.webui.run.latent_upscale import NOTE_LABEL, TITLE
 
 __all__ = ["Kept", "Outcome", "OwnRun", "Pass", "Passes", "passes_of"]
@@ -137,8 +138,7 @@ class Passes:
         for one in self._passes:
             self._p.extra_generation_params.update(one.infotext)  # the host keeps it in params.txt before the end
             self._installed.enter_context(one.installed())
-        setattr(self._p, _ATTRIBUTE, self)
-        self._installed.callback(delattr, self._p, _ATTRIBUTE)
+        self._installed.enter_context(overridden(self._p, {_ATTRIBUTE: self}))
 
     def uninstall(self) -> None:
         """Take off what `install` has set up; a second call does nothing."""

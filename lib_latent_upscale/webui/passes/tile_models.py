@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modules import sd_models
-
 from lib_latent_upscale.options import AUTOMATIC, SettingsError, shortened
 from lib_latent_upscale.tile_settings import TileSettings
 from lib_latent_upscale.webui.host import controlnet
 from lib_latent_upscale.webui.host import machine as host_machine
-from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.x4_upscaler.errors import X4Error
 from lib_latent_upscale.x4_upscaler.layouts import PICKLES, read_header
 
@@ -167,15 +164,14 @@ def _described(key: str, path: Path) -> TileModel | None:
 
 def _checkpoint(overrides: Mapping[str, Any]) -> _Checkpoint:
     """The checkpoint that the generation will use; it need not be loaded yet."""
-    known = sd_models.checkpoint_aliases
-    info = known.get(overrides.get("sd_model_checkpoint")) or known.get(host.option("sd_model_checkpoint"))
-    if info is None:
+    chosen = host_machine.chosen_checkpoint(overrides)
+    if chosen is None:
         return _Checkpoint("", None)
-    path = Path(info.filename)
+    name, path = chosen
     shapes = _shapes(path)
     width = _text_width(shapes)
     other = path.suffix.lower() in _OF_TRANSFORMERS or (bool(shapes) and width is None)
-    return _Checkpoint(info.name, width, other)
+    return _Checkpoint(name, width, other)
 
 
 def _shapes(path: Path) -> Mapping[str, tuple[int, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host import samplers
 from lib_latent_upscale.webui.host.geometry import LATENT, STRETCH, cut_for_encoding, placed, whole_cells
 from lib_latent_upscale.webui.host.machine import stopped
+from lib_latent_upscale.webui.host.overrides import overridden
 
 __all__ = ["NOTE_LABEL", "SAMPLER_NOTES", "TITLE", "LatentUpscale", "upscale_of"]
 
@@ -32,7 +33,6 @@ WEIGHTS_LABEL = "Latent upscale weights"
 """Under which the hash of a learned method's weights stands."""
 
 _ATTRIBUTE = "latent_upscale"
-_MISSING = object()
 _ORIGINAL_CONTENT = (0, 1)
 """Values of `inpainting_fill` that start from the picture: "fill" and "original", not latent noise or nothing."""
 
@@ -68,7 +68,7 @@ class LatentUpscale:
         self._host_init: Callable[..., None] = p.init
         self._host_sample: Callable[..., Tensor] = p.sample
         self._encode_again: Callable[[Sequence[int]], Tensor] | None = None
-        self._saved: dict[str, Any] = {}
+        self._installed = ExitStack()
         self._fitted: Literal["", "picture", "composite"] = ""
         self.put_back_random_state = host.kept_random_state()
         self._family: str | None = None
@@ -111,18 +111,11 @@ class LatentUpscale:
         }
         if self.settings.scheduler != AUTOMATIC:
             overrides["sampler_noise_scheduler_override"] = self._sigmas
-        for name, value in overrides.items():
-            self._saved[name] = vars(p).get(name, _MISSING)
-            setattr(p, name, value)
+        self._installed.enter_context(overridden(p, overrides))
 
     def uninstall(self) -> None:
         """Give `p` back as it was; the Batch tab goes on with it."""
-        for name, value in self._saved.items():
-            if value is _MISSING:
-                delattr(self._p, name)
-            else:
-                setattr(self._p, name, value)
-        self._saved.clear()
+        self._installed.close()
 
     def fit(self, picture: Image.Image) -> Image.Image:
         """A finished picture at exactly the asked size; the host's sides are multiples of 8."""

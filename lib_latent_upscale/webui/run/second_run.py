@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
-from modules import devices, images, infotext_utils, processing, shared
 from PIL import Image
 from torch import Tensor
 
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.webui.host import machine as host_machine
 from lib_latent_upscale.webui.host import processing as host
+from lib_latent_upscale.webui.host import saving
 from lib_latent_upscale.webui.host.geometry import LATENT, STRETCH
+from lib_latent_upscale.webui.host.overrides import overridden
 from lib_latent_upscale.webui.passes.base import OwnRun, Passes
 from lib_latent_upscale.webui.run.latent_upscale import NOTE_LABEL, LatentUpscale
 
 __all__ = ["run_twice"]
 
-_MISSING = object()
 _ORIGINAL = 1
 """The value of `inpainting_fill` that starts from the picture."""
 
@@ -99,19 +98,19 @@ class _Runs:
         self._written: dict[str, Any] = {}
 
     def processed(self) -> Any:
-        _count_jobs(self._p, self._p.batch_size * self._p.n_iter * len(self._passes))
+        host_machine.add_jobs(self._p, self._p.batch_size * self._p.n_iter * len(self._passes))
         first = self._first()
         shots = self._shots(first)
         finals = [self._final(shot, index, len(shots)) for index, shot in enumerate(shots)]
-        shared.state.textinfo = None
+        host_machine.announce(None)
         return self._together(first, finals)
 
     # first run
 
     def _first(self) -> Any:
         p = self._p
-        with _changed(p, {"do_not_save_samples": True, "do_not_save_grid": True}), self._upscale.installed():
-            processed = processing.process_images(p)
+        with overridden(p, {"do_not_save_samples": True, "do_not_save_grid": True}), self._upscale.installed():
+            processed = host.generate(p)
             self._written = {
                 "Schedule type": p.scheduler,
                 **p.extra_generation_params,
@@ -134,17 +133,17 @@ class _Runs:
     # second runs
 
     def _final(self, shot: _Shot, index: int, count: int) -> _Final:
-        if host_machine.stopped() or shared.state.stopping_generation:
+        if host_machine.stopped() or host_machine.ended():
             return self._kept(shot, f"was left out, since the generation was {host_machine.stopped() or 'stopped'}")
-        shared.state.textinfo = f"Second pass, picture {index + 1} of {count}:"
+        host_machine.announce(f"Second pass, picture {index + 1} of {count}:")
         try:
             processed = self._second(shot)
-        except (RuntimeError, devices.NansException) as error:
+        except host_machine.failures() as error:
             _log.warning("the second pass failed", exc_info=True)
             return self._kept(shot, f"failed: {error}")
         if host_machine.stopped():
             stopped = host_machine.stopped()
-            shared.state.skipped = False
+            host_machine.forget_skip()
             return self._kept(shot, f"was {stopped}")
         own, infotexts = host.own_pictures(self._p, processed)
         others = [picture for picture in processed.images if all(picture is not one for one in own)]
@@ -152,10 +151,10 @@ class _Runs:
 
     def _second(self, shot: _Shot) -> Any:
         p = self._p
-        with _changed(p, self._values(shot)):
+        with overridden(p, self._values(shot)):
             upscale = _SecondRun(p, UpscaleSettings(scheduler=self._run.scheduler), self._written)
             with upscale.installed(), self._passes.installed():
-                return processing.process_images(p)
+                return host.generate(p)
 
     def _values(self, shot: _Shot) -> dict[str, Any]:
         """What is different in the second run of one picture."""
@@ -179,10 +178,9 @@ class _Runs:
         }
         if p.image_mask is None:
             return values
-        mask = processing.create_binary_mask(p.image_mask, round=p.mask_round)
         return {
             **values,
-            "image_mask": host.enlarged(mask, self._upscale.size, self._mode).convert("L"),
+            "image_mask": host.enlarged(host.binary_mask(p), self._upscale.size, self._mode).convert("L"),
             **host.blurred(p, factor),
             "inpaint_full_res": self._only_masked,
             "inpaint_full_res_padding": round(p.inpaint_full_res_padding * factor),
@@ -193,15 +191,11 @@ class _Runs:
         """A picture of the first run as a final one; the host would have saved it there."""
         note = f"the second pass {why}; this is the picture before it."
         host.comment(self._p, f"Latent Upscale: {note}")
-        infotext = f"{shot.infotext}, {NOTE_LABEL}: {infotext_utils.quote(note)}"
-        if host.option("enable_pnginfo", True):
-            shot.picture.info["parameters"] = infotext
+        infotext = saving.with_label(shot.infotext, NOTE_LABEL, note)
+        saving.write_infotext(shot.picture, infotext)
         wanted = host.option("samples_save") and not self._p.do_not_save_samples
         if wanted and (shot.whole or host.option("save_incomplete_images")):
-            path, seed, prompt = self._p.outpath_samples, shot.seed, shot.prompt
-            images.save_image(
-                shot.picture, path, "", seed, prompt, host.option("samples_format"), info=infotext, p=self._p
-            )
+            saving.save(shot.picture, self._p, shot.seed, shot.prompt, infotext)
         return _Final(shot.picture, infotext)
 
     # result
@@ -226,40 +220,8 @@ class _Runs:
             return []
         if not (host.option("return_grid") or host.option("grid_save")):
             return []
-        grid = images.image_grid([final.picture for final in finals], p.batch_size)
-        if host.option("enable_pnginfo", True):
-            grid.info["parameters"] = finals[0].infotext
+        grid, text = saving.grid_of([final.picture for final in finals], p.batch_size), finals[0].infotext
+        saving.write_infotext(grid, text)
         if host.option("grid_save"):
-            images.save_image(
-                grid,
-                p.outpath_grids,
-                "grid",
-                first.all_seeds[0],
-                first.all_prompts[0],
-                host.option("grid_format", "png"),
-                info=finals[0].infotext,
-                short_filename=not host.option("grid_extended_filename"),
-                p=p,
-                grid=True,
-            )
+            saving.save_grid(grid, "grid", p, first.all_seeds[0], first.all_prompts[0], text)
         return [grid] if host.option("return_grid") else []
-
-
-@contextmanager
-def _changed(p: Any, values: Mapping[str, Any]) -> Iterator[None]:
-    """Give the processing object other values for a while."""
-    before = {name: vars(p).get(name, _MISSING) for name in values}
-    for name, value in values.items():
-        setattr(p, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            delattr(p, name) if value is _MISSING else setattr(p, name, value)
-
-
-def _count_jobs(p: Any, further: int) -> None:
-    """Tell the host's progress bar of runs that it does not know of."""
-    if shared.state.job_count == -1:
-        shared.state.job_count = p.n_iter
-    shared.state.job_count += further

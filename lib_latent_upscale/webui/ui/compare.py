@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import gradio as gr
-from modules.ui_components import InputAccordion
 
 from lib_latent_upscale.comparison.settings import CompareSettings
 from lib_latent_upscale.options import Switch, rows
+from lib_latent_upscale.webui.host.ui import accordion
 from lib_latent_upscale.webui.ui.fields import PassPanel, folded_tips, is_ours, make_controls, rest
 
 __all__ = ["make_compare_panel"]
@@ -20,7 +20,7 @@ _LAYOUT = (("compare_methods", "compare_schedulers"), ("compare_difference",))
 def make_compare_panel(shown: CompareSettings, elem_id: Callable[[str], str]) -> PassPanel:
     """Build the accordion; like the host's "Refiner" it has a checkbox in its head."""
     further = rest(CompareSettings, (*_LAYOUT, ("compare",)))
-    with InputAccordion(False, label=rows(CompareSettings)["compare"].label, elem_id=elem_id("compare")) as switch:
+    with accordion(rows(CompareSettings)["compare"].label, elem_id("compare")) as switch:
         gr.HTML(
             "<small>Runs the WebUI's own latent upscale, the settings above, and every combination of what is chosen "
             "here, with the same seed and noise. You get each picture, a labelled sheet with figures, and a slider "

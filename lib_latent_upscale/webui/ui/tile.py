@@ -7,12 +7,11 @@ from html import escape
 from typing import Any
 
 import gradio as gr
-from modules.ui_common import create_refresh_button
-from modules.ui_components import InputAccordion
 
 from lib_latent_upscale.settings import AUTOMATIC
 from lib_latent_upscale.tile_settings import TILE_MODEL_LABEL, TileSettings
 from lib_latent_upscale.webui.host import controlnet
+from lib_latent_upscale.webui.host.ui import accordion, add_refresh_button
 from lib_latent_upscale.webui.passes.tile import MISSING
 from lib_latent_upscale.webui.passes.tile_models import offered_models, where_to_put
 from lib_latent_upscale.webui.ui.fields import PassPanel, folded_tips, make_controls, pasted_settings, rest
@@ -27,7 +26,7 @@ _SECOND = (("second_denoising_strength", "second_steps"), ("second_scheduler",))
 def make_tile_panel(shown: TileSettings, elem_id: Callable[[str], str]) -> PassPanel:
     """Build the accordion; like the host's "Refiner" it has a checkbox in its head."""
     further = rest(TileSettings, (*_FIRST, *_SWITCH, *_SECOND))
-    with InputAccordion(False, label=TileSettings.NAME, elem_id=elem_id("tile")) as switch:
+    with accordion(TileSettings.NAME, elem_id("tile")) as switch:
         gr.HTML(_introduction())
         with gr.Row():
             model = _models(elem_id)
@@ -66,5 +65,5 @@ def _models(elem_id: Callable[[str], str]) -> Any:
     model = gr.Dropdown(
         label=TileSettings.MODEL, value=AUTOMATIC, elem_id=elem_id("tile_model"), **choices(refresh=False)
     )
-    create_refresh_button(model, lambda: None, lambda: choices(refresh=True), elem_id("tile_refresh"))
+    add_refresh_button(model, lambda: choices(refresh=True), elem_id("tile_refresh"))
     return model

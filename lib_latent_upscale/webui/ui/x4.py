@@ -7,9 +7,8 @@ from html import escape
 from typing import Any
 
 import gradio as gr
-from modules.ui_common import create_refresh_button
-from modules.ui_components import InputAccordion
 
+from lib_latent_upscale.webui.host.ui import accordion, add_refresh_button
 from lib_latent_upscale.webui.passes.x4_models import find_models, own_folder
 from lib_latent_upscale.webui.passes.x4_requirements import missing
 from lib_latent_upscale.webui.ui.fields import PassPanel, folded_tips, make_controls, pasted_settings, rest
@@ -29,7 +28,7 @@ _LAYOUT = (
 
 def make_x4_panel(shown: X4Settings, elem_id: Callable[[str], str]) -> PassPanel:
     """Build the accordion; like the host's "Refiner" it has a checkbox in its head."""
-    with InputAccordion(False, label=X4Settings.NAME, elem_id=elem_id("x4")) as switch:
+    with accordion(X4Settings.NAME, elem_id("x4")) as switch:
         gr.HTML(_introduction())
         with gr.Row():
             model = _models(elem_id)
@@ -58,5 +57,5 @@ def _models(elem_id: Callable[[str], str]) -> Any:
     model = gr.Dropdown(
         label=X4Settings.MODEL, choices=names, value=next(iter(names), None), elem_id=elem_id("x4_model")
     )
-    create_refresh_button(model, lambda: None, choices, elem_id("x4_refresh"))
+    add_refresh_button(model, choices, elem_id("x4_refresh"))
     return model
