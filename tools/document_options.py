@@ -16,7 +16,7 @@ from lib_latent_upscale.options import Option, Settings, rows
 from lib_latent_upscale.schedules import SCHEDULES, described
 from lib_latent_upscale.settings import AUTOMATIC
 from lib_latent_upscale.standalone.commands.flags import flags
-from lib_latent_upscale.standalone.files.settings import FileSettings
+from lib_latent_upscale.standalone.files.settings import FileSettings, ShapeSettings
 
 PATH = Path(__file__).parents[1] / "docs" / "options.md"
 
@@ -54,7 +54,7 @@ def _part(kind: type[Settings]) -> Iterator[str]:
 
 
 def _command_only() -> Iterator[str]:
-    for kind in (FileSettings,):
+    for kind in (FileSettings, ShapeSettings):
         yield f"## {kind.HEADING} (command only)\n"
         yield "| command | values | default | what it does |"
         yield "|---|---|---|---|"

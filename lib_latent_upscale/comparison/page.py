@@ -20,11 +20,12 @@ _TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def _data_address(image: Image.Image) -> str:
-    """The picture as a data: address, JPEG of the highest quality with full colour resolution."""
+    """The picture as a data: address, JPEG of the highest quality with full colour resolution and its profile."""
     flat = image.convert("RGBA")
     paper = Image.new("RGBA", flat.size, "white")
     buffer = io.BytesIO()
-    Image.alpha_composite(paper, flat).convert("RGB").save(buffer, "JPEG", quality=95, subsampling=0)
+    shown = Image.alpha_composite(paper, flat).convert("RGB")
+    shown.save(buffer, "JPEG", quality=95, subsampling=0, icc_profile=image.info.get("icc_profile"))
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

@@ -1,11 +1,14 @@
 """`compare`: fair, shared work done once, and every picture can be made again alone."""
 
+import base64
+import io
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from lib_latent_upscale.comparison.report import make_report
 from lib_latent_upscale.settings import UpscaleSettings
@@ -180,3 +183,17 @@ def test_settings_that_are_the_webuis_default_compare_nothing_and_say_so(engine,
         "WebUI, Just resize",
     ]
     assert "the same as Latent Upscale" in "\n".join(panels[2].notes)
+
+
+def test_sheet_page_and_difference_keep_the_colour_profile(picture_file, photo, sd1_folder, tmp_path):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    photo.save(picture_file, icc_profile=profile)
+    options = ["--model", str(sd1_folder), "--steps", "1", "--scale", "1", "--quiet", "-o", str(tmp_path / "sheet.png")]
+    assert main(["compare", str(picture_file), *options]) == 0
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.info["icc_profile"] == profile
+    pictures = re.findall(r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", (tmp_path / "sheet.html").read_text("utf-8"))
+    assert len(pictures) >= 3
+    for content in pictures:
+        with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
+            assert picture.info["icc_profile"] == profile

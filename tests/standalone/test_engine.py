@@ -15,6 +15,7 @@ from lib_latent_upscale.standalone.engine import engine as engine_module
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
 from lib_latent_upscale.standalone.engine.models import load_model
+from lib_latent_upscale.standalone.engine.prompts import encode_prompt
 from lib_latent_upscale.standalone.errors import GenerationError, InputError
 from tests.standalone import tiny_model
 
@@ -156,3 +157,11 @@ def test_the_demo_model_has_latents_of_its_own_and_says_so(demo_engine, photo):
     generation = GenerationSettings(256, 192, steps=1, upscale=UpscaleSettings("learned"))
     with pytest.raises(InputError, match=r"demo: method is 'learned'; it knows the latents of .*, not this model's"):
         demo_engine.upscale([photo], generation)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "warned"), [("a (cat:1.2)", 1), ("a cat <lora:fur:0.8>", 1), ("a cat: small <3", 0), ("(a cat)", 0)]
+)
+def test_syntax_that_is_not_interpreted_is_said(engine, caplog, prompt, warned):
+    encode_prompt(engine.model.encoders, prompt)
+    assert caplog.text.count("plain text here") == warned

@@ -101,7 +101,6 @@ def test_the_colour_profile_of_rgb_goes_along_and_cmyk_is_converted(tmp_path):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     rgb = written(tmp_path, Image.fromarray(RGB), "rgb.png", icc_profile=profile)
     assert load_picture(rgb).icc_profile == profile
-    assert load_picture(written(tmp_path, Image.fromarray(GREY), "g.png", icc_profile=profile)).icc_profile is None
     cmyk = written(tmp_path, Image.fromarray(RGB).convert("CMYK"), "c.jpg", icc_profile=profile)  # a wrong profile
     assert load_picture(cmyk).rgb.mode == "RGB"
 
@@ -178,3 +177,122 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         fail()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+RAMP = np.linspace(0, 1, 64 * 32).reshape(32, 64)
+
+
+def with_one(values, value):
+    values = values.copy()
+    values[3, 3] = value
+    return values
+
+
+def hdr():
+    """As a renderer writes it: the picture in 0 to 1, a tenth of it brighter up to 300."""
+    values = RAMP.copy()
+    values[:3] = np.linspace(1, 300, 3 * 64).reshape(3, 64)
+    return values
+
+
+NUMBERS = {
+    "float 0..1": (RAMP.astype(np.float32), 1, "1 as white"),
+    "float 0..1.01": ((RAMP * 1.01).astype(np.float32), 1, "1 as white"),
+    "float 0..255": ((RAMP * 255).astype(np.float32), 255, "255 as white"),
+    "float of whole numbers 0..255": (np.rint(RAMP * 255).astype(np.float32), 255, "255 as white"),
+    "float 0..65535": ((RAMP * 65535).astype(np.float32), 65535, "65535 as white"),
+    "HDR": (hdr().astype(np.float32), 1, "1 as white"),
+    "one NaN": (with_one(RAMP, np.nan).astype(np.float32), 1, "1 that are no finite numbers"),
+    "one infinite": (with_one(RAMP * 255, np.inf).astype(np.float32), 255, "1 that are no finite numbers"),
+    "int32 0..255": (np.rint(RAMP * 255).astype(np.int32), 255, "255 as white"),
+    "int32 0..65535": (np.rint(RAMP * 65535).astype(np.int32), 65535, "65535 as white"),
+    "int32, larger": (np.rint(RAMP * 2**31 * 0.9).astype(np.int32), 2**31 * 0.9, "as white"),
+}
+
+
+@pytest.mark.parametrize(("values", "white", "said"), NUMBERS.values(), ids=NUMBERS)
+def test_the_range_of_numbers_is_decided_from_their_content_and_said(tmp_path, values, white, said):
+    picture = load_picture(written(tmp_path, Image.fromarray(values), "n.tif"))
+    with np.errstate(invalid="ignore"):
+        expected = np.nan_to_num(values.astype(float) / white, nan=0, posinf=1).clip(0, 1) * 255
+    assert np.abs(np.asarray(picture.rgb, float) - expected[..., None]).max() <= 1
+    assert said in " ".join(picture.notes)
+
+
+def test_a_dark_picture_of_sixteen_bits_stays_dark(tmp_path):
+    picture = load_picture(written(tmp_path, Image.fromarray(np.full((32, 32), 1, np.uint16))))
+    assert np.asarray(picture.rgb).max() == 0
+    assert picture.notes == ()
+
+
+def test_sixteen_bit_grey_keeps_its_transparency(tmp_path):
+    values = np.full((32, 32), 40_000, dtype=np.uint16)
+    values[:, :16] = 7
+    picture = load_picture(written(tmp_path, Image.fromarray(values), transparency=7))
+    alpha = np.asarray(picture.alpha)
+    assert (alpha[:, :16] == 0).all()
+    assert (alpha[:, 16:] == 255).all()
+
+
+def fixed_point(*values):
+    return b"".join(round(value * 65536).to_bytes(4, "big") for value in values)
+
+
+def xyz(*values):
+    return b"XYZ " + bytes(4) + fixed_point(*values)
+
+
+def curve(gamma):
+    return b"curv" + bytes(4) + (1).to_bytes(4, "big") + round(gamma * 256).to_bytes(2, "big") + bytes(2)
+
+
+def icc(primaries, *curves):
+    """A small ICC profile, of grey or RGB values with a gamma (ICC.1:2022, 7.2 to 10)."""
+    space = b"GRAY" if len(curves) == 1 else b"RGB "
+    tags = {b"wtpt": xyz(0.9642, 1, 0.8249)}
+    if len(curves) == 1:
+        tags[b"kTRC"] = curve(curves[0])
+    else:
+        tags |= {name: curve(gamma) for name, gamma in zip((b"rTRC", b"gTRC", b"bTRC"), curves, strict=True)}
+        tags |= {name: xyz(*column) for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries, strict=True)}
+    table, data, start = b"", b"", 128 + 4 + 12 * len(tags)
+    for name, value in tags.items():
+        table += name + (start + len(data)).to_bytes(4, "big") + len(value).to_bytes(4, "big")
+        data += value
+    size = start + len(data)
+    head = size.to_bytes(4, "big") + bytes(4) + b"\x02\x10\0\0" + b"mntr" + space + b"XYZ " + bytes(12) + b"acsp"
+    head += bytes(28) + fixed_point(0.9642, 1, 0.8249)
+    return head.ljust(128, b"\0") + len(tags).to_bytes(4, "big") + table + data
+
+
+SWAPPED = icc([(0.3851, 0.7169, 0.0971), (0.4361, 0.2225, 0.0139), (0.1431, 0.0606, 0.7141)], 2.2, 2.2, 2.2)
+"""sRGB's primaries (D50), red and green exchanged, so that what is converted can be told at sight."""
+
+
+@pytest.mark.parametrize("mode", ["L", "LA"])
+def test_a_grey_profile_is_carried_out(tmp_path, mode):
+    """Grey of gamma 1: half of the light is sRGB's 188 (IEC 61966-2-1)."""
+    grey = Image.new("L", (32, 32), 128).convert(mode)
+    picture = load_picture(written(tmp_path, grey, "g.png", icc_profile=icc(None, 1.0)))
+    assert picture.icc_profile is None
+    assert np.abs(np.asarray(picture.rgb, int) - 188).max() <= 2
+
+
+def test_two_colour_spaces_are_brought_together(tmp_path):
+    red, green = Image.new("RGB", (32, 32), (200, 40, 40)), Image.new("RGB", (32, 32), (40, 200, 40))
+    swapped = load_picture(written(tmp_path, green, "swapped.png", icc_profile=SWAPPED))
+    plain = load_picture(written(tmp_path, red, "plain.png"))
+    assert np.abs(np.asarray(swapped.matched(plain), int) - np.asarray(red)).max() <= 12
+    assert np.abs(np.asarray(plain.matched(swapped), int) - np.asarray(green)).max() <= 12
+    assert swapped.matched(swapped) is swapped.rgb
+    assert swapped.dressed(green).info["icc_profile"] == SWAPPED
+
+
+@pytest.mark.parametrize(
+    ("suffix", "what"), [("gif", "frames"), ("webp", "frames"), ("png", "frames"), ("tif", "pages")]
+)
+def test_that_only_the_first_frame_is_taken_is_said(tmp_path, suffix, what):
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "green", "blue")]
+    path = written(tmp_path, frames[0], f"a.{suffix}", save_all=True, append_images=frames[1:])
+    assert load_picture(path).notes == (f"only the first of 3 {what} is taken.",)
+    assert load_picture(written(tmp_path, frames[0], f"b.{suffix}")).notes == ()

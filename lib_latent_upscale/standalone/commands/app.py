@@ -26,6 +26,7 @@ from lib_latent_upscale.standalone.commands.common import (
     DEFAULT_SCALE,
     LARGEST_SCALE,
     SMALLEST_SCALE,
+    drawn_seed,
     load_engine,
     scaled_size,
 )
@@ -71,7 +72,7 @@ class Inputs:
             steps=int(self.steps),
             sampler=self.sampler,
             cfg_scale=self.cfg_scale,
-            seed=int(self.seed),
+            seed=drawn_seed(int(self.seed)),
             denoising_strength=self.denoise,
             upscale=self.upscale,
         )
@@ -100,7 +101,8 @@ class Page:
             folder / "before.png",
             folder / f"{Path(str(path)).stem}-{generation.width}x{generation.height}.png",
         )
-        save_png(picture.dressed(plain_resize(picture.rgb, generation.size)), before)
+        plain = plain_resize(picture.rgb, generation.size)
+        save_png(picture.dressed(plain), before, icc_profile=picture.icc_profile)
         save_png(picture.dressed(result), after, write_parameters(generation), picture.icc_profile)
         return before, after, write_parameters(generation)
 
@@ -119,7 +121,7 @@ class Page:
         entries = compare(self.engine, picture, variants, base, progress=progress)
         report = make_report(subject_of(picture, base), entries, shown=picture.dressed)
         sheet = Path(tempfile.mkdtemp(dir=self.folder)) / "comparison.png"
-        save_png(report.sheet(), sheet)
+        save_png(report.sheet(), sheet, icc_profile=picture.icc_profile)
         return report.page(), sheet
 
     def _picture(self, path: str | None) -> Picture:

@@ -24,7 +24,7 @@ from lib_latent_upscale.samplers import GENERATION_SAMPLERS
 from lib_latent_upscale.settings import SCHEDULES, UpscaleSettings
 from lib_latent_upscale.standalone.commands.flags import add_flags
 from lib_latent_upscale.standalone.errors import GenerationError, InputError
-from lib_latent_upscale.standalone.files.settings import FileSettings
+from lib_latent_upscale.standalone.files.settings import FileSettings, ShapeSettings
 from lib_latent_upscale.tile_settings import TileSettings
 from lib_latent_upscale.x4_settings import X4Settings
 
@@ -41,10 +41,15 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text.lower())
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: give width x height in pixels, such as 1024x1280")
-    return int(match[1]), int(match[2])
+    """Width and height; 0 for the one that is left out."""
+    match = re.fullmatch(r"(\d*)x(\d*)", text.lower())
+    if match is None or not any(match.groups()):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no size: give width x height in pixels, such as 1024x1280, or one of them, 1024x or x1280"
+        )
+    if any(side and not int(side) for side in match.groups()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: each side may be 16 to 8192 pixels")
+    return int(match[1] or 0), int(match[2] or 0)
 
 
 def _add_device(group: argparse._ActionsContainer) -> None:
@@ -70,7 +75,13 @@ def _add_generation(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("generation")
     size = group.add_mutually_exclusive_group()
     size.add_argument("--scale", type=float, help="factor of both sides, 0.25 to 8 (default 2)")
-    size.add_argument("--size", type=_size, metavar="WxH", help="width and height of the result in pixels")
+    size.add_argument(
+        "--size",
+        type=_size,
+        metavar="WxH",
+        help="width and height of the result in pixels; 1024x or x1024 keeps the shape",
+    )
+    add_flags(group, ShapeSettings)
     group.add_argument("--prompt", default="", help="what the picture shows; of any length, plain text")
     group.add_argument("--negative-prompt", default="", help="what it does not show")
     group.add_argument("--steps", type=int, default=20, help="sampling steps (default 20)")
@@ -79,7 +90,9 @@ def _add_generation(parser: argparse.ArgumentParser) -> None:
         "--sampler", default="Euler a", metavar="NAME", help=f"{', '.join(GENERATION_SAMPLERS)} (default Euler a)"
     )
     group.add_argument("--cfg-scale", type=float, default=7.0, help="guidance scale (default 7)")
-    group.add_argument("--seed", type=int, default=1, help="seed of the noise (default 1); -1 draws one")
+    group.add_argument(
+        "--seed", type=int, default=1, help="seed of the noise (default 1); -1 draws one for each picture"
+    )
 
 
 _X4_MODEL = "x4-upscaler-ema.safetensors, a folder or a hub id, such as stabilityai/stable-diffusion-x4-upscaler"

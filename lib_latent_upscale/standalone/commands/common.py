@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -20,24 +21,31 @@ from lib_latent_upscale.standalone.engine.generation import (
 from lib_latent_upscale.standalone.engine.models import model_name
 from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.standalone.files.images import Picture, load_picture
-from lib_latent_upscale.standalone.files.settings import FileSettings
+from lib_latent_upscale.standalone.files.settings import FileSettings, ShapeSettings
+from lib_latent_upscale.standalone.files.shapes import change_of_shape
 from lib_latent_upscale.tile_settings import TileSettings
 
 if TYPE_CHECKING:
     from lib_latent_upscale.standalone.engine.engine import Engine
 
 __all__ = [
+    "drawn_seed",
     "file_settings",
     "generation_settings",
     "load_engine",
     "opened",
     "progress_bar",
+    "resize_mode",
     "scaled_size",
     "target_size",
     "tile_overrides",
     "upscale_settings",
 ]
 
+logger = logging.getLogger(__name__)
+
+_UNSEEN = 0.01
+"""Change of a shape up to which nobody sees it."""
 SMALLEST_SCALE, LARGEST_SCALE, DEFAULT_SCALE = 0.25, 8.0, 2.0
 
 
@@ -53,7 +61,20 @@ def file_settings(arguments: argparse.Namespace) -> FileSettings:
 
 def opened(path: Path, smallest: int = SMALLEST_SIDE) -> Picture:
     """Read a picture, and say what a person should know about it; errors as of `load_picture`."""
-    return load_picture(path, smallest)
+    picture = load_picture(path, smallest)
+    for note in picture.notes:
+        logger.warning("%s: %s", path, note)
+    return picture
+
+
+def resize_mode(arguments: argparse.Namespace) -> str:
+    """What becomes of a picture whose result has another shape; InputError for a value that is not allowed."""
+    return settings_from_flags(given_values(arguments, ShapeSettings), ShapeSettings).resize_mode
+
+
+def drawn_seed(seed: int) -> int:
+    """The seed, or where it is -1 one that is drawn."""
+    return random.randint(0, LARGEST_SEED) if seed == -1 else seed
 
 
 def tile_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -81,8 +102,15 @@ def target_size(size: tuple[int, int], arguments: argparse.Namespace) -> tuple[i
     """(width, height) that a picture of `size` shall have."""
     if arguments.size is None:
         return scaled_size(size, DEFAULT_SCALE if arguments.scale is None else arguments.scale)
-    wanted: tuple[int, int] = arguments.size
+    width, height = arguments.size
+    wanted = width or max(round(height * size[0] / size[1]), 1), height or max(round(width * size[1] / size[0]), 1)
     check_size(*wanted, what="The result's size")
+    change = change_of_shape(size, wanted)
+    if width and height and change > _UNSEEN and resize_mode(arguments) == "stretch":
+        logger.warning(
+            "%dx%d is stretched to %dx%d, by %.0f %%; --resize-mode crop or fill, or --size %dx keeps the shape.",
+            *(*size, *wanted, 100 * change, width),
+        )
     return wanted
 
 
@@ -106,7 +134,7 @@ def generation_settings(arguments: argparse.Namespace, size: tuple[int, int]) ->
         steps=arguments.steps,
         sampler=arguments.sampler,
         cfg_scale=arguments.cfg_scale,
-        seed=random.randint(0, LARGEST_SEED) if arguments.seed == -1 else arguments.seed,
+        seed=drawn_seed(arguments.seed),
         denoising_strength=arguments.denoise,
         model=arguments.model,
         upscale=upscale_settings(arguments),

@@ -18,14 +18,22 @@ from lib_latent_upscale.comparison.variants import Variant, further_variant, mer
 from lib_latent_upscale.options import rows
 from lib_latent_upscale.samplers import SAMPLERS
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
-from lib_latent_upscale.standalone.commands.common import generation_settings, load_engine, progress_bar, tile_overrides
+from lib_latent_upscale.standalone.commands.common import (
+    generation_settings,
+    load_engine,
+    opened,
+    progress_bar,
+    resize_mode,
+    tile_overrides,
+)
 from lib_latent_upscale.standalone.engine.engine import Engine, Prepared
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings, write_parameters
 from lib_latent_upscale.standalone.engine.models import checked_source, model_name
 from lib_latent_upscale.standalone.engine.tile import check_range
 from lib_latent_upscale.standalone.errors import InputError
-from lib_latent_upscale.standalone.files.images import Picture, load_picture, save_png, written_whole
+from lib_latent_upscale.standalone.files.images import Picture, save_png, written_whole
 from lib_latent_upscale.standalone.files.outputs import Outputs
+from lib_latent_upscale.standalone.files.shapes import shaped
 
 __all__ = ["compare", "default_variants", "generation_of", "parse_variant", "run", "subject_of"]
 
@@ -169,13 +177,14 @@ _SUFFIXES = {"sheet": (".png",), "figures": (".json",), "page": (".html", ".htm"
 def run(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
     checked_source(arguments.model)
-    picture = load_picture(arguments.input)
+    picture = opened(arguments.input)
     base = replace(generation_settings(arguments, picture.size), model=model_name(arguments.model))
+    picture = shaped(picture, base.size, resize_mode(arguments))
     with_tile = tile_variants(tile_overrides(arguments), base)
     for variant in with_tile:
         check_range(generation_of(variant, base))
     variants = [*default_variants(base), *with_tile, *(parse_variant(text, base) for text in arguments.variant)]
-    reference = _reference(arguments.reference, base)
+    reference = _reference(arguments.reference, base, picture)
     files = _files(arguments)
     engine = load_engine(arguments)
     for variant in variants:
@@ -187,14 +196,17 @@ def run(arguments: argparse.Namespace) -> int:
         base,
         progress=lambda name: progress_bar(name, quiet=arguments.quiet, leave=True),
     )
-    _write(files, make_report(subject_of(picture, base, reference), entries, shown=picture.dressed))
+    report = make_report(subject_of(picture, base, reference), entries, shown=picture.dressed)
+    _write(files, report, picture.icc_profile)
     return 0
 
 
-def _reference(path: Path | None, base: GenerationSettings) -> Image.Image | None:
+def _reference(path: Path | None, base: GenerationSettings, picture: Picture) -> Image.Image | None:
+    """The known original, in the colour space of the picture."""
     if path is None:
         return None
-    reference = load_picture(path).rgb
+    reference = opened(path).matched(picture).copy()
+    reference.info["icc_profile"] = picture.icc_profile
     if reference.size != base.size:
         raise InputError(
             f"{path}: the reference is {reference.width}x{reference.height} and the result will be "
@@ -221,8 +233,8 @@ def _files(arguments: argparse.Namespace) -> _Files:
     return _Files(**named, **dict(zip(others, outputs.together(others.values()), strict=True)))
 
 
-def _write(files: _Files, report: Report) -> None:
-    save_png(report.sheet(), files.sheet)
+def _write(files: _Files, report: Report, icc_profile: bytes | None) -> None:
+    save_png(report.sheet(), files.sheet, icc_profile=icc_profile)
     _write_text(files.figures, json.dumps(report.record, indent=2) + "\n")
     _write_text(files.page, report.page())
     written = [files.sheet, files.figures, files.page]

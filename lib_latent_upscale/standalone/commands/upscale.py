@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -12,15 +11,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 from lib_latent_upscale.standalone.commands.common import (
+    drawn_seed,
     file_settings,
     generation_settings,
     opened,
+    resize_mode,
     tile_overrides,
 )
 from lib_latent_upscale.standalone.commands.upscaler import Job, Outcome, Upscaler
 from lib_latent_upscale.standalone.commands.x4 import FACTOR, x4_settings
 from lib_latent_upscale.standalone.engine.generation import (
-    LARGEST_SEED,
     GenerationSettings,
     write_parameters,
     x4_labels,
@@ -92,6 +92,7 @@ def _asked(arguments: argparse.Namespace, generation: GenerationSettings, files:
     path = checked_source(arguments.model)
     if path is not None and path.is_file():  # another checkpoint under the same name
         asked.append(f"{path.stat().st_size}")
+    asked.append(resize_mode(arguments))
     last = x4_settings(arguments)
     if last is not None:
         asked.append(f"{x4_labels(last, model_name(arguments.x4))}")
@@ -191,5 +192,4 @@ class _Planner:
 
     def _seeded(self, plan: GenerationSettings) -> GenerationSettings:
         """The plan with a seed of the picture's own, where seeds are drawn."""
-        drawn = self.arguments.seed == -1
-        return replace(plan, seed=random.randint(0, LARGEST_SEED)) if drawn else plan
+        return replace(plan, seed=drawn_seed(self.arguments.seed))

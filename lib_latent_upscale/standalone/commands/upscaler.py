@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from lib_latent_upscale.memory import is_out_of_memory
-from lib_latent_upscale.standalone.commands.common import load_engine, progress_bar
+from lib_latent_upscale.standalone.commands.common import load_engine, progress_bar, resize_mode
 from lib_latent_upscale.standalone.commands.x4 import LastPass, load_last_pass
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings, add_labels, write_parameters
@@ -22,6 +22,7 @@ from lib_latent_upscale.standalone.files.formats import save_picture
 from lib_latent_upscale.standalone.files.images import Picture, load_picture
 from lib_latent_upscale.standalone.files.marks import MARK
 from lib_latent_upscale.standalone.files.settings import FileSettings
+from lib_latent_upscale.standalone.files.shapes import shaped
 
 __all__ = ["Job", "Outcome", "Upscaler"]
 
@@ -57,6 +58,7 @@ class Upscaler:
     def __init__(self, arguments: argparse.Namespace, files: FileSettings) -> None:
         self.quiet: bool = arguments.quiet
         self.files = files
+        self.resize_mode = resize_mode(arguments)
         self.engine, self.last = _load(arguments)
 
     def __call__(self, jobs: Sequence[Job]) -> list[Outcome]:
@@ -82,11 +84,12 @@ class Upscaler:
 
     def upscale(self, jobs: Sequence[Job], pictures: Sequence[Picture]) -> list[Outcome]:
         """Upscale pictures of one size and write them to their paths."""
+        shapes = [shaped(picture, jobs[0].generation.size, self.resize_mode) for picture in pictures]
         named = ", ".join(job.output.name for job in jobs)
         generation, seeds = jobs[0].generation, [job.generation.seed for job in jobs]
         with progress_bar(named, quiet=self.quiet, leave=len(jobs) == 1) as progress:
-            done = self.engine.upscale([picture.rgb for picture in pictures], generation, progress, seeds=seeds)
-        outcomes = [self._finish(*one) for one in zip(jobs, pictures, done.pictures, strict=True)]
+            done = self.engine.upscale([picture.rgb for picture in shapes], generation, progress, seeds=seeds)
+        outcomes = [self._finish(*one) for one in zip(jobs, shapes, done.pictures, strict=True)]
         if self.last and self.last.interrupted:
             raise KeyboardInterrupt
         return outcomes

@@ -15,7 +15,7 @@ __all__ = ["Conditioning", "TextEncoder", "encode_prompt"]
 
 logger = logging.getLogger(__name__)
 
-_WEIGHT = re.compile(r"\([^()]*:\s*[\d.]+\s*\)")
+_SYNTAX = re.compile(r"\([^()]*:\s*[\d.]+\s*\)|<\w+:[^<>]*>")
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,12 @@ def encode_prompt(encoders: Sequence[TextEncoder], text: str) -> Conditioning:
     """Encode a prompt with every text encoder of the model; nothing of a long one is cut off.
 
     Longer prompts than one chunk are encoded in chunks that are joined, as in the WebUI. Its further syntax, such as
-    (word:1.2), is not interpreted here; a warning says so.
+    (word:1.2) or <lora:name:1>, is not interpreted here; a warning says so.
     """
-    if _WEIGHT.search(text):
-        logger.warning("Weights in prompts, such as (word:1.2), are taken as plain text here: %s", text)
+    if _SYNTAX.search(text):
+        logger.warning(
+            "Weights and networks in prompts, such as (word:1.2) and <lora:name:1>, are plain text here: %s", text
+        )
     chunks = [_chunks(encoder, text) for encoder in encoders]
     count = max(len(part) for part in chunks)
     if count > 1:

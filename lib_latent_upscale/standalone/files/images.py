@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
@@ -42,6 +43,8 @@ class Picture:
     """What its EXIF says that also holds for a larger picture."""
     density: tuple[float, float] | None = None
     """Pixels per inch, across and down."""
+    notes: tuple[str, ...] = ()
+    """What a person should know about how it was read."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -49,12 +52,18 @@ class Picture:
         return self.rgb.size
 
     def dressed(self, result: Image.Image) -> Image.Image:
-        """`result` with this picture's transparency, enlarged to fit."""
-        if self.alpha is None:
-            return result
-        dressed = result.convert("RGBA")
-        dressed.putalpha(self.alpha.resize(result.size, Image.Resampling.BICUBIC))
+        """`result` with this picture's transparency, enlarged to fit, and its colour profile."""
+        dressed = result.copy()
+        if self.alpha is not None:
+            dressed.putalpha(self.alpha.resize(result.size, Image.Resampling.BICUBIC))
+        dressed.info["icc_profile"] = self.icc_profile
         return dressed
+
+    def matched(self, other: Picture) -> Image.Image:
+        """This picture's colours in the colour space of `other`."""
+        if self.icc_profile == other.icc_profile:
+            return self.rgb
+        return _converted(self.rgb, self.icc_profile, other.icc_profile) or self.rgb
 
 
 def load_picture(path: Path, smallest: int = SMALLEST_SIDE) -> Picture:
@@ -65,13 +74,28 @@ def load_picture(path: Path, smallest: int = SMALLEST_SIDE) -> Picture:
     """
     image = _open(path)
     check_size(*image.size, what=f"{path}: a picture of", smallest=smallest)
-    exif, density = kept_exif(image), kept_density(image)
+    exif, density, notes = kept_exif(image), kept_density(image), _frames(image)
     try:
         image.load()
         image = ImageOps.exif_transpose(image)
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise InputError(f"{path}: the picture is damaged or truncated ({error}).") from error
-    return replace(_normal(image), exif=exif, density=density)
+    picture = _normal(image)
+    return replace(picture, exif=exif, density=density, notes=(*notes, *picture.notes))
+
+
+_STILL = frozenset({"MPO"})
+"""Formats whose further frames are the same picture again: phones and stereo cameras."""
+
+
+def _frames(image: Image.Image) -> tuple[str, ...]:
+    try:
+        count = getattr(image, "n_frames", 1)
+    except (OSError, SyntaxError, ValueError, EOFError):  # damaged behind the first one
+        return ()
+    if count == 1 or image.format in _STILL:
+        return ()
+    return (f"only the first of {count} {'pages' if image.format == 'TIFF' else 'frames'} is taken.",)
 
 
 def _open(path: Path) -> Image.Image:
@@ -93,42 +117,87 @@ def _open(path: Path) -> Image.Image:
 
 def _normal(image: Image.Image) -> Picture:
     profile = image.info.get("icc_profile")
-    image = _eight_bits(image)
+    if image.mode.startswith(("I", "F")):
+        return _from_numbers(image)
     if image.mode == "CMYK":
-        return Picture(_cmyk_to_srgb(image, profile))
-    keeps_profile = image.mode in ("RGB", "RGBA", "P", "PA")  # a profile for grey values does not fit RGB ones
-    profile = profile if keeps_profile else None
+        return Picture((profile and _converted(image, profile, None)) or image.convert("RGB"))
     if not _has_transparency(image):
-        return Picture(image.convert("RGB"), icc_profile=profile)
+        rgb, profile = _rgb(image, profile)
+        return Picture(rgb, icc_profile=profile)
     rgba = image.convert("RGBA")
+    if image.mode in ("LA", "La") or (image.mode == "L" and profile):
+        rgb, profile = _rgb(rgba.getchannel("R"), profile)
+        rgba = Image.merge("RGBA", (*rgb.split(), rgba.getchannel("A")))
     return Picture(_filled(rgba), rgba.getchannel("A"), profile)
+
+
+def _rgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, bytes | None]:
+    """RGB and the profile of its values; what a profile of grey values says is carried out."""
+    if image.mode in ("RGB", "P"):
+        return image.convert("RGB"), profile
+    converted = _converted(image, profile, None) if profile and image.mode == "L" else None
+    return converted or image.convert("RGB"), None
 
 
 def _has_transparency(image: Image.Image) -> bool:
     return "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa")
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey pictures of 16 bits, 32 bits or floats, scaled to 8 bits; Pillow's own convert would cut them off."""
-    if not image.mode.startswith(("I", "F")):
-        return image
+def _from_numbers(image: Image.Image) -> Picture:
+    """Grey pictures of 16 bits, 32 bits or floats in 8 bits; Pillow's own convert would cut them off."""
     values = np.asarray(image, dtype=np.float64)
+    finite = np.isfinite(values)
+    deep = image.mode.startswith("I;") or image.format == "PNG"  # older Pillow opens a PNG of 16 bits as 32
+    full = 65535.0 if deep else _full(values[finite], whole=image.mode == "I")
+    shown = np.nan_to_num(values, nan=0.0, posinf=full, neginf=0.0).clip(0, full) / full * 255
+    grey = Image.fromarray(np.rint(shown).astype(np.uint8))
+    notes = () if deep else (_range_told(values[finite], full, int((~finite).sum())),)
+    rgb, _ = _rgb(grey, image.info.get("icc_profile"))
+    key = image.info.get("transparency")
+    if not isinstance(key, int):
+        return Picture(rgb, notes=notes)
+    alpha = Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8))
+    return Picture(_filled(Image.merge("RGBA", (*rgb.split(), alpha))), alpha, notes=notes)
+
+
+_OVERSHOOT = 1.05
+"""How far above white sharpening and resizing go."""
+
+
+def _full(values: np.ndarray[Any, np.dtype[np.float64]], *, whole: bool) -> float:
+    """The value of white: 1, 255, 65535 or the largest one, from what there is.
+
+    Args:
+        values: finite ones.
+        whole: whether they are integers by their type. Floats that are mostly in 0 to 1 are so with highlights above,
+            as renderers and raw converters write them, unless all are whole numbers.
+    """
     highest = float(values.max(initial=0.0))
-    full = 1.0 if highest <= 1 else 255.0 if image.mode == "F" and highest <= 255 else 65535.0
-    return Image.fromarray(np.rint(values.clip(0, full) / full * 255).astype(np.uint8), "L")
+    positive = values[values > 0]
+    whole = whole or (highest > 1 and bool((values == np.rint(values)).all()))
+    if not whole and (highest <= _OVERSHOOT or float(np.median(positive)) <= 1):
+        return 1.0
+    return next((full for full in (255.0, 65535.0) if highest <= (full if whole else full * _OVERSHOOT)), highest)
 
 
-def _cmyk_to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    if profile:
-        try:
-            converted = ImageCms.profileToProfile(
-                image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
-        except (ImageCms.PyCMSError, OSError):
-            converted = None
-        if converted is not None:
-            return converted
-    return image.convert("RGB")
+def _range_told(values: np.ndarray[Any, np.dtype[np.float64]], full: float, broken: int) -> str:
+    lowest, highest = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    no_numbers = f", {broken} that are no finite numbers" if broken else ""
+    return f"values from {lowest:g} to {highest:g}{no_numbers}; 0 is taken as black and {full:g} as white."
+
+
+def _converted(image: Image.Image, profile: bytes | None, wanted: bytes | None) -> Image.Image | None:
+    """RGB in the colour space of `wanted`, None meaning sRGB, as `profile`; None where a profile does not fit."""
+    try:
+        return ImageCms.profileToProfile(image, _profile(profile), _profile(wanted), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return None
+
+
+def _profile(content: bytes | None) -> ImageCms.ImageCmsProfile:
+    if content is None:
+        return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    return ImageCms.ImageCmsProfile(io.BytesIO(content))
 
 
 def _filled(rgba: Image.Image) -> Image.Image:

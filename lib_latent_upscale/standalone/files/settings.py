@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from lib_latent_upscale.options import AUTOMATIC, Settings, option
 
-__all__ = ["FileSettings"]
+__all__ = ["FileSettings", "ShapeSettings"]
 
 
 @dataclass(frozen=True)
@@ -36,4 +36,24 @@ class FileSettings(Settings):
     )
     recursive: bool = option(
         False, label="Subfolders", tip="also take the pictures of subfolders, and make the same ones"
+    )
+
+
+@dataclass(frozen=True)
+class ShapeSettings(Settings):
+    """What becomes of a picture whose result has another shape.
+
+    Raises:
+        SettingsError: a value that is not allowed; the message names the field, the value and what is allowed.
+    """
+
+    TITLE: ClassVar[str] = "settings of the shape"
+    HEADING: ClassVar[str] = "Shape"
+    FLAGS: ClassVar[str] = "--"
+
+    resize_mode: str = option(
+        "stretch",
+        choices=("stretch", "crop", "fill"),
+        label="Resize mode",
+        tip="where --size has another shape: the WebUI's Just resize, Crop and resize, or Resize and fill",
     )

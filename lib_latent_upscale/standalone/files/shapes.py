@@ -1,0 +1,55 @@
+"""Pictures brought to the shape of their results, as the WebUI's resize modes do it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from lib_latent_upscale.standalone.files.images import Picture
+
+__all__ = ["change_of_shape", "shaped"]
+
+
+def change_of_shape(size: tuple[int, int], wanted: tuple[int, int]) -> float:
+    """How much wider or narrower a picture of `size` (width, height) gets, stretched to `wanted`: 0.1 is 10 %."""
+    ratio = (wanted[0] * size[1]) / (wanted[1] * size[0])
+    return max(ratio, 1 / ratio) - 1
+
+
+def shaped(picture: Picture, wanted: tuple[int, int], resize_mode: str) -> Picture:
+    """A picture with the shape of `wanted` (width, height), in its own pixels: as it is, cut at two sides, or filled.
+
+    "Crop and resize" keeps the middle; "Resize and fill" repeats the border (`modules.images.resize_image`).
+    """
+    if resize_mode == "stretch":
+        return picture
+    size = _shape(picture.size, wanted, smaller=resize_mode == "crop")
+    rgb = _middle(picture.rgb, size)
+    return replace(picture, rgb=rgb, alpha=None if picture.alpha is None else _middle(picture.alpha, size))
+
+
+def _shape(size: tuple[int, int], wanted: tuple[int, int], *, smaller: bool) -> tuple[int, int]:
+    """`size` with one side made smaller or larger, to the shape of `wanted`."""
+    width, height = size
+    wider = wanted[0] * height > wanted[1] * width
+    if wider == smaller:
+        return width, max(round(width * wanted[1] / wanted[0]), 1)
+    return max(round(height * wanted[0] / wanted[1]), 1), height
+
+
+def _middle(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The middle of an image, or the image with its border repeated, in `size`."""
+    for axis, length in enumerate(size):
+        less = image.size[axis] - length
+        if less >= 0:
+            left, top = (less // 2, 0) if axis == 0 else (0, less // 2)
+            right, bottom = (left + length, image.height) if axis == 0 else (image.width, top + length)
+            image = image.crop((left, top, right, bottom))
+        else:
+            before = -less // 2
+            margin = [(0, 0)] * np.asarray(image).ndim
+            margin[1 - axis] = (before, -less - before)
+            image = Image.fromarray(np.pad(np.asarray(image), margin, mode="edge"))
+    return image
