@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lib_latent_upscale.errors import InputError
+
 __all__ = ["pack_cells", "resized", "unpack_cells"]
 
 Size = tuple[int, int]
@@ -43,7 +45,7 @@ def resized(latent: Tensor, size: Size, resize: Callable[[Tensor, Size], Tensor]
     """
     if latent.ndim == 5:
         if latent.shape[2] != 1:
-            raise ValueError(f"latent has {latent.shape[2]} frames; a video is not resized, only single pictures are")
+            raise InputError(f"latent has {latent.shape[2]} frames; a video is not resized, only single pictures are")
         return resized(latent[:, :, 0], size, resize, cell=cell)[:, :, None]
     if latent.ndim == 4 and (latent.shape[1], cell) == _PACKED:
         return pack_cells(resize(unpack_cells(latent), (2 * size[0], 2 * size[1])))

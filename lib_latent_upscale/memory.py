@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from lib_latent_upscale.errors import OutOfMemory
+
 __all__ = ["default_device", "free_memory", "is_out_of_memory", "memory_errors", "on_device", "release_memory"]
 
 _OUT_OF_MEMORY = (
@@ -79,13 +81,12 @@ def release_memory(device: torch.device) -> None:
 def memory_errors(name: str, device: torch.device) -> Iterator[None]:
     """Memory that runs out where no tile is to blame, such as for the model `name` itself, is said in words.
 
-    Raises X4OutOfMemory after giving the memory back; any other error stays what it is.
+    Raises:
+        OutOfMemory: after giving the memory back; any other error stays what it is.
     """
-    from lib_latent_upscale.x4_upscaler.errors import X4OutOfMemory
-
     try:
         yield
-    except X4OutOfMemory:
+    except OutOfMemory:
         raise
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -94,7 +95,7 @@ def memory_errors(name: str, device: torch.device) -> Iterator[None]:
     else:
         return
     release_memory(device)  # outside of `except`: the error holds on to what fills the memory
-    raise X4OutOfMemory(f"The memory is not enough for the x4 upscaler {name}: close other programs ({reason}).")
+    raise OutOfMemory(f"The memory is not enough for {name}: close other programs ({reason}).")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 from torch import Tensor
 
+from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.interpolation import INTERPOLATIONS, interpolate_latent, same_result
 from lib_latent_upscale.learned import FAMILIES, restore_latent, upscale_latent, weights_hash
 from lib_latent_upscale.learned.upscalers import LARGEST_FACTOR
@@ -97,7 +98,7 @@ def method_named(name: str) -> Method:
     if name in METHODS:
         return METHODS[name]
     if name not in INTERPOLATIONS:
-        raise ValueError(f"method is {name!r}; choose one of: {', '.join([*INTERPOLATIONS, *METHODS])}")
+        raise InputError(f"method is {name!r}; choose one of: {', '.join([*INTERPOLATIONS, *METHODS])}")
     return Method(partial(_interpolated, name=name), "interpolation of the small latents")
 
 
@@ -123,7 +124,7 @@ def check_family(method: str, family: str | None) -> str:
     """
     if family is None:
         known = "; ".join(one.title for one in FAMILIES.values())
-        raise ValueError(
+        raise InputError(
             f"method is {method!r}; it knows the latents of {known}, not this model's: choose another method"
         )
     return family

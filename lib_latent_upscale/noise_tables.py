@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lib_latent_upscale.errors import InputError
+
 __all__ = ["NoiseTable", "sd1_sigmas", "sigmas_of"]
 
 
@@ -48,7 +50,7 @@ class NoiseTable:
         start, end = config.get("beta_start", 0.0001), config.get("beta_end", 0.02)
         make = _BETAS.get(config.get("beta_schedule", "linear"))
         if make is None:
-            raise ValueError(f"beta_schedule is {config['beta_schedule']!r}; known are: {', '.join(_BETAS)}")
+            raise InputError(f"beta_schedule is {config['beta_schedule']!r}; known are: {', '.join(_BETAS)}")
         betas = torch.tensor(config["trained_betas"]) if config.get("trained_betas") else make(start, end, count)
         return cls(torch.cumprod(1 - betas, 0), config.get("prediction_type", "epsilon"))
 

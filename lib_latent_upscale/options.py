@@ -22,6 +22,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from lib_latent_upscale.errors import InputError
+
 __all__ = [
     "AUTOMATIC",
     "MAX_STEPS",
@@ -55,7 +57,7 @@ T = TypeVar("T")
 S = TypeVar("S", bound="Settings")
 
 
-class SettingsError(ValueError):
+class SettingsError(InputError):
     """A setting is not allowed: names the field or fields, what was given and what is allowed."""
 
     def __init__(self, kind: type[Settings], template: str, *values: object) -> None:
@@ -580,7 +582,7 @@ class Settings:
         """
         unknown = [name for name in values if name not in rows(cls)]
         if unknown:
-            raise ValueError(f"unknown {cls.TITLE} {shortened(unknown)}; known are: {', '.join(rows(cls))}")
+            raise InputError(f"unknown {cls.TITLE} {shortened(unknown)}; known are: {', '.join(rows(cls))}")
         return cls(**values)
 
     def to_infotext(self) -> dict[str, str]:
@@ -620,5 +622,5 @@ def _read(row: Option, label: str, value: Any) -> Any:
         value = row.allowed.read(value.strip())
     problem = row.problem(value)
     if problem:
-        raise ValueError(f"{label}: {row.name} {problem}")
+        raise InputError(f"{label}: {row.name} {problem}")
     return value

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.options import MAX_STEPS
 
 __all__ = [
@@ -299,7 +300,7 @@ def scheduled_steps(steps: int, denoising_strength: float) -> int:
         return 0
     scheduled = steps / min(strength, 0.999)
     if scheduled >= _MAX_SCHEDULED + 1:
-        raise ValueError(
+        raise InputError(
             f"denoising strength {strength} with {steps} steps needs a schedule of {scheduled:.3g} steps; "
             f"at most {_MAX_SCHEDULED} are possible: use 0, or at least {steps / _MAX_SCHEDULED:g}"
         )
@@ -411,7 +412,7 @@ def sigmas_from(
     start = _positive("start_sigma", start_sigma)
     largest = max(table.sigma_max, sigma_max or 0.0)
     if start > largest * (1 + _ROUNDED):
-        raise ValueError(f"start_sigma is {start:g}; the largest noise level is {largest:g}")
+        raise InputError(f"start_sigma is {start:g}; the largest noise level is {largest:g}")
     values = schedule.sigmas(steps, replace(table, high=start))
     values[0] = start
     return _finish(values)
@@ -450,7 +451,7 @@ def _descend(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _schedule(name: str) -> Schedule:
     if name not in SCHEDULES:
-        raise ValueError(f"unknown schedule {name!r}; choose one of: {', '.join(SCHEDULES)}")
+        raise InputError(f"unknown schedule {name!r}; choose one of: {', '.join(SCHEDULES)}")
     return SCHEDULES[name]
 
 
@@ -464,22 +465,22 @@ def _table(
         None if rho is None else _positive("rho", rho),
     )
     if table.sigma_min > table.sigma_max:
-        raise ValueError(f"sigma_min {table.sigma_min:g} must not exceed sigma_max {table.sigma_max:g}")
+        raise InputError(f"sigma_min {table.sigma_min:g} must not exceed sigma_max {table.sigma_max:g}")
     return table
 
 
 def _checked_table(model_sigmas: Tensor | Sequence[float]) -> Floats:
     table: Floats = torch.as_tensor(model_sigmas).detach().cpu().double().numpy()
     if table.ndim != 1 or len(table) == 0:
-        raise ValueError(f"model_sigmas has shape {table.shape}; the model's 1-D table of sigmas is needed")
+        raise InputError(f"model_sigmas has shape {table.shape}; the model's 1-D table of sigmas is needed")
     if not (np.isfinite(table).all() and table[0] > 0 and (np.diff(table) >= 0).all()):
-        raise ValueError("model_sigmas must be finite, above 0 and ascending, like model_wrap.sigmas of k_diffusion")
+        raise InputError("model_sigmas must be finite, above 0 and ascending, like model_wrap.sigmas of k_diffusion")
     return table
 
 
 def _positive(name: str, value: float) -> float:
     if isinstance(value, bool) or not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} is {value!r}; a finite number above 0 is needed")
+        raise InputError(f"{name} is {value!r}; a finite number above 0 is needed")
     return float(value)
 
 
@@ -489,11 +490,11 @@ def _whole_steps(steps: int, largest: int) -> int:
     except TypeError:
         whole = 0
     if not 1 <= whole <= largest:
-        raise ValueError(f"steps is {steps!r}; an integer from 1 to {largest} is needed")
+        raise InputError(f"steps is {steps!r}; an integer from 1 to {largest} is needed")
     return whole
 
 
 def _checked_strength(strength: float) -> float:
     if isinstance(strength, bool) or not (isinstance(strength, (int, float)) and 0 <= strength <= 1):
-        raise ValueError(f"denoising strength is {strength!r}; a number from 0 to 1 is needed")
+        raise InputError(f"denoising strength is {strength!r}; a number from 0 to 1 is needed")
     return float(strength)

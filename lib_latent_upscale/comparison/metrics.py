@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lib_latent_upscale.errors import InputError
+
 __all__ = ["Box", "Metrics", "ReferenceMetrics", "choose_crops", "difference_map", "measure", "plain_resize"]
 
 Box = tuple[int, int, int, int]
@@ -106,7 +108,7 @@ def measure(
 
 def _against(reference: Image.Image, result: Image.Image) -> ReferenceMetrics:
     if reference.size != result.size:
-        raise ValueError(
+        raise InputError(
             f"the reference is {reference.width}x{reference.height} and the result {result.width}x{result.height}; "
             "they must have the same size"
         )

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
+from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.methods import same_method
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 
@@ -88,7 +89,7 @@ def further_variant(given: Mapping[str, Any], own: UpscaleSettings, overrides: C
     known = ["name", *(one.name for one in fields(UpscaleSettings)), *overrides]
     unknown = [name for name in given if name not in known]
     if unknown:
-        raise ValueError(f"unknown names {unknown}; known are: {', '.join(known)}")
+        raise InputError(f"unknown names {unknown}; known are: {', '.join(known)}")
     chosen = {name: value for name, value in given.items() if name not in {"name", *overrides}}
     settings = UpscaleSettings.from_dict({**asdict(own), **chosen})
     changed = {name: value for name, value in given.items() if name in overrides}

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from lib_latent_upscale.errors import SizeError
 from lib_latent_upscale.learned.networks import Enlarge, Restore
 
 __all__ = ["FAMILIES", "LARGEST_FACTOR", "Family", "restore_latent", "upscale_latent", "weights_hash"]
@@ -88,7 +89,7 @@ def upscale_latent(latent: Tensor, size: tuple[int, int], family: str) -> Tensor
     if tuple(size) == small:
         return latent
     if any(not one <= asked <= LARGEST_FACTOR * one for asked, one in zip(size, small, strict=True)):
-        raise ValueError(
+        raise SizeError(
             f"size is {size[0]}x{size[1]} cells for a latent of {small[0]}x{small[1]}; the learned upscaler makes each "
             f"side 1 to {LARGEST_FACTOR:g} times as long: choose another size or another method"
         )

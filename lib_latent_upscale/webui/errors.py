@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.options import SettingsError
 
-__all__ = ["ArgumentError", "refused"]
+__all__ = ["ArgumentError", "refusing"]
 
 
-class ArgumentError(ValueError):
+class ArgumentError(InputError):
     """Something in the call is not allowed; the host's API answers with `status_code` and `detail`."""
 
     def __init__(self, message: str, on_page: str | None = None) -> None:
@@ -18,8 +22,18 @@ class ArgumentError(ValueError):
         self.on_page = message if on_page is None else on_page
 
 
-def refused(error: ValueError) -> ArgumentError:
-    """What a check has said, as an answer of the script."""
+@contextmanager
+def refusing() -> Iterator[None]:
+    """What a check says in here, as an answer of the script; also a decorator."""
+    try:
+        yield
+    except ArgumentError:
+        raise
+    except ValueError as error:
+        raise _answer(error) from None
+
+
+def _answer(error: ValueError) -> ArgumentError:
     if isinstance(error, SettingsError):
         return ArgumentError(f"Latent Upscale: {error.in_call}", f"Latent Upscale: {error.on_page}")
     return ArgumentError(f"Latent Upscale: {error}")

@@ -7,9 +7,10 @@ from typing import Any
 
 from lib_latent_upscale.catalogue import NAMES, POSITIONS
 from lib_latent_upscale.comparison.settings import CompareSettings
+from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.options import Settings, Switch, shortened
 from lib_latent_upscale.settings import UpscaleSettings
-from lib_latent_upscale.webui.errors import ArgumentError, refused
+from lib_latent_upscale.webui.errors import ArgumentError, refusing
 from lib_latent_upscale.webui.host.options import default_settings
 from lib_latent_upscale.webui.passes.base import Kept, Pass, Passes
 from lib_latent_upscale.webui.passes.tile import TilePass
@@ -31,6 +32,7 @@ PASSES: tuple[type[Pass], ...] = (TilePass, X4Pass)
 """The passes in the order in which they run."""
 
 
+@refusing()
 def settings_from_arguments(arguments: Sequence[Any]) -> UpscaleSettings:
     """Settings from the script's arguments: values in the order of the controls, or one dictionary.
 
@@ -39,44 +41,37 @@ def settings_from_arguments(arguments: Sequence[Any]) -> UpscaleSettings:
     Raises:
         ArgumentError: too many, unknown names, or values that are not allowed.
     """
-    try:
-        return UpscaleSettings.from_api(named_arguments(arguments), default_settings(UpscaleSettings))
-    except ValueError as error:
-        raise refused(error) from None
+    return UpscaleSettings.from_api(named_arguments(arguments), default_settings(UpscaleSettings))
 
 
+@refusing()
 def comparison_from_arguments(arguments: Sequence[Any]) -> CompareSettings:
     """What to compare, from the same arguments.
 
     Raises:
         ArgumentError: as above.
     """
-    try:
-        return CompareSettings.from_api(named_arguments(arguments), default_settings(CompareSettings))
-    except ValueError as error:
-        raise refused(error) from None
+    return CompareSettings.from_api(named_arguments(arguments), default_settings(CompareSettings))
 
 
+@refusing()
 def passes_from_arguments(p: Any, arguments: Sequence[Any], kept: Kept) -> Passes:
     """The passes that are asked for, checked, from the same arguments.
 
     Raises:
         ArgumentError: as above, and where a pass cannot be run.
     """
-    try:
-        named = named_arguments(arguments)
-        return Passes(p, [kind(p, named, kept) for kind in PASSES if _asked(kind.SETTINGS, named)])
-    except ValueError as error:
-        raise refused(error) from None
+    named = named_arguments(arguments)
+    return Passes(p, [kind(p, named, kept) for kind in PASSES if _asked(kind.SETTINGS, named)])
 
 
 def _asked(kind: type[Settings], named: Mapping[str, Any]) -> bool:
     given = [name for name in kind.api_names()[1:] if name in named]
     if kind.SWITCH not in named and given:
-        raise ValueError(f"{', '.join(given)}: only with {kind.SWITCH}, which is True or False")
+        raise InputError(f"{', '.join(given)}: only with {kind.SWITCH}, which is True or False")
     problem = Switch().problem(named.get(kind.SWITCH, False))
     if problem:
-        raise ValueError(f"{kind.SWITCH} {problem}")
+        raise InputError(f"{kind.SWITCH} {problem}")
     return bool(named.get(kind.SWITCH, False))
 
 
@@ -84,15 +79,15 @@ def named_arguments(arguments: Sequence[Any]) -> Mapping[str, Any]:
     """The arguments by their names.
 
     Raises:
-        ValueError: too many, or unknown names.
+        InputError: too many, or unknown names.
     """
     if len(arguments) == 1 and isinstance(arguments[0], Mapping):
         unknown = [name for name in arguments[0] if name not in NAMES]
         if unknown:
-            raise ValueError(f"unknown settings {shortened(unknown)}; known are: {', '.join(NAMES)}")
+            raise InputError(f"unknown settings {shortened(unknown)}; known are: {', '.join(NAMES)}")
         return arguments[0]
     if len(arguments) > len(POSITIONS):
-        raise ValueError(
+        raise InputError(
             f"script_args has {len(arguments)} values; at most {len(POSITIONS)} are allowed, in this order: "
             f"{', '.join(POSITIONS)}; or one dictionary with these names"
         )

@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from lib_latent_upscale.x4_upscaler.errors import X4Error
+from lib_latent_upscale.errors import ModelFileError
 
 __all__ = [
     "PICKLES",
@@ -57,24 +57,24 @@ class Header:
 def read_header(path: Path) -> Header:
     """Read the header of a safetensors file and check that the file is whole; no tensor is read.
 
-    Raises X4Error for a pickle, a file that is no safetensors file, and one that is shorter than it says.
+    Raises ModelFileError for a pickle, a file that is no safetensors file, and one that is shorter than it says.
     """
     if path.suffix.lower() in PICKLES:
-        raise X4Error(f"{path.name} is a pickle, which can run code when it is loaded: use a .safetensors file.")
+        raise ModelFileError(f"{path.name} is a pickle, which can run code when it is loaded: use a .safetensors file.")
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= min(_LARGEST_HEADER, size - 8):
-            raise X4Error(_corrupt(path))
+            raise ModelFileError(_corrupt(path))
         text = file.read(length)
     try:
         tensors = {name: entry for name, entry in json.loads(text).items() if name != "__metadata__"}
         shapes = {name: tuple(entry["shape"]) for name, entry in tensors.items()}
         end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
     except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
-        raise X4Error(_corrupt(path)) from error
+        raise ModelFileError(_corrupt(path)) from error
     if 8 + length + end != size:
-        raise X4Error(f"{path.name} has {size} bytes but should have {8 + length + end}: download it again.")
+        raise ModelFileError(f"{path.name} has {size} bytes but should have {8 + length + end}: download it again.")
     return Header(shapes)
 
 
@@ -104,24 +104,24 @@ def _kind(shapes: Shapes) -> str:
 
 
 def check_single_file(path: Path) -> Header:
-    """The header of an x4 upscaler in one file; X4Error says what the file is instead."""
+    """The header of an x4 upscaler in one file; ModelFileError says what the file is instead."""
     header = read_header(path)
     if not (_channels(header.shapes, 7) and _NOISE_LEVELS in header.shapes):
-        raise X4Error(f"{path.name} is {_kind(header.shapes)}; {_WANTED}.")
+        raise ModelFileError(f"{path.name} is {_kind(header.shapes)}; {_WANTED}.")
     missing = [part for part, prefix in SINGLE_FILE_PARTS.items() if not header.numbers(prefix)]
     if missing:
-        raise X4Error(f"{path.name} lacks its {' and '.join(missing)}; {_WANTED}.")
+        raise ModelFileError(f"{path.name} lacks its {' and '.join(missing)}; {_WANTED}.")
     return header
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A JSON object; X4Error where there is none."""
+    """A JSON object; ModelFileError where there is none."""
     try:
         values = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise X4Error(f"{_short(path)} cannot be read ({error}); {_WANTED}.") from error
+        raise ModelFileError(f"{_short(path)} cannot be read ({error}); {_WANTED}.") from error
     if not isinstance(values, dict):
-        raise X4Error(f"{_short(path)} is not a JSON object; {_WANTED}.")
+        raise ModelFileError(f"{_short(path)} is not a JSON object; {_WANTED}.")
     return values
 
 
@@ -130,18 +130,24 @@ def _short(path: Path) -> str:
 
 
 def check_folder(folder: Path) -> None:
-    """Check by its configurations that a Hugging Face folder is an x4 upscaler; X4Error says what it is instead."""
+    """Check by its configurations that a Hugging Face folder is an x4 upscaler.
+
+    Raises:
+        ModelFileError: says what it is instead.
+    """
     config = read_config(folder / "unet" / "config.json")
     if config.get("in_channels") != 7 or not config.get("num_class_embeds"):
         found = folder / "model_index.json"
         kind = read_config(found).get("_class_name", "unknown") if found.is_file() else "unknown"
-        raise X4Error(
+        raise ModelFileError(
             f"{folder.name} is not an x4 upscaler (its pipeline is {kind}, its UNet has "
             f"{config.get('in_channels')} input channels instead of 7); {_WANTED}."
         )
     levels = len(read_config(folder / "vae" / "config.json").get("block_out_channels", ()))
     if levels != 3:
-        raise X4Error(f"the VAE of {folder.name} enlarges {2 ** max(levels - 1, 0)} times instead of 4; {_WANTED}.")
+        raise ModelFileError(
+            f"the VAE of {folder.name} enlarges {2 ** max(levels - 1, 0)} times instead of 4; {_WANTED}."
+        )
 
 
 def weights_file(folder: Path, part: str, variant: str | None) -> Path:
@@ -152,7 +158,7 @@ def weights_file(folder: Path, part: str, variant: str | None) -> Path:
 def folder_variant(folder: Path, part: str) -> str | None:
     """The variant of a part's weights that the folder holds: None for the plain ones, else "fp16".
 
-    Raises X4Error where there are none, only pickles, or damaged ones.
+    Raises ModelFileError where there are none, only pickles, or damaged ones.
     """
     for variant in (None, "fp16"):
         path = weights_file(folder, part, variant)
@@ -161,4 +167,4 @@ def folder_variant(folder: Path, part: str) -> str | None:
             return variant
     pickled = any(path.suffix in PICKLES for path in (folder / part).glob("*"))
     hint = "there are only pickles, which can run code when they are loaded" if pickled else "there are none"
-    raise X4Error(f"{folder.name}/{part} needs its weights as {_WEIGHTS[part]}.safetensors; {hint}.")
+    raise ModelFileError(f"{folder.name}/{part} needs its weights as {_WEIGHTS[part]}.safetensors; {hint}.")

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lib_latent_upscale.errors import ModelFileError
 from lib_latent_upscale.memory import default_device, memory_errors
 from lib_latent_upscale.noise_tables import NoiseTable
-from lib_latent_upscale.x4_upscaler.errors import X4Error
 from lib_latent_upscale.x4_upscaler.layouts import (
     PICKLES,
     SINGLE_FILE_PARTS,
@@ -79,14 +79,17 @@ def load_x4(
     hub id such as "stabilityai/stable-diffusion-x4-upscaler". `device` is where it will work (by default the
     accelerator); `dtype` is that of the UNet and the text encoder (by default float16 on an accelerator, float32
     otherwise). `configuration` is a folder that describes a single file; `download` lets a hub id be fetched.
-    Nothing but safetensors is loaded. Raises X4OutOfMemory where the memory does not hold the model, and X4Error in all
-    other cases, with a sentence that says why.
+    Nothing but safetensors is loaded.
+
+    Raises:
+        OutOfMemory: the memory does not hold the model.
+        ModelFileError: anything else, with a sentence that says why.
     """
     target = default_device() if device is None else torch.device(device)
     if dtype is None:
         dtype = torch.float32 if target.type == "cpu" else torch.float16
     place = Path(path).expanduser()
-    with memory_errors(place.name, target):
+    with memory_errors(f"the x4 upscaler {place.name}", target):
         if place.is_dir():
             model = _load_folder(place, target, dtype)
         elif place.is_file():
@@ -100,7 +103,7 @@ def load_x4(
 def check_x4(path: str | Path) -> None:
     """Check that a folder or file is a whole x4 upscaler; only headers and configurations are read, in milliseconds.
 
-    So that a wrong model is an error before any work. diffusers is not needed. Raises the X4Error of `load_x4`.
+    So that a wrong model is an error before any work. diffusers is not needed. Raises the ModelFileError of `load_x4`.
     """
     place = Path(path).expanduser()
     if place.is_dir():
@@ -109,7 +112,7 @@ def check_x4(path: str | Path) -> None:
         check_single_file(place)
         find_merges(place)
     else:
-        raise X4Error(f"there is no x4 upscaler at {path}.")
+        raise ModelFileError(f"there is no x4 upscaler at {path}.")
 
 
 def _check_parts(folder: Path) -> tuple[dict[str, str | None], Path]:
@@ -118,13 +121,13 @@ def _check_parts(folder: Path) -> tuple[dict[str, str | None], Path]:
     variants = {part: folder_variant(folder, part) for part in SINGLE_FILE_PARTS}
     merges = folder / "tokenizer" / "merges.txt"
     if not merges.is_file():
-        raise X4Error(f"{folder.name} lacks tokenizer/merges.txt: download the whole folder.")
+        raise ModelFileError(f"{folder.name} lacks tokenizer/merges.txt: download the whole folder.")
     return variants, merges
 
 
 def _hub_folder(path: str, download: bool) -> Path:
     if Path(path).suffix.lower() in {*PICKLES, ".safetensors"} or not _HUB_ID.fullmatch(path):
-        raise X4Error(
+        raise ModelFileError(
             f"there is no x4 upscaler at {path}: give a folder, a .safetensors file or a hub id (owner/name)."
         )
     try:
@@ -134,7 +137,7 @@ def _hub_folder(path: str, download: bool) -> Path:
         check_folder(folder)
         snapshot_download(path, allow_patterns=_HUB_CONFIGURATIONS + _HUB_WEIGHTS, local_files_only=not download)
     except (ImportError, OSError) as error:
-        raise X4Error(f"{path} is no folder here and cannot be had from the hub: {error}") from error
+        raise ModelFileError(f"{path} is no folder here and cannot be had from the hub: {error}") from error
     return folder
 
 
@@ -154,7 +157,7 @@ def _load_folder(folder: Path, device: torch.device, dtype: torch.dtype, name: s
             low_cpu_mem_usage=False,  # diffusers 0.32 with accelerate 0.21 (reForge) loads only so
         )
         if info["missing_keys"]:
-            raise X4Error(
+            raise ModelFileError(
                 f"{folder.name}/{subfolder} lacks {len(info['missing_keys'])} of its tensors: download it again."
             )
         return loaded.eval()
@@ -180,7 +183,7 @@ def _classes() -> tuple[Any, Any, Any]:
         from diffusers import AutoencoderKL, UNet2DConditionModel
         from transformers import CLIPTextModel
     except (ImportError, RuntimeError) as error:  # diffusers raises RuntimeError where a package does not fit
-        raise X4Error(f"the x4 upscaler needs the packages diffusers and transformers: {error}") from error
+        raise ModelFileError(f"the x4 upscaler needs the packages diffusers and transformers: {error}") from error
     return UNet2DConditionModel, AutoencoderKL, CLIPTextModel
 
 
@@ -198,7 +201,7 @@ def _noise(folder: Path) -> NoiseTable:
     try:
         return NoiseTable.from_config(read_config(path))
     except ValueError as error:
-        raise X4Error(f"{path}: {error}") from error
+        raise ModelFileError(f"{path}: {error}") from error
 
 
 def _load_single_file(path: Path, device: torch.device, dtype: torch.dtype, configuration: Path) -> X4Model:
@@ -238,7 +241,7 @@ def _check_size(path: Path, header: Header, part: str, config: dict[str, Any], c
         wanted = sum(tensor.numel() for tensor in cls.from_config(config).state_dict().values())
     found = header.numbers(SINGLE_FILE_PARTS[part])
     if found != wanted:
-        raise X4Error(f"the {part} in {path.name} has {found} numbers, but the x4 upscaler's has {wanted}.")
+        raise ModelFileError(f"the {part} in {path.name} has {found} numbers, but the x4 upscaler's has {wanted}.")
 
 
 def _tensors(path: Path, prefix: str, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -295,10 +298,10 @@ def _text_encoder(cls: Any, tensors: Mapping[str, Tensor], config: Path, name: s
     try:
         missing = model.load_state_dict(named, strict=False, assign=True)
     except RuntimeError as error:
-        raise X4Error(f"the text encoder in {name} does not fit the x4 upscaler: {error}") from error
+        raise ModelFileError(f"the text encoder in {name} does not fit the x4 upscaler: {error}") from error
     wanting = [known for known in missing.missing_keys if not known.endswith("position_ids")]
     if wanting:
-        raise X4Error(f"the text encoder in {name} lacks {len(wanting)} tensors, such as {wanting[0]}.")
+        raise ModelFileError(f"the text encoder in {name} lacks {len(wanting)} tensors, such as {wanting[0]}.")
     for module in model.modules():  # no file need hold these
         if hasattr(module, "position_ids"):
             module.position_ids = torch.arange(values.max_position_embeddings)[None]

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from lib_latent_upscale.errors import OutOfMemory
 from lib_latent_upscale.memory import free_memory, is_out_of_memory, release_memory
 from lib_latent_upscale.tiling import Tile, tile_grid
 from lib_latent_upscale.x4_settings import SMALLEST_TILE
-from lib_latent_upscale.x4_upscaler.errors import X4OutOfMemory
 
 __all__ = ["DECODER", "UNET", "Plan", "Work", "fit"]
 
@@ -101,7 +101,7 @@ def fit(
 ) -> tuple[Tensor, Plan]:
     """Do `work(plan)`, and where memory runs out do it again with a smaller plan, after telling so.
 
-    Raises X4OutOfMemory where the smallest plan is too large.
+    Raises OutOfMemory where the smallest plan is too large.
     """
     while True:
         try:
@@ -113,7 +113,7 @@ def fit(
         release_memory(device)
         smaller = plan.smaller()
         if smaller is None:
-            raise X4OutOfMemory(
+            raise OutOfMemory(
                 f"The x4 upscaler ran out of memory even with {plan}: close other programs and try again."
             )
         tell(f"The x4 upscaler ran out of memory with {plan}; it went on with {smaller}.")

@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lib_latent_upscale.errors import Interrupted, NotFinite, SizeError
 from lib_latent_upscale.memory import memory_errors, on_device
 from lib_latent_upscale.noise_tables import NoiseTable
 from lib_latent_upscale.samplers import SAMPLERS, Noise, run_sampler
 from lib_latent_upscale.schedules import get_sigmas
 from lib_latent_upscale.tiling import Tile, TileBlend, batches, map_tiles
 from lib_latent_upscale.x4_settings import X4Settings
-from lib_latent_upscale.x4_upscaler.errors import X4Error, X4Interrupted, X4NotFinite
 from lib_latent_upscale.x4_upscaler.loading import X4Model
 from lib_latent_upscale.x4_upscaler.picture import FACTOR, Source, guard_colours, prepare
 from lib_latent_upscale.x4_upscaler.plans import DECODER, UNET, Plan, fit
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 _DECODER_OVERLAP = 16
 
 Progress = Callable[[int, int], None]
-Interrupted = Callable[[], bool]
+Stopped = Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class _Run:
     model: X4Model
     settings: X4Settings
     progress: Progress | None = None
-    interrupted: Interrupted | None = None
+    interrupted: Stopped | None = None
     notes: list[str] = field(default_factory=list)
     done: int = 0
     total: int = 0
@@ -77,7 +77,7 @@ class _Run:
 
     def check(self) -> None:
         if self.interrupted is not None and self.interrupted():
-            raise X4Interrupted("The x4 upscaler was interrupted; the picture before it is kept.")
+            raise Interrupted("The x4 upscaler was interrupted; the picture before it is kept.")
 
 
 def upscale_x4(
@@ -86,7 +86,7 @@ def upscale_x4(
     settings: X4Settings | None = None,
     *,
     progress: Progress | None = None,
-    interrupted: Interrupted | None = None,
+    interrupted: Stopped | None = None,
 ) -> X4Result:
     """Enlarge a picture of any mode and size exactly four times with the x4 upscaler.
 
@@ -101,11 +101,11 @@ def upscale_x4(
     machine makes the same picture and the same settings of it. Larger pictures are cut as the memory allows, and other
     tiles are a slightly different picture; the sizes in the result's settings make it again anywhere.
 
-    Raises X4Interrupted where `interrupted` said so, X4OutOfMemory where even the smallest tiles do not fit,
-    X4NotFinite where the model's number format is too narrow, X4Error for a picture that cannot be enlarged.
+    Raises Interrupted where `interrupted` said so, OutOfMemory where even the smallest tiles do not fit,
+    NotFinite where the model's number format is too narrow, SizeError for a picture that cannot be enlarged.
     """
     if min(picture.size) < 1:
-        raise X4Error(f"the picture is {picture.width}x{picture.height}; both sides need at least one pixel.")
+        raise SizeError(f"the picture is {picture.width}x{picture.height}; both sides need at least one pixel.")
     settings = X4Settings() if settings is None else settings
     if settings.seed < 0:
         settings = replace(settings, seed=random.randrange(2**32))
@@ -124,7 +124,7 @@ def upscale_x4(
         if settings.colour_guard:
             decoded = guard_colours(decoded, source.pixels)
         if not bool(torch.isfinite(decoded).all()):
-            raise X4NotFinite(
+            raise NotFinite(
                 f"{model.name} returned values that are not numbers: load it with the dtype float32; "
                 "if it was, the file is damaged."
             )

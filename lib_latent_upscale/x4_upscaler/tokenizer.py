@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib_latent_upscale.x4_upscaler.errors import X4Error
+from lib_latent_upscale.errors import ModelFileError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as TokenizersTokenizer
@@ -100,7 +100,7 @@ def _vocabulary(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
 def find_merges(model: Path) -> Path:
     """The list of merges for a single file: a merges.txt beside it, else that of an installed package or of the host.
 
-    The packages are only located, not imported. Raises X4Error where there is none.
+    The packages are only located, not imported. Raises ModelFileError where there is none.
     """
     beside = model.with_name("merges.txt")
     if beside.is_file():
@@ -110,7 +110,7 @@ def find_merges(model: Path) -> Path:
         for folder in (spec.submodule_search_locations or []) if spec else []:
             if (Path(folder) / file).is_file():
                 return Path(folder) / file
-    raise X4Error(
+    raise ModelFileError(
         f"{model.name} holds no tokenizer, and neither of the packages open_clip and clip is installed: "
         f"install open_clip_torch, or put CLIP's merges.txt beside the file."
     )

@@ -9,11 +9,11 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
+from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.commands import app
 from lib_latent_upscale.standalone.commands.app import Inputs, Page, build_page
 from lib_latent_upscale.standalone.engine.generation import parse_parameters
-from lib_latent_upscale.standalone.errors import InputError
 
 INPUTS = Inputs(2, "DPM++ 2M", 2, 0.5, 7, 3, "a cat", None, UpscaleSettings("bislerp", "karras"))
 VALUES = [2, "bislerp", "karras", True, False, False, "DPM++ 2M", 2, 0.5, 7, 3, "a cat", None]

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from lib_latent_upscale.comparison.report import make_report
+from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.commands import compare as comparing
 from lib_latent_upscale.standalone.commands.cli import main
@@ -23,7 +24,6 @@ from lib_latent_upscale.standalone.commands.compare import (
 )
 from lib_latent_upscale.standalone.engine import engine as engine_module
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings, parse_parameters
-from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.standalone.files.images import Picture
 
 BASE = GenerationSettings(256, 192, steps=4, denoising_strength=0.6, seed=3)

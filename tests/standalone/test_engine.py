@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from lib_latent_upscale.errors import GenerationError, InputError
 from lib_latent_upscale.interpolation import interpolate_latent
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.engine import engine as engine_module
@@ -16,7 +17,6 @@ from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
 from lib_latent_upscale.standalone.engine.models import load_model
 from lib_latent_upscale.standalone.engine.prompts import encode_prompt
-from lib_latent_upscale.standalone.errors import GenerationError, InputError
 from tests.standalone import tiny_model
 
 SMALL = GenerationSettings(96, 64, steps=2, prompt="a cat", sampler="Euler")

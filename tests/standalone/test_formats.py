@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from lib_latent_upscale.errors import InputError, SizeError
 from lib_latent_upscale.standalone.commands.cli import main
 from lib_latent_upscale.standalone.engine.generation import parse_parameters
-from lib_latent_upscale.standalone.errors import InputError, SizeError
 from lib_latent_upscale.standalone.files.formats import FORMATS, SUFFIXES, check_format, format_of, save_picture
 from lib_latent_upscale.standalone.files.images import load_picture
 from lib_latent_upscale.standalone.files.metadata import read_parameters

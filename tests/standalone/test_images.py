@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from lib_latent_upscale.standalone.errors import InputError
+from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.standalone.files.images import load_picture, save_png, written_whole
 from lib_latent_upscale.standalone.files.inputs import find_pictures
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.standalone.commands.cli import main
-from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.standalone.files.folders import Results, results_folder
 from lib_latent_upscale.standalone.files.inputs import Found, Inputs, find_inputs, find_pictures
 from lib_latent_upscale.standalone.files.outputs import Outputs

@@ -7,13 +7,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.noise_tables import sd1_sigmas
 from lib_latent_upscale.standalone.engine import models
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
 from lib_latent_upscale.standalone.engine.models import best_device, checked_source, load_model, model_name
 from lib_latent_upscale.standalone.engine.prompts import encode_prompt
-from lib_latent_upscale.standalone.errors import InputError
 from tests.standalone import tiny_model
 
 PROMPTS = ["", "a cat", "ein Käse"]

@@ -8,8 +8,8 @@ import sys
 import pytest
 from PIL import Image
 
+from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.standalone.commands.cli import main
-from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.standalone.files.folders import Results
 from lib_latent_upscale.standalone.files.images import written_whole
 from lib_latent_upscale.standalone.files.inputs import Found, Inputs, find_pictures

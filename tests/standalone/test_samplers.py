@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.noise_tables import sd1_sigmas
 from lib_latent_upscale.samplers import GENERATION_SAMPLERS, run_sampler
 from lib_latent_upscale.samplers import SAMPLERS as ALL
@@ -17,7 +18,6 @@ from lib_latent_upscale.schedules import SCHEDULES, StepPlan, get_sigmas
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
 from lib_latent_upscale.standalone.engine.noise import SeededNoise
-from lib_latent_upscale.standalone.errors import InputError
 
 SAMPLERS = {name: ALL[name] for name in GENERATION_SAMPLERS}
 RANDOM = {name for name in SAMPLERS if name.endswith(" a") or "SDE" in name}

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.interpolation import INTERPOLATIONS
 from lib_latent_upscale.samplers import GENERATION_SAMPLERS
 from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings, parse_parameters, write_parameters
-from lib_latent_upscale.standalone.errors import InputError
 
 LINES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30).map(str.strip)
 PROMPTS = (

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.commands.cli import build_parser, main
 from lib_latent_upscale.standalone.commands.common import tile_overrides
@@ -20,7 +21,6 @@ from lib_latent_upscale.standalone.engine.generation import GenerationSettings, 
 from lib_latent_upscale.standalone.engine.models import load_model
 from lib_latent_upscale.standalone.engine.tile import ColourFix, control_picture, controlled_steps, second_pass
 from lib_latent_upscale.standalone.engine.tile_models import checked_tile, load_tile
-from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.tile_settings import CONTROL_MODES, PREPROCESSORS, TileSettings
 from tests.core.x4_single_file import RESNET
 from tests.standalone import tiny_model

@@ -12,6 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save_file
 
+from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.samplers import X4_SAMPLERS
 from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.standalone.commands import x4
@@ -26,7 +27,6 @@ from lib_latent_upscale.standalone.engine.generation import (
     x4_labels,
 )
 from lib_latent_upscale.standalone.engine.tile_models import TileModel
-from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.x4_upscaler import X4OutOfMemory, X4Settings, load_x4, upscale_x4
 from tests.core.x4_small import write_folder
 

@@ -17,6 +17,7 @@ from lib_latent_upscale.comparison.report import make_report
 from lib_latent_upscale.comparison.settings import CompareSettings
 from lib_latent_upscale.comparison.variants import paired_variants
 from lib_latent_upscale.controls import make_control
+from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.noise_tables import sd1_sigmas
 from lib_latent_upscale.options import SettingsError, rows
 from lib_latent_upscale.samplers import GENERATION_SAMPLERS, SAMPLERS
@@ -35,7 +36,6 @@ from lib_latent_upscale.standalone.commands.schedules import plan_rows, plot_row
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings, write_parameters
 from lib_latent_upscale.standalone.engine.models import checked_source, model_name
-from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.standalone.files.images import Picture, load_picture, save_png
 
 __all__ = ["Page", "build_page", "run"]

@@ -19,11 +19,11 @@ from typing import NoReturn
 
 from lib_latent_upscale import __version__
 from lib_latent_upscale.comparison.settings import CompareSettings
+from lib_latent_upscale.errors import GenerationError, InputError
 from lib_latent_upscale.options import rows
 from lib_latent_upscale.samplers import GENERATION_SAMPLERS
 from lib_latent_upscale.settings import SCHEDULES, UpscaleSettings
 from lib_latent_upscale.standalone.commands.flags import add_flags
-from lib_latent_upscale.standalone.errors import GenerationError, InputError
 from lib_latent_upscale.standalone.files.settings import FileSettings, ShapeSettings
 from lib_latent_upscale.tile_settings import TileSettings
 from lib_latent_upscale.x4_settings import X4Settings
@@ -282,15 +282,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         _end_orderly()
         module = importlib.import_module(f"lib_latent_upscale.standalone.commands.{arguments.module}")
         return int(module.run(arguments))
-    except InputError as error:
-        _say(str(error))
-        return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         _say("stopped; nothing half-finished was written.")
         return EXIT_INTERRUPTED
     except (GenerationError, OSError) as error:  # OSError: the disk is full, a network folder is gone
         _say(str(error))
         return EXIT_FAILED
+    except InputError as error:
+        _say(str(error))
+        return EXIT_BAD_INPUT
     except (MemoryError, RuntimeError) as error:
         from lib_latent_upscale.memory import is_out_of_memory
 

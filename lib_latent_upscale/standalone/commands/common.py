@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.commands.flags import flags, given_values, settings_from_flags
 from lib_latent_upscale.standalone.engine.generation import (
@@ -19,7 +20,6 @@ from lib_latent_upscale.standalone.engine.generation import (
     check_size,
 )
 from lib_latent_upscale.standalone.engine.models import model_name
-from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.standalone.files.images import Picture, load_picture
 from lib_latent_upscale.standalone.files.settings import FileSettings, ShapeSettings
 from lib_latent_upscale.standalone.files.shapes import change_of_shape

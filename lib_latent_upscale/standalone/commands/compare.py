@@ -15,6 +15,7 @@ from PIL import Image
 
 from lib_latent_upscale.comparison.report import Entry, Report, Subject, make_report
 from lib_latent_upscale.comparison.variants import Variant, further_variant, merge_same, usual_variants
+from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.options import rows
 from lib_latent_upscale.samplers import SAMPLERS
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
@@ -30,7 +31,6 @@ from lib_latent_upscale.standalone.engine.engine import Engine, Prepared
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings, write_parameters
 from lib_latent_upscale.standalone.engine.models import checked_source, model_name
 from lib_latent_upscale.standalone.engine.tile import check_range
-from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.standalone.files.images import Picture, save_png, written_whole
 from lib_latent_upscale.standalone.files.outputs import Outputs
 from lib_latent_upscale.standalone.files.shapes import shaped

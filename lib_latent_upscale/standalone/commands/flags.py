@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, TypeVar
 
+from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.options import Integer, Number, OneOf, Option, Settings, SettingsError, Switch, Text, rows
-from lib_latent_upscale.standalone.errors import InputError
 
 __all__ = ["add_flags", "flags", "given_values", "read_number", "settings_from_flags"]
 

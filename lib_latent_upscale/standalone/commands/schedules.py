@@ -14,7 +14,6 @@ from torch import Tensor
 from lib_latent_upscale.noise_tables import sd1_sigmas
 from lib_latent_upscale.schedules import SCHEDULES, StepPlan
 from lib_latent_upscale.settings import UpscaleSettings
-from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.standalone.files.images import written_whole
 from lib_latent_upscale.standalone.files.outputs import Outputs
 
@@ -46,7 +45,7 @@ class Row:
 def plan_rows(
     names: Sequence[str], steps: int, strength: float, *, matched: bool = False, model_sigmas: Tensor | None = None
 ) -> list[Row]:
-    """Plan every schedule of `names` with every cut; ValueError for names and numbers that are not allowed."""
+    """Plan every schedule of `names` with every cut; InputError for names and numbers that are not allowed."""
     table = sd1_sigmas() if model_sigmas is None else model_sigmas
     cuts = {cut: settings for cut, settings in _SETTINGS.items() if cut != "matched" or (matched and strength > 0)}
 
@@ -60,11 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
     if arguments.output is not None:
         Outputs([], arguments.overwrite).named(arguments.output, (".png", ".svg"))
-    try:
-        names = arguments.scheduler or list(SCHEDULES)
-        rows = plan_rows(names, arguments.steps, arguments.denoise, matched=arguments.matched_noise)
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    names = arguments.scheduler or list(SCHEDULES)
+    rows = plan_rows(names, arguments.steps, arguments.denoise, matched=arguments.matched_noise)
     title = f"{arguments.steps} steps at denoising strength {arguments.denoise:g}"
     details = ["", *_details(rows)] if arguments.scheduler else []  # of all of them it would be screens of numbers
     sys.stdout.write("\n".join([title, "", *_table(rows), *details]) + "\n")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from lib_latent_upscale.errors import InputError, SizeError
 from lib_latent_upscale.standalone.commands.common import (
     drawn_seed,
     file_settings,
@@ -27,7 +28,6 @@ from lib_latent_upscale.standalone.engine.generation import (
 )
 from lib_latent_upscale.standalone.engine.models import checked_source, model_name
 from lib_latent_upscale.standalone.engine.tile import check_range
-from lib_latent_upscale.standalone.errors import InputError, SizeError
 from lib_latent_upscale.standalone.files.folders import Results, Tally, tried
 from lib_latent_upscale.standalone.files.formats import SUFFIXES, check_format, format_of
 from lib_latent_upscale.standalone.files.inputs import Found, Inputs, find_inputs, is_folder_name

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from lib_latent_upscale.errors import GenerationError, InputError
 from lib_latent_upscale.memory import is_out_of_memory
 from lib_latent_upscale.standalone.commands.common import load_engine, progress_bar, resize_mode
 from lib_latent_upscale.standalone.commands.x4 import LastPass, load_last_pass
@@ -16,7 +17,6 @@ from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings, add_labels, write_parameters
 from lib_latent_upscale.standalone.engine.models import checked_source
 from lib_latent_upscale.standalone.engine.tile_models import checked_tile
-from lib_latent_upscale.standalone.errors import GenerationError, InputError
 from lib_latent_upscale.standalone.files.folders import tried
 from lib_latent_upscale.standalone.files.formats import save_picture
 from lib_latent_upscale.standalone.files.images import Picture, load_picture

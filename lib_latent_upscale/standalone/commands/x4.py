@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from lib_latent_upscale.errors import GenerationError, InputError
 from lib_latent_upscale.memory import on_device
 from lib_latent_upscale.standalone.commands.common import file_settings, opened, progress_bar
 from lib_latent_upscale.standalone.commands.flags import flags, given_values, settings_from_flags
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings, add_labels, x4_labels
 from lib_latent_upscale.standalone.engine.models import best_device, checked_device, model_name, number_format
-from lib_latent_upscale.standalone.errors import GenerationError, InputError
 from lib_latent_upscale.standalone.files.folders import Results, Tally, tried
 from lib_latent_upscale.standalone.files.formats import SUFFIXES, check_format, format_of, save_picture
 from lib_latent_upscale.standalone.files.images import Picture, load_picture
@@ -30,10 +30,7 @@ from lib_latent_upscale.standalone.files.metadata import read_parameters
 from lib_latent_upscale.standalone.files.outputs import Outputs
 from lib_latent_upscale.standalone.files.settings import FileSettings
 from lib_latent_upscale.x4_upscaler import (
-    X4Error,
     X4Model,
-    X4NotFinite,
-    X4OutOfMemory,
     X4Result,
     X4Settings,
     load_x4,
@@ -140,11 +137,7 @@ def _work(
     by_source = {job.source: job for job in jobs}
 
     def upscale(source: Path) -> bool:
-        picture = load_picture(source, _SMALLEST_SIDE)
-        try:
-            _upscale(model, settings, files, picture, by_source[source], quiet=quiet)
-        except GenerationError as error:
-            raise InputError(str(error)) from error
+        _upscale(model, settings, files, load_picture(source, _SMALLEST_SIDE), by_source[source], quiet=quiet)
         return True
 
     for source in tqdm(by_source, desc=model.name, disable=quiet, unit="pic"):
@@ -161,10 +154,8 @@ def _upscale(
     """
     try:
         result = _enlarged(picture.rgb, model, settings, job.source.name, quiet=quiet)
-    except (X4OutOfMemory, X4NotFinite) as error:
-        raise GenerationError(f"{job.source}: {error}") from error
-    except X4Error as error:
-        raise InputError(f"{job.source}: {error}") from error
+    except (InputError, GenerationError) as error:
+        raise type(error)(f"{job.source}: {error}") from error
     labels = {**x4_labels(result.settings, model.name), **({MARK: job.mark} if job.mark else {})}
     save_picture(result.image, job.output, add_labels(read_parameters(job.source), labels), picture, files.quality)
     sys.stdout.write(f"{job.output}\n")
@@ -192,9 +183,7 @@ def _load(source: str, arguments: argparse.Namespace) -> X4Model:
             importlib.import_module(f"{library}.utils.logging").disable_progress_bar()
     try:
         return load_x4(source, device=device, dtype=dtype)
-    except X4OutOfMemory as error:
-        raise GenerationError(str(error)) from error
-    except (X4Error, OSError) as error:
+    except (InputError, OSError) as error:
         raise InputError(f"x4 upscaler: {str(error).splitlines()[0]}") from error
 
 
@@ -226,7 +215,7 @@ class LastPass:
         except KeyboardInterrupt:
             self.interrupted = True
             return self._kept(image, generation, path, "it was interrupted")
-        except (X4Error, X4OutOfMemory) as error:
+        except (InputError, GenerationError) as error:
             return self._kept(image, generation, path, str(error))
         return result.image, replace(generation, x4=result.settings, x4_model=self.model.name)
 

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from lib_latent_upscale.comparison.metrics import plain_resize
+from lib_latent_upscale.errors import GenerationError, InputError
 from lib_latent_upscale.methods import weights_of
 from lib_latent_upscale.samplers import SAMPLERS, import_k_diffusion, run_sampler
 from lib_latent_upscale.schedules import StepPlan
@@ -32,7 +33,6 @@ from lib_latent_upscale.standalone.engine.tile import (
 )
 from lib_latent_upscale.standalone.engine.tile_models import TileModel
 from lib_latent_upscale.standalone.engine.vae import decode_latent, encode_picture
-from lib_latent_upscale.standalone.errors import GenerationError, InputError
 
 __all__ = ["Engine", "Prepared", "Upscaled"]
 

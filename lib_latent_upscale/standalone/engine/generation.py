@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lib_latent_upscale.errors import InputError, SizeError
 from lib_latent_upscale.samplers import GENERATION_SAMPLERS, SAMPLERS
 from lib_latent_upscale.schedules import MAX_STEPS, StepPlan
 from lib_latent_upscale.settings import UpscaleSettings
-from lib_latent_upscale.standalone.errors import InputError, SizeError
 from lib_latent_upscale.tile_settings import TILE_MODEL_LABEL, TileSettings
 from lib_latent_upscale.x4_upscaler import X4_MODEL_LABEL, X4Settings
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.standalone.engine.prompts import TextEncoder
-from lib_latent_upscale.standalone.errors import InputError
 
 __all__ = [
     "DEMO",

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.noise_tables import sd1_sigmas
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
 from lib_latent_upscale.standalone.engine.vae import encode_picture
-from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.tile_settings import TileSettings
 
 __all__ = ["ColourFix", "Control", "check_range", "colour_fix", "control_picture", "controlled_steps", "second_pass"]

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.standalone.engine.models import (
     DEMO,
     DEMO_FILE,
@@ -20,7 +21,6 @@ from lib_latent_upscale.standalone.engine.models import (
     first_line,
     model_name,
 )
-from lib_latent_upscale.standalone.errors import InputError
 
 __all__ = ["DEMO_TILE", "TileModel", "checked_tile", "load_tile"]
 

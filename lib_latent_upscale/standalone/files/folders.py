@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
-from lib_latent_upscale.standalone.errors import InputError
+from lib_latent_upscale.errors import InputError, LatentUpscaleError
 from lib_latent_upscale.standalone.files.inputs import Found, Inputs
 from lib_latent_upscale.standalone.files.marks import is_marked
 from lib_latent_upscale.standalone.files.outputs import Outputs, check_output_folder
@@ -87,7 +87,7 @@ def tried(function: Callable[[Path], Result], source: Path, failures: dict[Path,
     """What `function` makes of one picture; None where it cannot be used, which is noted in `failures`."""
     try:
         return function(source)
-    except InputError as error:
+    except LatentUpscaleError as error:
         failures[source] = str(error)
     except OSError as error:  # taken away meanwhile, or not to be read
         failures[source] = f"{source}: {error}"

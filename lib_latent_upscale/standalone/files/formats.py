@@ -10,8 +10,8 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
+from lib_latent_upscale.errors import InputError, SizeError
 from lib_latent_upscale.options import AUTOMATIC
-from lib_latent_upscale.standalone.errors import InputError, SizeError
 from lib_latent_upscale.standalone.files.images import Picture, written_whole
 from lib_latent_upscale.standalone.files.metadata import exif_with
 from lib_latent_upscale.standalone.files.settings import FileSettings

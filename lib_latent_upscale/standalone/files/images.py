@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 
+from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.standalone.engine.generation import LARGEST_SIDE, SMALLEST_SIDE, check_size
-from lib_latent_upscale.standalone.errors import InputError
 from lib_latent_upscale.standalone.files.metadata import kept_density, kept_exif
 
 __all__ = [

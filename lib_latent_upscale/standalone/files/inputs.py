@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib_latent_upscale.standalone.errors import InputError
+from lib_latent_upscale.errors import InputError
 
 __all__ = ["PICTURE_SUFFIXES", "Found", "Inputs", "find_inputs", "find_pictures", "is_folder_name"]
 

@@ -15,7 +15,7 @@ from functools import cached_property
 from itertools import count
 from pathlib import Path
 
-from lib_latent_upscale.standalone.errors import InputError
+from lib_latent_upscale.errors import InputError
 
 __all__ = ["Outputs", "check_output_folder"]
 

@@ -21,7 +21,7 @@ from lib_latent_upscale.comparison.settings import CompareSettings
 from lib_latent_upscale.comparison.variants import Role, Variant, merge_same
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.webui.compare.variants import make_variants
-from lib_latent_upscale.webui.errors import ArgumentError, refused
+from lib_latent_upscale.webui.errors import ArgumentError, refusing
 from lib_latent_upscale.webui.host import machine as host_machine
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host import saving
@@ -159,10 +159,8 @@ class _Runs:
         self._make_passes = make_passes
         self._encoded = _Encoded()
         self._schedule = host.default_schedule(base.scheduler, base.sampler_name)
-        try:
+        with refusing():
             self._variants = make_variants(own, asked, self._schedule, self.passes.names)
-        except ValueError as error:
-            raise refused(error) from None
         self._prepared = {id(variant): self._prepare(variant) for variant in self._variants}
         matched = own.matched_noise or own.starting_noise == "matched"
         if matched and not any(v.role == "host" and v.settings.starts_anywhere for v in self._variants):

@@ -14,6 +14,7 @@ from lib_latent_upscale.comparison.variants import (
     usual_variants,
     without_twins,
 )
+from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.settings import UpscaleSettings
 
@@ -55,7 +56,7 @@ def make_variants(
     wanted += [_with_passes(own, passes[: count + 1]) for count in range(len(passes))]
     variants = without_twins(wanted)
     if len(variants) < 2:
-        raise ValueError("compare: the settings are the WebUI's default; choose another method, or methods to compare")
+        raise InputError("compare: the settings are the WebUI's default; choose another method, or methods to compare")
     return variants
 
 
@@ -67,9 +68,9 @@ def _further(index: int, given: Mapping[str, Any], own: UpscaleSettings) -> Vari
     try:
         variant = further_variant(given, own, _OVERRIDES)
     except ValueError as error:
-        raise ValueError(f"compare_variants[{index}]: {error}") from None
+        raise InputError(f"compare_variants[{index}]: {error}") from None
     for name, value in variant.overrides.items():
         allowed, text = _OVERRIDES[name]
         if not allowed(value):
-            raise ValueError(f"compare_variants[{index}]: {name} is {value!r}; {text} is needed")
+            raise InputError(f"compare_variants[{index}]: {name} is {value!r}; {text} is needed")
     return variant

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.options import SettingsError
 from lib_latent_upscale.settings import AUTOMATIC
 from lib_latent_upscale.tile_settings import TILE_MODEL_LABEL, TileSettings
@@ -35,7 +36,7 @@ class TilePass(Pass):
         self._settings = TileSettings.from_api(values, default_settings(TileSettings))
         controlnet = find_controlnet(p.scripts)
         if controlnet is None:
-            raise ValueError(MISSING)
+            raise InputError(MISSING)
         self._controlnet = controlnet
         _check_mode(self._settings.control_mode)
         self._model = choose_model(str(values.get(TileSettings.api_name("model")) or AUTOMATIC), p.override_settings)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lib_latent_upscale.errors import ModelFileError
 from lib_latent_upscale.options import AUTOMATIC, SettingsError, shortened
 from lib_latent_upscale.tile_settings import TileSettings
 from lib_latent_upscale.webui.host import controlnet
 from lib_latent_upscale.webui.host import machine as host_machine
-from lib_latent_upscale.x4_upscaler.errors import X4Error
 from lib_latent_upscale.x4_upscaler.layouts import PICKLES, read_header
 
 __all__ = ["TileModel", "choose_model", "offered_models", "where_to_put"]
@@ -156,7 +156,7 @@ def _described(key: str, path: Path) -> TileModel | None:
         return TileModel(name, key, next((width for text, width in _IN_NAMES if text in name.lower()), None))
     try:
         shapes = read_header(path).shapes
-    except (X4Error, OSError) as error:
+    except (ModelFileError, OSError) as error:
         return TileModel(name, key, None, fault=str(error))
     is_control = any(tensor.endswith(_CONTROL_PARTS) for tensor in shapes)
     return TileModel(name, key, _text_width(shapes)) if is_control else None
@@ -178,7 +178,7 @@ def _shapes(path: Path) -> Mapping[str, tuple[int, ...]]:
     """Shapes of the tensors in a file; none where its header cannot be read, as with pickles."""
     try:
         return read_header(path).shapes
-    except (X4Error, OSError):
+    except (ModelFileError, OSError):
         return {}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from lib_latent_upscale.errors import GenerationError, InputError, Interrupted, NotFinite
 from lib_latent_upscale.webui.host import machine as host_machine
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host.options import X4_KEEP, default_settings, option_name
@@ -19,11 +20,7 @@ from lib_latent_upscale.webui.passes.x4_models import choose_model
 from lib_latent_upscale.webui.passes.x4_requirements import make_importable, missing
 from lib_latent_upscale.x4_upscaler import (
     X4_MODEL_LABEL,
-    X4Error,
-    X4Interrupted,
     X4Model,
-    X4NotFinite,
-    X4OutOfMemory,
     X4Result,
     X4Settings,
     check_x4,
@@ -58,7 +55,7 @@ class X4Pass(Pass):
         self._settings = X4Settings.from_api(values, default_settings(X4Settings))
         reason = missing()
         if reason is not None:
-            raise ValueError(reason)
+            raise InputError(reason)
         self._name, self._path = choose_model(values.get(X4Settings.api_name("model")) or "")
         check_x4(self._path)
         self._loaded: _Loaded | None = None
@@ -88,9 +85,9 @@ class X4Pass(Pass):
         try:
             with host_machine.progress(f"{self.NAME}:") as progress, host_machine.resting_checkpoint():
                 result = self._enlarged(picture, settings, progress)
-        except X4Interrupted as error:
+        except Interrupted as error:
             return Outcome(picture, notes=[str(error)])
-        except (X4Error, X4OutOfMemory) as error:
+        except (InputError, GenerationError) as error:
             return Outcome(picture, notes=[f"the picture before the x4 upscaler is kept. {error}"])
         return Outcome(result.image, self._written(result.settings), result.notes)
 
@@ -104,7 +101,7 @@ class X4Pass(Pass):
         model = self._model(device, dtype)
         try:
             return upscale_x4(picture, model, settings, progress=progress, interrupted=stopped)
-        except X4NotFinite:
+        except NotFinite:
             if model.unet.dtype == torch.float32:
                 raise
         del model  # not two at once

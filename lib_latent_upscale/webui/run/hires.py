@@ -14,7 +14,7 @@ from lib_latent_upscale.interpolation import INTERPOLATIONS
 from lib_latent_upscale.latent_layouts import resized
 from lib_latent_upscale.methods import METHODS, weights_of
 from lib_latent_upscale.settings import UpscaleSettings
-from lib_latent_upscale.webui.errors import refused
+from lib_latent_upscale.webui.errors import refusing
 from lib_latent_upscale.webui.host import hires
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.run.latent_upscale import TITLE, WEIGHTS_LABEL
@@ -65,14 +65,12 @@ def _enlarged(p: Any, name: str, latent: Tensor, size: tuple[int, int], seeds: S
         ArgumentError: no network knows these latents, or the size is not one that it makes.
     """
     settings, family = UPSCALERS[name], host.latent_family(p.sd_model)
-    try:
+    with refusing():
         weights = weights_of(settings.method, family)
         if weights:  # X/Y/Z plot's copies of `p` share the dictionary
             p.extra_generation_params = {**p.extra_generation_params, WEIGHTS_LABEL: weights}
         pairs = zip(latent, seeds, strict=False)
         return torch.cat([_one(p, settings, family, one[None], size, int(seed)) for one, seed in pairs])
-    except ValueError as error:
-        raise refused(error) from error
 
 
 def _one(

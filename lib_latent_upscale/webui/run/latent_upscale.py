@@ -18,7 +18,7 @@ from lib_latent_upscale.methods import weights_of
 from lib_latent_upscale.options import SettingsError
 from lib_latent_upscale.schedules import MAX_STEPS, scheduled_steps
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
-from lib_latent_upscale.webui.errors import ArgumentError, refused
+from lib_latent_upscale.webui.errors import ArgumentError, refusing
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host import samplers
 from lib_latent_upscale.webui.host.geometry import LATENT, STRETCH, cut_for_encoding, placed, whole_cells
@@ -340,10 +340,8 @@ def _checked_weights(settings: UpscaleSettings, family: str | None) -> str:
     Raises:
         ArgumentError: no network knows the loaded model's latents.
     """
-    try:
+    with refusing():
         return weights_of(settings.method, family)
-    except ValueError as error:
-        raise ArgumentError(f"Latent Upscale: {error}") from None
 
 
 def _check(p: Any, settings: UpscaleSettings) -> None:
@@ -355,13 +353,12 @@ def _check(p: Any, settings: UpscaleSettings) -> None:
     if settings.starts_anywhere and settings.scheduler == AUTOMATIC:
         said = "{matched_noise}" if settings.matched_noise else "{starting_noise}"
         said += " needs a scheduler of this script; {scheduler} is {0!r}"
-        raise refused(SettingsError(UpscaleSettings, said, AUTOMATIC))
+        with refusing():
+            raise SettingsError(UpscaleSettings, said, AUTOMATIC)
     if not p.init_images or any(picture is None for picture in p.init_images):
         raise ArgumentError("Latent Upscale: there is no picture to enlarge; put one into img2img (API: init_images)")
     for name in ("width", "height"):
         if not isinstance(getattr(p, name), int) or getattr(p, name) < 1:
             raise ArgumentError(f"Latent Upscale: {name} is {getattr(p, name)!r}; an integer of at least 1 is needed")
-    try:
+    with refusing():
         scheduled_steps(p.steps, p.denoising_strength)
-    except ValueError as error:
-        raise ArgumentError(f"Latent Upscale: {error}") from None
