@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lib_latent_upscale.checkpoints import PICKLES, Header
 from lib_latent_upscale.errors import ModelFileError
 from lib_latent_upscale.memory import default_device, memory_errors
 from lib_latent_upscale.noise_tables import NoiseTable
 from lib_latent_upscale.x4_upscaler.layouts import (
-    PICKLES,
     SINGLE_FILE_PARTS,
-    Header,
     check_folder,
     check_single_file,
     folder_variant,

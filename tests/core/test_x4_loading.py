@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from lib_latent_upscale.checkpoints import read_header
 from lib_latent_upscale.memory import default_device
 from lib_latent_upscale.noise_tables import NoiseTable
 from lib_latent_upscale.x4_upscaler import (
@@ -29,7 +30,7 @@ from lib_latent_upscale.x4_upscaler import (
     tokenizer,
     upscale_x4,
 )
-from lib_latent_upscale.x4_upscaler.layouts import SINGLE_FILE_PARTS, read_header
+from lib_latent_upscale.x4_upscaler.layouts import SINGLE_FILE_PARTS
 from lib_latent_upscale.x4_upscaler.loading import CONFIGURATION, convert_open_clip
 from lib_latent_upscale.x4_upscaler.tokenizer import ClipTokenizer, find_merges
 from tests.core.x4_single_file import single_file_tensors

@@ -14,7 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib_latent_upscale.errors import InputError
+from lib_latent_upscale.checkpoints import (
+    PICKLES,
+    UNET_OUTPUT,
+    Shapes,
+    is_sdxl,
+    is_whole_checkpoint,
+    latent_channels,
+    read_header,
+)
+from lib_latent_upscale.errors import InputError, ModelFileError
 from lib_latent_upscale.standalone.engine.prompts import TextEncoder
 
 __all__ = [
@@ -25,6 +34,7 @@ __all__ = [
     "checked_device",
     "checked_source",
     "first_line",
+    "header_shapes",
     "load_model",
     "model_name",
     "number_format",
@@ -37,7 +47,6 @@ DEMO_FILE = Path(__file__).parents[2] / "weights" / "demo-model" / "demo.safeten
 CONFIGURATIONS = "diffusers"
 """A folder of this name beside a checkpoint, with model_index.json in it, spares fetching its configurations."""
 
-PICKLES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl"})
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
@@ -45,11 +54,6 @@ DTYPES: Mapping[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
 }
 
-_UNET_INPUT = "model.diffusion_model.input_blocks.0.0.weight"
-_UNET_OUTPUT = "model.diffusion_model.out.2.weight"
-_VAE_KEY = "first_stage_model.decoder.conv_in.weight"
-_SDXL_KEY = "conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight"
-_SDXL_ALSO = "conditioner.embedders.1.model.ln_final.weight"
 _LEAST_ALPHA = 4.8973451890853435e-08
 """Replaces an alphas_cumprod of 0 (zero terminal SNR), whose sigma would be infinite; the WebUI uses this value."""
 
@@ -174,37 +178,47 @@ def _load_pipeline(source: str, dtype: torch.dtype) -> Any:
 
 
 def _load_file(path: Path, dtype: torch.dtype) -> Any:
-    if path.suffix.lower() in PICKLES:
-        raise InputError(f"{path}: a pickle, which can run code when it is opened; give a .safetensors file instead.")
-    is_sdxl = _check_checkpoint(path)
+    sdxl = _check_checkpoint(path)
     from diffusers.loaders.single_file_utils import SingleFileComponentError
 
     configurations = path.parent / CONFIGURATIONS
     local = (configurations / "model_index.json").is_file()
     options = {"config": str(configurations), "local_files_only": True} if local else {}
     try:
-        return _pipeline_class(is_sdxl).from_single_file(str(path), **_dtype(dtype), **options, **_unused(is_sdxl))
+        return _pipeline_class(sdxl).from_single_file(str(path), **_dtype(dtype), **options, **_unused(sdxl))
     except (OSError, ValueError, KeyError, RuntimeError, SingleFileComponentError) as error:
         raise InputError(f"{path}: the checkpoint cannot be loaded ({first_line(error)}).") from error
 
 
-def _check_checkpoint(path: Path) -> bool:
-    """Whether it is SDXL, from the names and shapes in the file's header; InputError where it is no usable model."""
+def header_shapes(weights: Path, named: Path) -> Shapes:
+    """Shapes of the tensors in a file that belongs to the model `named`.
+
+    Raises:
+        ModelFileError: a pickle, no safetensors file, or a damaged one.
+    """
     from safetensors import SafetensorError, safe_open
 
+    if weights.suffix.lower() in PICKLES:
+        raise ModelFileError(
+            f"{named}: a pickle, which can run code when it is opened; give a .safetensors file instead."
+        )
     try:
-        with safe_open(path, framework="pt") as file:
-            keys = set(file.keys())
-            shapes = {key: file.get_slice(key).get_shape() for key in {_UNET_INPUT, _UNET_OUTPUT} & keys}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a .safetensors file, or a damaged one ({first_line(error)}).") from error
-    if _UNET_INPUT not in shapes or _VAE_KEY not in keys:
-        raise InputError(
+        with safe_open(weights, framework="pt"):  # checks more than the header's own sizes
+            return read_header(weights).shapes
+    except (SafetensorError, ModelFileError, OSError) as error:
+        raise ModelFileError(f"{named}: not a .safetensors file, or a damaged one ({first_line(error)}).") from error
+
+
+def _check_checkpoint(path: Path) -> bool:
+    """Whether it is SDXL, from the file's header; ModelFileError where it is no usable model."""
+    shapes = header_shapes(path, path)
+    if not is_whole_checkpoint(shapes):
+        raise ModelFileError(
             f"{path}: not a whole Stable Diffusion 1.x, 2.x or SDXL checkpoint (a UNet and a VAE are needed; LoRAs, "
             "VAEs and other models hold only a part)."
         )
-    _check_inputs(str(path), shapes[_UNET_INPUT][1], shapes[_UNET_OUTPUT][0])
-    return _SDXL_KEY in keys or _SDXL_ALSO in keys
+    _check_inputs(str(path), latent_channels(shapes), shapes[UNET_OUTPUT][0])
+    return is_sdxl(shapes)
 
 
 def _check_inputs(name: str, inputs: int, outputs: int) -> None:

@@ -11,14 +11,15 @@ from typing import Any
 
 import torch
 
-from lib_latent_upscale.errors import InputError
+from lib_latent_upscale.checkpoints import FAMILIES, PICKLES, is_controlnet, text_width
+from lib_latent_upscale.errors import InputError, ModelFileError
 from lib_latent_upscale.standalone.engine.models import (
     DEMO,
     DEMO_FILE,
     HUB_ID,
-    PICKLES,
     LatentModel,
     first_line,
+    header_shapes,
     model_name,
 )
 
@@ -37,13 +38,7 @@ _PREFIX = "control_model."
 """Stands before the names of a ControlNet that was cut out of a whole checkpoint."""
 _INPUTS = ("conv_in.weight", "input_blocks.0.0.weight")
 """The convolution that takes the latent, as diffusers and as the original code name it."""
-_PICTURE_INPUTS = ("controlnet_cond_embedding.conv_in.weight", "input_hint_block.0.weight")
-"""The convolution that takes the control picture; nothing but a ControlNet has it."""
 _PICTURE_LAYERS = re.compile(r"(?:controlnet_cond_embedding\.\w+(?:\.\d+)?|input_hint_block\.\d+)\.weight")
-_TEXT_INPUT = "attn2.to_k.weight"
-
-_FAMILIES: Mapping[int, str] = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}
-"""Width of the text conditioning: the family that has it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,27 +122,19 @@ def _weights(folder: Path) -> Path:
 
 def _header(path: Path, weights: Path) -> _Shape:
     """What the ControlNet in the file `weights` takes; InputError where there is none in it."""
-    from safetensors import SafetensorError, safe_open
-
-    if weights.suffix.lower() in PICKLES:
-        raise InputError(f"{path}: a pickle, which can run code when it is opened; give a .safetensors file instead.")
-    try:
-        with safe_open(weights, framework="pt") as file:
-            shapes = {key.removeprefix(_PREFIX): file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a .safetensors file, or a damaged one ({first_line(error)}).") from error
+    shapes = {name.removeprefix(_PREFIX): shape for name, shape in header_shapes(weights, path).items()}
     inputs = next((shapes[name] for name in _INPUTS if name in shapes), None)
-    text = next((shape for name, shape in shapes.items() if name.endswith(_TEXT_INPUT)), None)
-    if inputs is None or text is None or not any(name in shapes for name in _PICTURE_INPUTS):
-        raise InputError(
+    width = text_width(shapes)
+    if inputs is None or width is None or not is_controlnet(shapes):
+        raise ModelFileError(
             f"{path}: not a ControlNet; give a tile ControlNet, such as control_v11f1e_sd15_tile (checkpoints, LoRAs, "
             "control LoRAs and T2I adapters are something else)."
         )
-    return _Shape(inputs[1], text[1])
+    return _Shape(inputs[1], width)
 
 
 def _family(width: int) -> str:
-    return f"{width} ({_FAMILIES[width]})" if width in _FAMILIES else str(width)
+    return f"{width} ({FAMILIES[width]})" if width in FAMILIES else str(width)
 
 
 def _check_fit(source: str, shape: _Shape, model: LatentModel) -> None:

@@ -7,22 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lib_latent_upscale.checkpoints import FAMILIES, PICKLES, Shapes, is_controlnet, read_header, text_width
 from lib_latent_upscale.errors import ModelFileError
 from lib_latent_upscale.options import AUTOMATIC, SettingsError, shortened
 from lib_latent_upscale.tile_settings import TileSettings
 from lib_latent_upscale.webui.host import controlnet
 from lib_latent_upscale.webui.host import machine as host_machine
-from lib_latent_upscale.x4_upscaler.layouts import PICKLES, read_header
 
 __all__ = ["TileModel", "choose_model", "offered_models", "where_to_put"]
 
 _PREFERRED = "control_v11f1e_sd15_tile"
-_FAMILIES = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}
-"""By the width of the text that the attention looks at."""
-
-_TEXT_WIDTH = "attn2.to_k.weight"
-_CONTROL_PARTS = ("input_hint_block.0.weight", "controlnet_cond_embedding.conv_in.weight")
-"""Tensors that every ControlNet has, in its authors' layout and in that of diffusers."""
 
 _OF_TRANSFORMERS = (".gguf",)
 """Files in which transformers are handed on; their headers are not read here."""
@@ -128,11 +122,11 @@ def _not_found(name: str, models: Sequence[TileModel], checkpoint: _Checkpoint) 
 def where_to_put() -> str:
     """A sentence that says which file is wanted, and where."""
     folder = host_machine.models_folder() / "ControlNet"
-    return f"Put tile models, such as {_PREFERRED}.safetensors for {_FAMILIES[768]}, into {folder}"
+    return f"Put tile models, such as {_PREFERRED}.safetensors for {FAMILIES[768]}, into {folder}"
 
 
 def _family(width: int | None) -> str:
-    return _FAMILIES.get(width or 0, f"of another kind (text width {width})")
+    return FAMILIES.get(width or 0, f"of another kind (text width {width})")
 
 
 def _tile_models(*, refresh: bool) -> list[TileModel]:
@@ -158,8 +152,7 @@ def _described(key: str, path: Path) -> TileModel | None:
         shapes = read_header(path).shapes
     except (ModelFileError, OSError) as error:
         return TileModel(name, key, None, fault=str(error))
-    is_control = any(tensor.endswith(_CONTROL_PARTS) for tensor in shapes)
-    return TileModel(name, key, _text_width(shapes)) if is_control else None
+    return TileModel(name, key, text_width(shapes)) if is_controlnet(shapes) else None
 
 
 def _checkpoint(overrides: Mapping[str, Any]) -> _Checkpoint:
@@ -169,18 +162,14 @@ def _checkpoint(overrides: Mapping[str, Any]) -> _Checkpoint:
         return _Checkpoint("", None)
     name, path = chosen
     shapes = _shapes(path)
-    width = _text_width(shapes)
+    width = text_width(shapes)
     other = path.suffix.lower() in _OF_TRANSFORMERS or (bool(shapes) and width is None)
     return _Checkpoint(name, width, other)
 
 
-def _shapes(path: Path) -> Mapping[str, tuple[int, ...]]:
+def _shapes(path: Path) -> Shapes:
     """Shapes of the tensors in a file; none where its header cannot be read, as with pickles."""
     try:
         return read_header(path).shapes
     except (ModelFileError, OSError):
         return {}
-
-
-def _text_width(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
-    return next((shape[1] for tensor, shape in shapes.items() if tensor.endswith(_TEXT_WIDTH)), None)

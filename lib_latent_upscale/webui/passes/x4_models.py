@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from lib_latent_upscale.checkpoints import PICKLES, read_header
 from lib_latent_upscale.options import SettingsError, shortened
 from lib_latent_upscale.webui.host import machine as host_machine
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host.options import X4_FOLDER, option_name
 from lib_latent_upscale.x4_settings import X4Settings
-from lib_latent_upscale.x4_upscaler.layouts import PICKLES, read_header
 
 __all__ = ["choose_model", "find_models", "own_folder"]
 

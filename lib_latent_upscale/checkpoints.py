@@ -1,0 +1,144 @@
+"""What a model's file is, from the header of a safetensors file: names and shapes of its tensors, nothing else is read.
+
+Of a new kind of file that has to be told apart: a row in `_KINDS`; of a new family of models: a row in `FAMILIES`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeAlias
+
+from lib_latent_upscale.errors import ModelFileError
+
+__all__ = [
+    "FAMILIES",
+    "PICKLES",
+    "UNET_INPUT",
+    "UNET_OUTPUT",
+    "Header",
+    "Shapes",
+    "is_controlnet",
+    "is_sdxl",
+    "is_whole_checkpoint",
+    "kind_of",
+    "latent_channels",
+    "read_header",
+    "text_width",
+]
+
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+"""Shapes of tensors by their names."""
+
+PICKLES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl"})
+"""Endings of files that can run code when they are opened; none is ever opened here."""
+
+FAMILIES: Mapping[int, str] = MappingProxyType({768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"})
+"""Width of the text conditioning: the family of models that has it."""
+
+UNET_INPUT = "model.diffusion_model.input_blocks.0.0.weight"
+"""The convolution of a whole checkpoint that takes the latent; (channels, latent's channels, 3, 3)."""
+UNET_OUTPUT = "model.diffusion_model.out.2.weight"
+"""The convolution that returns one; (latent's channels, channels, 3, 3)."""
+
+_VAE = "first_stage_model.decoder.conv_in.weight"
+_SDXL = (
+    "conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight",
+    "conditioner.embedders.1.model.ln_final.weight",
+)
+_TEXT_INPUT = "attn2.to_k.weight"
+_PICTURE_INPUTS = ("controlnet_cond_embedding.conv_in.weight", "input_hint_block.0.weight")
+"""The convolution that takes the control picture, as diffusers and the authors name it: only a ControlNet has it."""
+_LARGEST_HEADER = 100_000_000
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors file says about itself."""
+
+    shapes: Shapes
+    """Shape of every tensor."""
+
+    def numbers(self, prefix: str) -> int:
+        """How many numbers the tensors below a prefix have."""
+        return sum(prod(shape) for name, shape in self.shapes.items() if name.startswith(prefix))
+
+
+def read_header(path: Path) -> Header:
+    """Read the header of a safetensors file and check that the file is whole; no tensor is read.
+
+    Raises:
+        ModelFileError: a pickle, a file that is no safetensors file, or one that is shorter than it says.
+    """
+    if path.suffix.lower() in PICKLES:
+        raise ModelFileError(f"{path.name} is a pickle, which can run code when it is loaded: use a .safetensors file.")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(_LARGEST_HEADER, size - 8):
+            raise ModelFileError(_corrupt(path))
+        text = file.read(length)
+    try:
+        tensors = {name: entry for name, entry in json.loads(text).items() if name != "__metadata__"}
+        shapes = {name: tuple(entry["shape"]) for name, entry in tensors.items()}
+        end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+    except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
+        raise ModelFileError(_corrupt(path)) from error
+    if 8 + length + end != size:
+        raise ModelFileError(f"{path.name} has {size} bytes but should have {8 + length + end}: download it again.")
+    return Header(shapes)
+
+
+def _corrupt(path: Path) -> str:
+    return f"{path.name} is not a safetensors file, or it is damaged: download it again; pickles are not loaded."
+
+
+def latent_channels(shapes: Shapes) -> int:
+    """How many channels the UNet of a whole checkpoint takes; 0 where there is none."""
+    return shapes.get(UNET_INPUT, (0, 0))[1]
+
+
+def text_width(shapes: Shapes) -> int | None:
+    """Width of the text conditioning, a key of `FAMILIES` where the family is known; None where nothing looks at it."""
+    return next((shape[1] for name, shape in shapes.items() if name.endswith(_TEXT_INPUT)), None)
+
+
+def is_controlnet(shapes: Shapes) -> bool:
+    """Whether there is a ControlNet in the file, in diffusers' or the authors' layout."""
+    return any(name.endswith(_PICTURE_INPUTS) for name in shapes)
+
+
+def is_whole_checkpoint(shapes: Shapes) -> bool:
+    """Whether the file holds a UNet and a VAE in Stability AI's layout."""
+    return UNET_INPUT in shapes and _VAE in shapes
+
+
+def is_sdxl(shapes: Shapes) -> bool:
+    """Whether a whole checkpoint has the text encoders of SDXL."""
+    return any(name in shapes for name in _SDXL)
+
+
+def _takes(*channels: int) -> Callable[[Shapes], bool]:
+    return lambda shapes: latent_channels(shapes) in channels
+
+
+_KINDS: tuple[tuple[str, Callable[[Shapes], bool]], ...] = (
+    ("an SDXL checkpoint", lambda shapes: "model.diffusion_model.label_emb.0.0.weight" in shapes),
+    ("an inpainting checkpoint", _takes(9)),
+    ("a depth or pix2pix checkpoint", _takes(5, 8)),
+    ("a normal Stable Diffusion checkpoint", _takes(4)),
+    ("a LoRA", lambda shapes: any("lora" in name for name in shapes)),
+    ("a ControlNet", lambda shapes: any(name.startswith(("control_model.", "controlnet_")) for name in shapes)),
+    ("an upscaler of another kind", lambda shapes: any("rrdb" in name.lower() or "body." in name for name in shapes)),
+    ("a VAE", lambda shapes: any(name.startswith(("decoder.", "first_stage_model.")) for name in shapes)),
+)
+"""(what it is, test of its tensors), the first that fits."""
+
+
+def kind_of(shapes: Shapes) -> str:
+    """What a file is, in words for the person."""
+    return next((kind for kind, fits in _KINDS if fits(shapes)), "some other model")
