@@ -10,16 +10,30 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 
 from torch import Tensor
 
 from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.interpolation import INTERPOLATIONS, interpolate_latent, same_result
-from lib_latent_upscale.learned import FAMILIES, restore_latent, upscale_latent, weights_hash
+from lib_latent_upscale.learned import FAMILIES, restore_latent, upscale_latent, upscale_with, weights_hash
+from lib_latent_upscale.learned.files import check_file, file_hash
 from lib_latent_upscale.learned.upscalers import LARGEST_FACTOR
+from lib_latent_upscale.settings import FILES
 
-__all__ = ["METHODS", "Enlargement", "Method", "check_family", "enlarge", "method_named", "same_method", "weights_of"]
+__all__ = [
+    "METHODS",
+    "Enlargement",
+    "Method",
+    "check_family",
+    "enlarge",
+    "file_of",
+    "method_named",
+    "method_of_file",
+    "same_method",
+    "weights_of",
+]
 
 Size = tuple[int, int]
 
@@ -33,8 +47,10 @@ class Enlargement:
     target: Size
     """(height, width) of the result in latent cells."""
     family: str | None
-    """Whose latents they are, a name in `FAMILIES`; None where no network knows them."""
+    """Whose latents they are, a name in `learned.LATENTS`; None for all others."""
     keep_statistics: bool = False
+    file: Path | None = None
+    """Of the person's own network, where the method names one."""
 
     @property
     def factor(self) -> float:
@@ -53,7 +69,7 @@ class Method:
     resizes_picture: bool = False
     """Whether the picture itself is resized before it is encoded, so that the latents have their size already."""
     network: str = ""
-    """Which of the learned networks it needs: "restore", "enlarge", or none."""
+    """Which of the learned networks it needs: "restore", "enlarge", "file" for the person's own, or none."""
 
 
 def _interpolated(latent: Tensor, asked: Enlargement, name: str) -> Tensor:
@@ -68,6 +84,16 @@ def _learned(latent: Tensor, asked: Enlargement, family: str) -> Tensor:
     ]
     made = upscale_latent(latent, (reached[0], reached[1]), family)
     return interpolate_latent(made, asked.target, "bicubic-antialiased")
+
+
+def _by_file(latent: Tensor, asked: Enlargement, method: str) -> Tensor:
+    return upscale_with(_given_file(method, asked.file), latent, asked.target, asked.family)
+
+
+def _given_file(method: str, file: Path | None) -> Path:
+    if file is None:
+        raise InputError(f"method is {method!r}, and there is no such file: choose another method")
+    return file
 
 
 METHODS: Mapping[str, Method] = MappingProxyType(
@@ -93,13 +119,26 @@ def method_named(name: str) -> Method:
     """The row of a method; an interpolation's is made on the spot.
 
     Raises:
-        ValueError: a name that is neither in `METHODS` nor in `INTERPOLATIONS`; they are listed.
+        ValueError: a name that is neither in `METHODS` nor in `INTERPOLATIONS`, nor that of a file; they are listed.
     """
     if name in METHODS:
         return METHODS[name]
+    if FILES.holds(name):
+        by_file = partial(_by_file, method=name)
+        return Method(by_file, "the person's own network enlarges the small latents", network="file")
     if name not in INTERPOLATIONS:
-        raise InputError(f"method is {name!r}; choose one of: {', '.join([*INTERPOLATIONS, *METHODS])}")
+        raise InputError(f"method is {name!r}; choose one of: {', '.join([*INTERPOLATIONS, *METHODS, FILES.text])}")
     return Method(partial(_interpolated, name=name), "interpolation of the small latents")
+
+
+def method_of_file(name: str) -> str:
+    """The method that enlarges by a file of this name."""
+    return f"{FILES.start}{name}"
+
+
+def file_of(method: str) -> str:
+    """The name of the file by which a method enlarges; empty for all others."""
+    return method[len(FILES.start) :] if FILES.holds(method) else ""
 
 
 def enlarge(method: str, latent: Tensor, asked: Enlargement) -> Tensor:
@@ -122,7 +161,7 @@ def check_family(method: str, family: str | None) -> str:
     Raises:
         ValueError: it does not; says which it knows and what to do.
     """
-    if family is None:
+    if family is None or family not in FAMILIES:
         known = "; ".join(one.title for one in FAMILIES.values())
         raise InputError(
             f"method is {method!r}; it knows the latents of {known}, not this model's: choose another method"
@@ -130,14 +169,22 @@ def check_family(method: str, family: str | None) -> str:
     return family
 
 
-def weights_of(method: str, family: str | None) -> str:
-    """The hash of the weights that a method uses, for the infotext; empty where it uses none."""
+def weights_of(method: str, family: str | None, file: Path | None = None) -> str:
+    """The hash of the weights that a method uses, for the infotext; empty where it uses none.
+
+    Raises:
+        ValueError: no network knows the latents, or a file cannot be used for them; nothing but its header was read.
+    """
     network = method_named(method).network
+    if network == "file":
+        path = _given_file(method, file)
+        check_file(path, family)
+        return file_hash(path)
     return weights_hash(network, check_family(method, family)) if network else ""  # type: ignore[arg-type]
 
 
 def same_method(first: str, second: str, source: Size, target: Size) -> bool:
     """Whether two methods give bit-identical latents, see `same_result`."""
-    if first in METHODS or second in METHODS:
+    if first not in INTERPOLATIONS or second not in INTERPOLATIONS:
         return first == second
     return same_result(first, second, source, target)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from lib_latent_upscale.errors import InputError
 
@@ -29,6 +29,7 @@ __all__ = [
     "MAX_STEPS",
     "Allowed",
     "Dictionaries",
+    "Further",
     "Integer",
     "Names",
     "Number",
@@ -116,6 +117,24 @@ class Table:
         return _keys_in_source(self.module, self.name) if table is None else tuple(table)
 
 
+@dataclass(frozen=True)
+class Further:
+    """Names that begin alike, of which only a host knows which there are, such as those of files."""
+
+    start: str
+    stands_for: str
+    """What stands behind the start, in capital letters."""
+
+    def holds(self, name: str) -> bool:
+        """Whether a name is one of these."""
+        return name.startswith(self.start) and bool(name[len(self.start) :].strip()) and not _half_character(name)
+
+    @property
+    def text(self) -> str:
+        """All of them, as one name."""
+        return f"{self.start}{self.stands_for}"
+
+
 @cache
 def _keys_in_source(module: str, name: str) -> tuple[str, ...]:
     spec = importlib.util.find_spec(module.partition(".")[0])
@@ -128,6 +147,10 @@ def _keys_in_source(module: str, name: str) -> tuple[str, ...]:
             found = next(part for part in ast.walk(node) if isinstance(part, ast.Dict))
             return tuple(ast.literal_eval(key) for key in found.keys if key is not None)
     raise LookupError(f"{name} is not assigned in {path.name}")
+
+
+Choice: TypeAlias = "str | Table | Further"
+"""A name, or what holds names."""
 
 
 class Allowed:
@@ -186,43 +209,43 @@ class Switch(Allowed):
 class OneOf(Allowed):
     """One of the allowed names; a `Table` stands for its own."""
 
-    choices: tuple[str | Table, ...]
+    choices: tuple[Choice, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All names, in the order of the controls."""
+        """All names, in the order of the controls, without those of a `Further`."""
         return tuple(_each(self.choices))
 
     def problem(self, value: Any) -> str:
-        if isinstance(value, str) and value in self.names:
+        if isinstance(value, str) and _among(value, self.choices):
             return ""
         return f"is {shortened(value)}; choose one of: {self.text}"
 
     @property
     def text(self) -> str:
-        return ", ".join(self.names)
+        return _listed(self.choices)
 
 
 @dataclass(frozen=True)
 class Names(Allowed):
     """Any number of the allowed names."""
 
-    choices: tuple[str | Table, ...]
+    choices: tuple[Choice, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All names, in the order of the controls."""
+        """All names, in the order of the controls, without those of a `Further`."""
         return tuple(_each(self.choices))
 
     def problem(self, value: Any) -> str:
         if not _is_list(value):
             return f"is {shortened(value)}; a list of names is needed, of: {self.text}"
-        unknown = [shortened(name) for name in value if name not in self.names]
+        unknown = [shortened(name) for name in value if not (isinstance(name, str) and _among(name, self.choices))]
         return f"has {', '.join(unknown[:3])}; choose from: {self.text}" if unknown else ""
 
     @property
     def text(self) -> str:
-        return ", ".join(self.names)
+        return _listed(self.choices)
 
     def normal(self, value: Any) -> Any:
         return tuple(value) if _is_list(value) else value
@@ -345,9 +368,19 @@ def _half_character(text: str) -> str:
     return ""
 
 
-def _each(choices: Iterable[str | Table]) -> Iterable[str]:
+def _each(choices: Iterable[Choice]) -> Iterable[str]:
     for choice in choices:
-        yield from (choice,) if isinstance(choice, str) else choice.names
+        if not isinstance(choice, Further):
+            yield from (choice,) if isinstance(choice, str) else choice.names
+
+
+def _among(name: str, choices: Sequence[Choice]) -> bool:
+    further = [choice for choice in choices if isinstance(choice, Further)]
+    return name in _each(choices) or any(one.holds(name) for one in further)
+
+
+def _listed(choices: Sequence[Choice]) -> str:
+    return ", ".join([*_each(choices), *(one.text for one in choices if isinstance(one, Further))])
 
 
 def _is_list(value: object) -> bool:
@@ -407,7 +440,7 @@ def option(
     label: str,
     tip: str,
     infotext: str | None = None,
-    choices: Iterable[str | Table] | None = None,
+    choices: Iterable[Choice] | None = None,
     low: float | None = None,
     high: float | None = None,
     step: float | None = None,
@@ -431,7 +464,7 @@ def option(
         label: what stands beside its control.
         tip: one clause for people who choose, without a full stop.
         infotext: its label in a picture's infotext.
-        choices: names, and tables that hold names.
+        choices: names, tables that hold names, and what names of files begin with.
         low, high: ends of the range.
         step: of integers, which are then multiples of it; of numbers, the slider's.
         extra: integers outside of the range that mean something of their own.
@@ -470,7 +503,7 @@ class _Span:
     lowest_means: str
 
 
-def _kind(default: object, choices: tuple[str | Table, ...] | None, span: _Span) -> Allowed:
+def _kind(default: object, choices: tuple[Choice, ...] | None, span: _Span) -> Allowed:
     if choices is not None:
         return Names(choices) if isinstance(default, tuple) else OneOf(choices)
     if isinstance(default, bool):

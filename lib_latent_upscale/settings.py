@@ -5,17 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lib_latent_upscale.options import AUTOMATIC, Settings, Table, option
+from lib_latent_upscale.options import AUTOMATIC, Further, Settings, Table, option
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from lib_latent_upscale.schedules import StepPlan
 
-__all__ = ["AUTOMATIC", "METHODS", "SCHEDULERS", "SCHEDULES", "UpscaleSettings"]
+__all__ = ["AUTOMATIC", "FILES", "METHODS", "SCHEDULERS", "SCHEDULES", "UpscaleSettings"]
 
-METHODS = (Table("lib_latent_upscale.methods", "METHODS"), Table("lib_latent_upscale.interpolation", "INTERPOLATIONS"))
-"""Where the names of the methods are: of those that do more than interpolate, and of the interpolations."""
+FILES = Further("learned-latent: ", "FILE")
+"""Methods that enlarge by a network of the person's own, called by the name of its file."""
+
+METHODS = (
+    Table("lib_latent_upscale.methods", "METHODS"),
+    Table("lib_latent_upscale.interpolation", "INTERPOLATIONS"),
+    FILES,
+)
+"""Where the names of the methods are: of those that do more than interpolate, of the interpolations, and of files."""
 
 STARTS = ("schedule", "continuous", "matched")
 """What the first sigma follows from."""
@@ -103,6 +112,7 @@ class UpscaleSettings(Settings):
         *,
         source: tuple[float, float] | None = None,
         family: str | None = None,
+        file: Path | None = None,
     ) -> Tensor:
         """The enlarged latents, as these settings ask for them.
 
@@ -110,7 +120,8 @@ class UpscaleSettings(Settings):
             latent: (batch, channels, h, w); of the resized picture where `resizes_picture`.
             size: (height, width) of the result in cells.
             source: (height, width) of the small picture in cells, broken ones too; the latent's where it is left out.
-            family: whose latents they are, a name in `learned.FAMILIES`; None where no network knows them.
+            family: whose latents they are, a name in `learned.LATENTS`; None for all others.
+            file: of the person's own network, where the method names one.
 
         Raises:
             ValueError: the method cannot do it; the message says what can.
@@ -118,7 +129,7 @@ class UpscaleSettings(Settings):
         from lib_latent_upscale.methods import Enlargement, enlarge
 
         small = source or (latent.shape[-2], latent.shape[-1])
-        asked = Enlargement(small, size, family, self.keep_statistics)
+        asked = Enlargement(small, size, family, self.keep_statistics, file)
         return enlarge(self.method, latent, asked)
 
     def plan(

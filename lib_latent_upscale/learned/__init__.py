@@ -3,9 +3,14 @@
     restore_latent(latent, factor, family)          latents of a resized picture -> of a sharp one, the same size
     upscale_latent(latent, (height, width), family) small latents -> large ones
 
-Which latents: `FAMILIES`. How the networks were trained and what they are worth: weights/learned/README.md.
+    upscale_with(path, latent, (height, width), family)    the same by a file of the person's own
+
+Whose latents: `FAMILIES`; for files `LATENTS`. How the networks were trained and what they are worth:
+weights/learned/README.md.
 """
 
-from lib_latent_upscale.learned.upscalers import FAMILIES, Family, restore_latent, upscale_latent, weights_hash
+from lib_latent_upscale.learned.families import LATENTS, Family
+from lib_latent_upscale.learned.files import upscale_with
+from lib_latent_upscale.learned.upscalers import FAMILIES, restore_latent, upscale_latent, weights_hash
 
-__all__ = ["FAMILIES", "Family", "restore_latent", "upscale_latent", "weights_hash"]
+__all__ = ["FAMILIES", "LATENTS", "Family", "restore_latent", "upscale_latent", "upscale_with", "weights_hash"]

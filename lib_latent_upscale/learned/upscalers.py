@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lib_latent_upscale.errors import SizeError
+from lib_latent_upscale.learned.families import LATENTS, Family
 from lib_latent_upscale.learned.networks import Enlarge, Restore
 
 __all__ = ["FAMILIES", "LARGEST_FACTOR", "Family", "restore_latent", "upscale_latent", "weights_hash"]
@@ -31,19 +31,7 @@ WEIGHTS = Path(__file__).parents[1] / "weights" / "learned"
 _NETWORKS: Mapping[Kind, type[Restore] | type[Enlarge]] = MappingProxyType({"restore": Restore, "enlarge": Enlarge})
 
 
-@dataclass(frozen=True)
-class Family:
-    """Models that share their latents."""
-
-    title: str
-    channels: int
-
-
-FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {
-        "sd1": Family("SD 1.x and 2.x", 4),
-    }
-)
+FAMILIES: Mapping[str, Family] = MappingProxyType({name: LATENTS[name] for name in ("sd1",)})
 """Whose latents the networks know; as the denoising model sees them, with a deviation of about 1."""
 
 

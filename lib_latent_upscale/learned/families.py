@@ -1,0 +1,40 @@
+"""Models that share their latents: how many channels those have, and how an autoencoder's numbers become them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from torch import Tensor
+
+__all__ = ["LATENTS", "Family"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Models that share their latents; the models' own are `(raw - shift) * scale` of what the autoencoder makes."""
+
+    title: str
+    channels: int
+    scale: float
+    shift: float = 0.0
+
+    def raw(self, latent: Tensor) -> Tensor:
+        """What the autoencoder has made, from the latents that the denoising model sees."""
+        return latent / self.scale + self.shift
+
+    def own(self, raw: Tensor) -> Tensor:
+        """The reverse of `raw`."""
+        return (raw - self.shift) * self.scale
+
+
+LATENTS: Mapping[str, Family] = MappingProxyType(
+    {
+        "sd1": Family("SD 1.x and 2.x", 4, 0.18215),
+        "sdxl": Family("SDXL", 4, 0.13025),
+        "sd3": Family("SD 3.x", 16, 1.5305, 0.0609),
+        "flux1": Family("Flux.1", 16, 0.3611, 0.1159),
+    }
+)
+"""All that are told apart; numbers from the models' published `vae/config.json`."""

@@ -1,0 +1,323 @@
+"""The person's own latent upscalers: safetensors files in one of the layouts of `layouts.py`.
+
+    upscale_with(path, latent, (height, width), family)     small latents -> large ones
+    check_file(path, family)                                what is wrong with that, before any work
+
+A file says by its keys and shapes which network it holds. Whose latents it knows, and how many times a network of one
+factor enlarges, stands in the names that their authors gave the files; a name that says neither is taken for any family
+with as many channels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from lib_latent_upscale.errors import ModelFileError, SizeError
+from lib_latent_upscale.learned.families import LATENTS
+from lib_latent_upscale.learned.layouts import Embedded, Gated, Shapes, Stacked, Unknown
+
+__all__ = ["PICKLES", "SUFFIX", "check_file", "convert_pickle", "file_hash", "find_files", "upscale_with"]
+
+Size: TypeAlias = tuple[int, int]
+
+SUFFIX = ".safetensors"
+PICKLES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl"})
+"""What `convert_pickle` reads, and nothing else does."""
+
+_SMALLEST_SIDE = 3
+"""Cells; a network that mirrors its border needs them."""
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What is known about a published kind of upscaler."""
+
+    title: str
+    first: str
+    """A key that only this kind has."""
+    network: type[Stacked | Embedded | Gated]
+    families: tuple[str, ...]
+    """Whose latents it has been published for."""
+    inward: Callable[[Tensor, str], Tensor]
+    """The model's latents, with a name in `LATENTS`, as the network wants them."""
+    outward: Callable[[Tensor, str], Tensor]
+    """The reverse."""
+    largest: float = 2.0
+    """The largest factor of those that make any size."""
+    fixed: bool = False
+    """Whether it makes one factor, which stands in the file's name."""
+
+
+def _raw(latent: Tensor, family: str) -> Tensor:
+    return LATENTS[family].raw(latent)
+
+
+def _own(raw: Tensor, family: str) -> Tensor:
+    return LATENTS[family].own(raw)
+
+
+_EMBEDDED_SCALES = {4: 0.13025, 16: 0.3611}
+"""By which the node multiplies the autoencoder's numbers, by channels; SD 1.x's, too, and without Flux's shift."""
+
+
+def _scaled(latent: Tensor, family: str) -> Tensor:
+    return _raw(latent, family) * _EMBEDDED_SCALES[LATENTS[family].channels]
+
+
+def _unscaled(latent: Tensor, family: str) -> Tensor:
+    return _own(latent / _EMBEDDED_SCALES[LATENTS[family].channels], family)
+
+
+_LAYOUTS = (
+    _Layout("SD-Latent-Upscaler", "sequential.0.weight", Stacked, ("sd1", "sdxl"), _raw, _own, fixed=True),
+    _Layout("NNLatentUpscale", "conv_in.weight", Embedded, ("sd1", "sdxl", "flux1"), _scaled, _unscaled),
+    _Layout("SesquiLSR", "head_conv.0.weight", Gated, ("sdxl", "flux1"), _raw, _own),
+)
+
+_NAMED: Mapping[str, str] = MappingProxyType(
+    {
+        r"flux[._-]?2": "Flux.2",
+        r"flux": "flux1",
+        r"wan|qwen": "Wan 2.1 and Qwen-Image",
+        r"sd[._-]?3": "sd3",
+        r"sd[._-]?xl|[._-]xl(?![a-z])": "sdxl",
+        r"sd[._-]?v?[12](?!\d\d)": "sd1",
+    }
+)
+"""What names of files call a family; the first that is found counts. Those not in `LATENTS` are known to be others."""
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What a file says about itself."""
+
+    layout: _Layout
+    families: tuple[str, ...]
+    """Whose latents it may know, names in `LATENTS`; none where its name says another family."""
+    said: str
+    """Whose latents it is for, for a sentence."""
+    factor: float | None
+    """The one that it makes, if it is one."""
+
+
+def find_files(folders: Iterable[Path]) -> Mapping[str, Path]:
+    """Safetensors files by their names without the suffix; of two with the same name the first counts."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        if folder.is_dir():
+            for path in sorted(folder.iterdir()):
+                if path.suffix.lower() == SUFFIX and path.is_file():
+                    found.setdefault(path.stem, path)
+    return found
+
+
+def check_file(path: Path, family: str | None) -> None:
+    """Refuse a file that cannot enlarge latents of this family; only its header is read.
+
+    Args:
+        path: of the safetensors file.
+        family: a name in `LATENTS`; None for models whose latents are none of those.
+
+    Raises:
+        ModelFileError: it is a pickle, broken, unknown, or for another family; says what to do.
+    """
+    _checked(path, family)
+
+
+def upscale_with(path: Path, latent: Tensor, size: Size, family: str | None) -> Tensor:
+    """Latents of a larger picture by the network of a file.
+
+    Args:
+        path: of the safetensors file.
+        latent: (batch, channels, height, width), as the denoising model sees it.
+        size: (height, width) of the result, at a factor that the network makes.
+        family: whose latents they are, a name in `LATENTS`.
+
+    Returns:
+        (batch, channels, *size), the dtype and device of `latent`; computed in float32.
+
+    Raises:
+        ModelFileError: as `check_file`.
+        SizeError: the network does not make this size.
+    """
+    described, known = _checked(path, family)
+    small = (latent.shape[-2], latent.shape[-1])
+    if tuple(size) == small:
+        return latent
+    _check_size(path, described, small, size)
+    return _run(path, described, latent, (int(size[0]), int(size[1])), known)
+
+
+def file_hash(path: Path) -> str:
+    """The first ten digits of the SHA-256 of a file, as infotexts name weights."""
+    return _hash(path, _stamp(path))
+
+
+def convert_pickle(source: Path, target: Path) -> None:
+    """Write the numbers of a pickle as a safetensors file; torch reads nothing but numbers from it.
+
+    Raises:
+        ModelFileError: it is no pickle of numbers by name, or holds no upscaler that is known.
+    """
+    tensors = {name: value.contiguous().clone() for name, value in _unpickled(source).items()}
+    _recognised(source, {name: tuple(value.shape) for name, value in tensors.items()})
+    from safetensors.torch import save_file
+
+    save_file(tensors, target)
+
+
+def _unpickled(path: Path) -> Mapping[str, Tensor]:
+    try:
+        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001: torch has no own error for each of the ways in which a file is bad
+        raise ModelFileError(
+            f"{path.name} cannot be read as weights alone, and nothing else is read from a pickle, since it could run "
+            "code: it is damaged, or not a file of weights"
+        ) from error
+    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
+        found = found["state_dict"]
+    if not isinstance(found, Mapping) or not all(isinstance(one, Tensor) for one in found.values()):
+        raise ModelFileError(f"{path.name} holds something else than numbers by name: it is no latent upscaler")
+    return found
+
+
+def _checked(path: Path, family: str | None) -> tuple[_Described, str]:
+    described = _described(path, _stamp(path))
+    if family not in described.families:
+        model = "this model's, which are known to none" if family is None else f"those of {LATENTS[family].title}"
+        raise ModelFileError(
+            f"{path.name} is for the latents of {described.said}, not for {model}: choose another file or method"
+        )
+    return described, str(family)
+
+
+def _check_size(path: Path, described: _Described, small: Size, size: Size) -> None:
+    """A picture may be cut within a cell, so that one small cell more or less is still the same factor."""
+    factor, largest = described.factor, described.layout.largest
+    asked = f"{size[0]}x{size[1]} cells from {small[0]}x{small[1]}"
+    if min(small) < _SMALLEST_SIDE:
+        raise SizeError(f"{path.name} cannot enlarge {small[0]}x{small[1]} cells; each side needs {_SMALLEST_SIDE}")
+    if factor is not None and any(abs(large - factor * one) > factor for large, one in zip(size, small, strict=True)):
+        raise SizeError(
+            f"{path.name} makes pictures {factor:g} times larger, and {asked} are asked for: choose that size, or "
+            "another file or method"
+        )
+    if factor is None and any(not one <= large <= largest * one + 1 for large, one in zip(size, small, strict=True)):
+        raise SizeError(
+            f"{path.name} makes pictures 1 to {largest:g} times larger, and {asked} are asked for: choose such a "
+            "size, or another file or method"
+        )
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """What changes when a file is replaced.
+
+    Raises:
+        ModelFileError: there is no such file.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        raise ModelFileError(f"{path} is not there any more: choose another file or method") from None
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache(maxsize=64)
+def _described(path: Path, _: tuple[int, int]) -> _Described:
+    if path.suffix.lower() in PICKLES:
+        raise ModelFileError(
+            f"{path.name} is a pickle, which could run code: make a {SUFFIX} file of it with "
+            f"`latent-upscale convert {path.name}`"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{path.name} is no safetensors file, or it is damaged: download it again") from error
+    layout, channels = _recognised(path, shapes)
+    return _with_name(path, layout, channels)
+
+
+def _recognised(path: Path, shapes: Shapes) -> tuple[_Layout, int]:
+    """Which layout the keys are, and the channels of its latents."""
+    try:
+        layout = next(one for one in _LAYOUTS if one.first in shapes)
+        network = _built(layout, shapes)
+    except (StopIteration, Unknown, ValueError, RuntimeError) as error:  # torch's own words for sides that do not fit
+        raise ModelFileError(
+            f"{path.name} holds no latent upscaler that is known here; known are those of "
+            f"{', '.join(one.title for one in _LAYOUTS)}"
+        ) from error
+    return layout, network.channels
+
+
+def _built(layout: _Layout, shapes: Shapes) -> Stacked | Embedded | Gated:
+    """The network without its numbers, if these are its keys and shapes, each and every one."""
+    with torch.device("meta"):
+        network = layout.network(shapes)
+    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    if wanted != dict(shapes):
+        raise Unknown(layout.title)
+    return network
+
+
+def _with_name(path: Path, layout: _Layout, channels: int) -> _Described:
+    said = next((family for words, family in _NAMED.items() if re.search(words, path.stem, re.IGNORECASE)), None)
+    able = tuple(name for name in layout.families if LATENTS[name].channels == channels)
+    families = able if said is None else tuple(name for name in able if name == said)
+    titles = [said] if said and said not in LATENTS else [LATENTS[one].title for one in ([said] if said else able)]
+    return _Described(
+        layout, families, " or ".join(titles) or f"a model with {channels} channels", _factor(path, layout)
+    )
+
+
+def _factor(path: Path, layout: _Layout) -> float | None:
+    if not layout.fixed:
+        return None
+    found = re.search(r"x(\d+(?:\.\d+)?)$", path.stem)
+    if found is None or not 1 < float(found[1]) <= 8:
+        raise ModelFileError(
+            f"{path.name} makes one factor, which stands at the end of such files' names, as in -x1.5{SUFFIX}: "
+            "rename it as it was called"
+        )
+    return float(found[1])
+
+
+@torch.no_grad()
+def _run(path: Path, described: _Described, latent: Tensor, size: Size, family: str) -> Tensor:
+    layout, network = described.layout, _network(path, _stamp(path), latent.device)
+    with torch.autocast(latent.device.type, enabled=False):
+        made: Tensor = network(layout.inward(latent.float(), family), size)
+        result = layout.outward(made, family)
+    if not result.isfinite().all():
+        raise ModelFileError(f"{path.name} makes values that are not numbers of these latents: choose another file")
+    return result.to(latent.dtype)
+
+
+@lru_cache(maxsize=1)
+def _network(path: Path, _: tuple[int, int], device: torch.device) -> nn.Module:
+    """The last one is kept: up to 25 MB."""
+    numbers = {name: value.float() for name, value in load_file(path).items()}
+    layout, _channels = _recognised(path, {name: tuple(value.shape) for name, value in numbers.items()})
+    network = _built(layout, {name: tuple(value.shape) for name, value in numbers.items()})
+    network.load_state_dict(numbers, assign=True)
+    return network.eval().requires_grad_(requires_grad=False).to(device)
+
+
+@lru_cache(maxsize=64)
+def _hash(path: Path, _: tuple[int, int]) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:10]
