@@ -6,8 +6,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import TYPE_CHECKING
 
-__all__ = ["Curve", "schedule_svg"]
+if TYPE_CHECKING:
+    from lib_latent_upscale.schedules import StepPlan
+
+__all__ = ["Curve", "plan_curve", "schedule_svg"]
 
 _WIDTH, _HEIGHT = 560, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 548, 12, 158
@@ -28,6 +32,16 @@ class Curve:
     """Share of the horizontal axis, counted from the right, that the schedule fills."""
     color: str = "currentColor"
     dashed: bool = False
+
+
+_OURS, _HOSTS = "#0d7fb8", "#d9632a"
+
+
+def plan_curve(name: str, schedule: str, plan: StepPlan, *, ours: bool, span: float = 1.0) -> Curve:
+    """A plan, told in its label: whose it is, which schedule, how many steps run, and from where."""
+    run = f"from σ {plan.run[0].item():.2f}" if plan.steps else "nothing runs"
+    label = f"{name}: {schedule}, {plan.steps} of {len(plan.sigmas) - 1} steps run, {run}"
+    return Curve(label, plan.sigmas.tolist(), plan.start, span, _OURS if ours else _HOSTS, dashed=not ours)
 
 
 def schedule_svg(curves: Sequence[Curve], *, title: str = "") -> str:

@@ -2,18 +2,39 @@
 
 import argparse
 import html
+import os
+import socket
+import subprocess
+import sys
+import tempfile
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from lib_latent_upscale.errors import InputError
+from lib_latent_upscale.errors import InputError, Interrupted
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.commands import app
 from lib_latent_upscale.standalone.commands.app import Inputs, Page, build_page
 from lib_latent_upscale.standalone.engine.generation import parse_parameters
+from lib_latent_upscale.x4_settings import X4Settings
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def arguments(model, host="127.0.0.1", port=7870):
+    return argparse.Namespace(
+        model=str(model), device="cpu", dtype=None, quiet=True, host=host, port=port, open=False, tile_controlnet=None
+    )
+
 
 INPUTS = Inputs(2, "DPM++ 2M", 2, 0.5, 7, 3, "a cat", None, UpscaleSettings("bislerp", "karras"))
 VALUES = [2, "bislerp", "karras", True, False, False, "DPM++ 2M", 2, 0.5, 7, 3, "a cat", None]
@@ -35,7 +56,7 @@ def test_the_page_upscales_and_plots(page, picture_file):
     generation = parse_parameters(text)
     assert (generation.steps, generation.sampler, generation.seed) == (2, "DPM++ 2M", 3)
     assert generation.upscale.method == "bislerp"
-    assert "karras" in {label.get_text() for label in page.plot(INPUTS).axes[0].get_yticklabels()}
+    assert "Latent Upscale: karras, 2 of 4 steps run" in page.plot(INPUTS)
 
 
 def test_the_page_compares_each_method_with_each_schedule(page, picture_file):
@@ -58,8 +79,119 @@ def test_the_page_compares_each_method_with_each_schedule(page, picture_file):
 
 
 def test_automatic_is_plotted_as_the_samplers_own_schedule(page):
-    figure = page.plot(replace(INPUTS, upscale=UpscaleSettings(scheduler="automatic"), sampler="DPM++ 2M SDE"))
-    assert "exponential" in {label.get_text() for label in figure.axes[0].get_yticklabels()}
+    drawing = page.plot(replace(INPUTS, upscale=UpscaleSettings(scheduler="automatic"), sampler="DPM++ 2M SDE"))
+    assert "Latent Upscale: exponential" in drawing
+
+
+def test_the_drawing_says_what_cannot_be_drawn(page):
+    assert "Steps is empty" in page.plot(replace(INPUTS, steps=None))
+    assert "denoising strength is 7" in page.plot(replace(INPUTS, denoise=7))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "128 x 96 to **256 x 192** pixels (2 times)."),
+        ({"width": 320}, "128 x 96 to **320 x 240** pixels (2.5 times)."),
+        ({"height": 192}, "128 x 96 to **256 x 192** pixels (2 times)."),
+        ({"width": 256, "height": 96}, "everything becomes 100% wider"),
+        ({"x4": X4Settings()}, "and to **1024 x 768** by the x4 upscaler"),
+    ],
+)
+def test_the_results_size_is_told_before(page, picture_file, given, said):
+    assert said in page.sizes(str(picture_file), replace(INPUTS, **given))
+
+
+def test_a_width_alone_keeps_the_shape(page, picture_file):
+    _, after, _ = page.upscale(str(picture_file), replace(INPUTS, width=200, steps=1))
+    with Image.open(after) as image:
+        assert image.size == (200, 150)
+
+
+def test_seed_minus_one_draws_a_seed_that_is_written(page, picture_file):
+    texts = [page.upscale(str(picture_file), replace(INPUTS, seed=-1, steps=1))[2] for _ in range(2)]
+    seeds = [parse_parameters(text).seed for text in texts]
+    assert min(seeds) >= 0
+    assert seeds[0] != seeds[1]
+
+
+@pytest.mark.parametrize("name", ["seed", "steps", "denoise", "cfg_scale", "scale"])
+def test_an_empty_number_is_said(page, picture_file, name):
+    with pytest.raises(InputError, match="is empty; give a number"):
+        page.upscale(str(picture_file), replace(INPUTS, **{name: None}))
+
+
+def test_stop_ends_a_run_after_its_step_and_the_next_one_runs(page, picture_file):
+    done = []
+
+    def progress(step, total):
+        done.append(step)
+        page.stop()
+
+    with pytest.raises(Interrupted):
+        page.upscale(str(picture_file), replace(INPUTS, steps=5), progress)
+    assert done == [1]
+    page.upscale(str(picture_file), replace(INPUTS, steps=1))
+
+
+def test_the_page_names_its_model_and_warns_of_the_demo(page):
+    assert app._heading(page) == f"# Latent Upscale\nModel: **{page.arguments.model.rpartition('/')[2]}**."
+    page.arguments.model = "demo"
+    assert "too small for real pictures" in app._heading(page)
+    assert "follows no prompts" in app._heading(page)
+
+
+@pytest.mark.parametrize("port", [99999, 65536, -1, 0])
+def test_a_port_that_is_none_is_said(sd1_folder, port):
+    with pytest.raises(InputError, match=f"Port {port} is out of range: allowed is 1 to 65535"):
+        app.run(arguments(sd1_folder, port=port))
+
+
+def test_a_taken_port_is_said(sd1_folder):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=rf"Port {port} of 127.0.0.1 cannot be had .*; give another one"):
+            app.run(arguments(sd1_folder, port=port))
+
+
+def test_a_host_that_is_none_is_said(sd1_folder):
+    with pytest.raises(InputError, match="Host 'no such host' is no address"):
+        app.run(arguments(sd1_folder, host="no such host"))
+
+
+def test_an_address_of_ipv6_is_handed_over_as_gradio_wants_it(monkeypatch, sd1_folder):
+    asked = {}
+    monkeypatch.setattr(app, "build_page", lambda page: SimpleNamespace(launch=asked.update))
+    monkeypatch.setattr(app, "_check_address", lambda host, port: None)
+    app.run(arguments(sd1_folder, host="::"))
+    assert asked["server_name"] == "[::]"
+
+
+def test_no_picture_stays_in_temporary_folders(monkeypatch, tmp_path, sd1_folder):
+    """Those of a page that was killed are taken away, those of one that runs are not."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    old = tmp_path / f"latent-upscale-page-{int(ended.stdout)}-x"
+    running = tmp_path / f"latent-upscale-page-{os.getpid()}-x"
+    for folder in (old, running):
+        folder.mkdir()
+    seen = []
+
+    def launch(**_):
+        gradio = Path(os.environ["GRADIO_TEMP_DIR"])
+        gradio.mkdir()
+        (gradio / "uploaded.png").touch()
+        seen.append(gradio)
+        raise SystemExit(143)
+
+    monkeypatch.setattr(app, "build_page", lambda page: SimpleNamespace(launch=launch))
+    with pytest.raises(SystemExit):
+        app.run(arguments(sd1_folder, port=free_port()))
+    assert tmp_path in seen[0].parents
+    assert list(tmp_path.iterdir()) == [running]
+    assert "GRADIO_TEMP_DIR" not in os.environ
 
 
 def test_without_a_picture_the_page_says_so(page):
@@ -69,7 +201,7 @@ def test_without_a_picture_the_page_says_so(page):
         page.compare(None, INPUTS, [], [], lambda _: None)
 
 
-def test_the_served_page_works(page, picture_file, tmp_path):
+def test_the_served_page_works(page, picture_file, tmp_path, capsys):
     blocks = build_page(page)
     blocks.queue()
     _, address, _ = blocks.launch(prevent_thread_lock=True, quiet=True, allowed_paths=[str(tmp_path)])
@@ -86,8 +218,10 @@ def test_the_served_page_works(page, picture_file, tmp_path):
         assert "area + karras" in slider
         with Image.open(sheet) as image:
             assert image.format == "PNG"
+        capsys.readouterr()
         with pytest.raises(Exception, match="Choose a picture first"):
             client.predict(None, *values, api_name="/upscale")
+        assert "Traceback" not in capsys.readouterr().err
     finally:
         blocks.close()
 
@@ -100,9 +234,10 @@ def test_the_command_serves_what_was_asked_for(monkeypatch, sd1_folder):
             asked.update(options)
 
     monkeypatch.setattr(app, "build_page", lambda page: Blocks())
-    options = argparse.Namespace(model=str(sd1_folder), device=None, dtype=None, host="0.0.0.0", port=1234, open=True)
+    options = arguments(sd1_folder, host="0.0.0.0", port=free_port())
+    options.open = True
     assert app.run(options) == 0
-    assert (asked["server_name"], asked["server_port"], asked["inbrowser"]) == ("0.0.0.0", 1234, True)
+    assert (asked["server_name"], asked["server_port"], asked["inbrowser"]) == ("0.0.0.0", options.port, True)
 
 
 def test_a_missing_model_is_said_before_the_page_is_served(monkeypatch):

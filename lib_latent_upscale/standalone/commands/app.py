@@ -4,139 +4,34 @@ from __future__ import annotations
 
 import argparse
 import html
+import inspect
+import os
+import re
+import shutil
+import socket
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, fields, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lib_latent_upscale.comparison.metrics import plain_resize
-from lib_latent_upscale.comparison.report import make_report
 from lib_latent_upscale.comparison.settings import CompareSettings
-from lib_latent_upscale.comparison.variants import paired_variants
 from lib_latent_upscale.controls import make_control
-from lib_latent_upscale.errors import InputError
-from lib_latent_upscale.noise_tables import sd1_sigmas
-from lib_latent_upscale.options import SettingsError, rows
-from lib_latent_upscale.samplers import GENERATION_SAMPLERS, SAMPLERS
+from lib_latent_upscale.errors import GenerationError, InputError, Interrupted
+from lib_latent_upscale.memory import is_out_of_memory
+from lib_latent_upscale.options import Settings, SettingsError, rows
+from lib_latent_upscale.samplers import GENERATION_SAMPLERS
 from lib_latent_upscale.schedules import SCHEDULES, described
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
-from lib_latent_upscale.standalone.commands.common import (
-    DEFAULT_SCALE,
-    LARGEST_SCALE,
-    SMALLEST_SCALE,
-    drawn_seed,
-    load_engine,
-    scaled_size,
-)
-from lib_latent_upscale.standalone.commands.compare import compare, default_variants, subject_of
-from lib_latent_upscale.standalone.commands.schedules import plan_rows, plot_rows
-from lib_latent_upscale.standalone.engine.engine import Engine
-from lib_latent_upscale.standalone.engine.generation import GenerationSettings, write_parameters
-from lib_latent_upscale.standalone.engine.models import checked_source, model_name
-from lib_latent_upscale.standalone.files.images import Picture, load_picture, save_png
+from lib_latent_upscale.standalone.commands.common import DEFAULT_SCALE, LARGEST_SCALE, SMALLEST_SCALE
+from lib_latent_upscale.standalone.commands.page import Inputs, Page
+from lib_latent_upscale.standalone.engine.models import DEMO, checked_source, model_name
+from lib_latent_upscale.standalone.engine.tile_models import checked_tile
+from lib_latent_upscale.tile_settings import TileSettings
+from lib_latent_upscale.x4_settings import X4Settings
 
-__all__ = ["Page", "build_page", "run"]
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """The values of the page's controls."""
-
-    scale: float
-    sampler: str
-    steps: float
-    denoise: float
-    cfg_scale: float
-    seed: float
-    prompt: str | None
-    negative_prompt: str | None
-    upscale: UpscaleSettings
-
-    @classmethod
-    def of_controls(cls, values: Mapping[str, Any]) -> Inputs:
-        """From the values of the controls, by their names."""
-        own = {one.name: values[one.name] for one in fields(cls) if one.name != "upscale"}
-        return cls(**own, upscale=UpscaleSettings.from_api(values, UpscaleSettings()))
-
-    def generation(self, size: tuple[int, int]) -> GenerationSettings:
-        """The settings for a picture of `size` (width, height)."""
-        width, height = scaled_size(size, self.scale)
-        return GenerationSettings(
-            width=width,
-            height=height,
-            prompt=self.prompt or "",
-            negative_prompt=self.negative_prompt or "",
-            steps=int(self.steps),
-            sampler=self.sampler,
-            cfg_scale=self.cfg_scale,
-            seed=drawn_seed(int(self.seed)),
-            denoising_strength=self.denoise,
-            upscale=self.upscale,
-        )
-
-
-class Page:
-    """What the page's buttons do; the model is loaded at the first use."""
-
-    def __init__(self, arguments: argparse.Namespace, folder: Path) -> None:
-        self.arguments = arguments
-        self.folder = folder
-
-    @cached_property
-    def engine(self) -> Engine:
-        return load_engine(self.arguments)
-
-    def upscale(
-        self, path: str | None, inputs: Inputs, progress: Callable[[int, int], None] | None = None
-    ) -> tuple[Path, Path, str]:
-        """Before and after as files, both of the result's size, and the parameters text."""
-        picture = self._picture(path)
-        generation = replace(inputs.generation(picture.size), model=model_name(self.arguments.model))
-        result = self.engine.upscale([picture.rgb], generation, progress).pictures[0]
-        folder = Path(tempfile.mkdtemp(dir=self.folder))
-        before, after = (
-            folder / "before.png",
-            folder / f"{Path(str(path)).stem}-{generation.width}x{generation.height}.png",
-        )
-        plain = plain_resize(picture.rgb, generation.size)
-        save_png(picture.dressed(plain), before, icc_profile=picture.icc_profile)
-        save_png(picture.dressed(result), after, write_parameters(generation), picture.icc_profile)
-        return before, after, write_parameters(generation)
-
-    def compare(
-        self,
-        path: str | None,
-        inputs: Inputs,
-        methods: Sequence[str],
-        schedulers: Sequence[str],
-        progress: Callable[[str], Any],
-    ) -> tuple[str, Path]:
-        """The page with the slider, as HTML, and the sheet as a file; each method with each schedule is a variant."""
-        picture = self._picture(path)
-        base = replace(inputs.generation(picture.size), model=model_name(self.arguments.model))
-        variants = [*default_variants(base), *paired_variants(base.upscale, methods, schedulers)]
-        entries = compare(self.engine, picture, variants, base, progress=progress)
-        report = make_report(subject_of(picture, base), entries, shown=picture.dressed)
-        sheet = Path(tempfile.mkdtemp(dir=self.folder)) / "comparison.png"
-        save_png(report.sheet(), sheet, icc_profile=picture.icc_profile)
-        return report.page(), sheet
-
-    def _picture(self, path: str | None) -> Picture:
-        if path is None:
-            raise InputError("Choose a picture first.")
-        return load_picture(Path(path))
-
-    def plot(self, inputs: Inputs) -> Any:
-        """The schedule that would run, as a matplotlib figure."""
-        name = SAMPLERS[inputs.sampler].automatic if inputs.upscale.scheduler == AUTOMATIC else inputs.upscale.scheduler
-        table = self.engine.model.sigmas if "engine" in self.__dict__ else sd1_sigmas()
-        plans = plan_rows(
-            [name], int(inputs.steps), inputs.denoise, matched=inputs.upscale.matched_noise, model_sigmas=table
-        )
-        return plot_rows(plans, f"{int(inputs.steps)} steps at denoising strength {inputs.denoise:g}")
+__all__ = ["Inputs", "Page", "build_page", "run"]
 
 
 _FIRST = (
@@ -146,7 +41,7 @@ _FIRST = (
 """Order of the controls' values for the page's clients; further options come behind them."""
 
 
-def _controls(gr: Any) -> dict[str, Any]:
+def _controls(gr: Any, *, has_tile: bool = True, has_x4: bool = True) -> dict[str, Any]:
     """The components by the names of `Inputs` and of the options, in the order of `_FIRST`."""
     options = rows(UpscaleSettings)
     main = ("method", "scheduler")
@@ -169,28 +64,70 @@ def _controls(gr: Any) -> dict[str, Any]:
         with gr.Row():
             found["sampler"] = gr.Dropdown(list(GENERATION_SAMPLERS), value="Euler a", label="Sampler")
             found["cfg_scale"] = gr.Slider(1, 30, value=7, step=0.5, label="CFG scale")
-            found["seed"] = gr.Number(value=1, precision=0, label="Seed")
+            found["seed"] = gr.Number(value=1, precision=0, label="Seed (-1 draws one)")
         found["negative_prompt"] = gr.Textbox(label="Negative prompt")
+        with gr.Row():
+            found["width"] = gr.Number(value=0, precision=0, label="Width in pixels (0: by Scale)")
+            found["height"] = gr.Number(value=0, precision=0, label="Height in pixels (0: keeps the shape)")
+    for kind, there, flag in ((TileSettings, has_tile, "--tile-controlnet"), (X4Settings, has_x4, "--x4")):
+        found |= _pass_controls(gr, kind, flag, there=there)
     return {name: found[name] for name in (*_FIRST, *(name for name in found if name not in _FIRST))}
+
+
+def _pass_controls(gr: Any, kind: type[Settings], flag: str, *, there: bool) -> dict[str, Any]:
+    """The switch of a pass and its options, by their names in the API; folded in, and off at first."""
+    options = {name: row for name, row in rows(kind).items() if row.control}
+    with gr.Accordion(kind.NAME, open=False):
+        if not there:
+            gr.Markdown(f"Start the page with `{flag} MODEL` to have it.")
+        found = {kind.SWITCH: gr.Checkbox(False, label=f"Use the {kind.NAME}", interactive=there)}
+        with gr.Row():
+            found |= {kind.api_name(name): make_control(gr, row, row.default) for name, row in options.items()}
+        gr.Markdown("\n".join(f"- **{row.label}**: {row.tip}" for row in options.values()))
+    return found
 
 
 def _schedulers() -> list[str]:
     return [*SCHEDULES, AUTOMATIC]
 
 
-_PLOTTED = ("scheduler", "matched_noise", "sampler", "steps", "denoise")
-"""Fields of `Inputs` that the plot of the schedule depends on."""
+_PLOTTED = ("scheduler", "exact_steps", "matched_noise", "starting_noise", "sampler", "steps", "denoise")
+"""Controls that the drawing of the schedule depends on."""
+
+_SIZED = ("scale", "width", "height", X4Settings.SWITCH)
+"""Controls that the result's size depends on."""
 
 
 @contextmanager
 def _errors_shown(gr: Any) -> Iterator[None]:
-    """Show bad input on the page instead of a traceback."""
+    """Show what a person can put right on the page, instead of a traceback there and in the console."""
     try:
         yield
+    except Interrupted as error:
+        raise _shown(gr, "Stopped.") from error
     except SettingsError as error:
-        raise gr.Error(error.on_page) from error
-    except ValueError as error:
-        raise gr.Error(str(error)) from error
+        raise _shown(gr, error.on_page) from error
+    except (ValueError, GenerationError) as error:
+        raise _shown(gr, str(error)) from error
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise _shown(gr, "Out of memory; try a smaller size, or start the page with --device cpu.") from error
+
+
+def _shown(gr: Any, said: str) -> Exception:
+    quiet = {"print_exception": False} if "print_exception" in inspect.signature(gr.Error).parameters else {}
+    error: Exception = gr.Error(said, **quiet)
+    return error
+
+
+def _heading(page: Page) -> str:
+    name = model_name(page.arguments.model)
+    demo = (
+        " It comes along to show how everything works: it is too small for real pictures and follows no prompts. "
+        "For those start the page with `--model sd15.safetensors`, a checkpoint of your own."
+    )
+    return f"# Latent Upscale\nModel: **{name}**.{demo if page.arguments.model == DEMO else ''}"
 
 
 def build_page(page: Page) -> Any:
@@ -200,7 +137,7 @@ def build_page(page: Page) -> Any:
     has_slider = hasattr(gr, "ImageSlider")
 
     def read(values: Sequence[Any]) -> Inputs:
-        return Inputs.of_controls(dict(zip(controls, values, strict=True)))
+        return Inputs.of_controls({**defaults, **dict(zip(controls, values, strict=False))})
 
     def upscale(path: str | None, *values: Any, progress: Any = gr.Progress()) -> list[Any]:  # noqa: B008
         with _errors_shown(gr):
@@ -221,31 +158,52 @@ def build_page(page: Page) -> Any:
             )
         return _FRAME.format(html.escape(shown)), str(sheet)
 
-    def plot(*values: Any) -> Any:
+    def plot(*values: Any) -> str:
         with _errors_shown(gr):
             return page.plot(read(values))
 
-    with gr.Blocks(title="Latent Upscale") as blocks:
-        gr.Markdown("# Latent Upscale\nEnlarge a picture in the latent space, with the steps that you asked for.")
+    def sizes(path: str | None, *values: Any) -> str:
+        try:
+            return page.sizes(path, read(values))
+        except (ValueError, OSError) as error:
+            return str(error)
+
+    with gr.Blocks(title="Latent Upscale", analytics_enabled=False, delete_cache=(_HOUR, _DAY)) as blocks:
+        gr.Markdown(_heading(page))
         with gr.Row():
-            with gr.Column():
+            with gr.Column(min_width=_COLUMN):
                 picture = gr.Image(type="filepath", image_mode=None, label="Picture", height=360)
-                controls = _controls(gr)
+                controls = _controls(gr, has_tile=page.has_tile, has_x4=page.has_x4)
                 components = list(controls.values())
-                button = gr.Button("Upscale", variant="primary")
-            with gr.Column():
+                defaults = {name: control.value for name, control in controls.items()}
+                size = gr.Markdown()
+                with gr.Row():
+                    button = gr.Button("Upscale", variant="primary")
+                    stop = gr.Button("Stop")
+            with gr.Column(min_width=_COLUMN):
                 shown = _before_after(gr, has_slider)
                 download = gr.File(label="Result (PNG with its parameters)")
                 text = gr.Textbox(label="Parameters", lines=3, interactive=False)
-                schedule = gr.Plot(label="Which steps run")
+                gr.Markdown("**Which steps run**")
+                schedule = gr.HTML()
         compare_button, variants, comparison = _comparison(gr)
-        button.click(upscale, [picture, *components], [*shown, download, text])
-        compare_button.click(compare, [picture, *variants, *components], comparison)
+        one_at_a_time = {"concurrency_id": "model", "concurrency_limit": 1}
+        button.click(upscale, [picture, *components], [*shown, download, text], **one_at_a_time)
+        compare_button.click(compare, [picture, *variants, *components], comparison, **one_at_a_time)
+        stop.click(page.stop, None, None, queue=False, api_name=False)
         blocks.load(plot, components, schedule)
+        blocks.load(sizes, [picture, *components], size, api_name=False)
         for name in _PLOTTED:
             controls[name].change(plot, components, schedule, show_progress="hidden")
+        for control in (picture, *(controls[name] for name in _SIZED)):
+            control.change(sizes, [picture, *components], size, show_progress="hidden", api_name=False)
     return blocks
 
+
+_COLUMN = 340
+"""Pixels below which the two columns stand one below the other: a phone has less than twice as many."""
+_HOUR, _DAY = 3600, 86400
+"""How often Gradio looks for pictures of the page that are older than a day, in seconds."""
 
 _FRAME = '<iframe title="Comparison" style="width: 100%; height: 90vh; border: 0" srcdoc="{}"></iframe>'
 """The comparison's page is a whole document with styles of its own."""
@@ -274,19 +232,77 @@ def _comparison(gr: Any) -> tuple[Any, list[Any], list[Any]]:
 
 def _before_after(gr: Any, has_slider: bool) -> list[Any]:
     if has_slider:
-        return [gr.ImageSlider(label="Resized and upscaled", type="filepath")]
-    return [gr.Image(label="Resized"), gr.Image(label="Upscaled")]
+        return [gr.ImageSlider(label="Left: resized, without a model. Right: upscaled", type="filepath")]
+    return [gr.Image(label="Resized, without a model"), gr.Image(label="Upscaled")]
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve the page until it is stopped."""
+    """Serve the page until it is stopped; none of its pictures stay behind."""
     checked_source(arguments.model)
-    with tempfile.TemporaryDirectory(prefix="latent-upscale-") as folder:
-        blocks = build_page(Page(arguments, Path(folder)))
-        blocks.launch(
-            server_name=arguments.host,
-            server_port=arguments.port,
-            inbrowser=arguments.open,
-            allowed_paths=[folder],
-        )
+    if arguments.model == DEMO and getattr(arguments, "tile_controlnet", None) is None:
+        arguments.tile_controlnet = DEMO
+    if arguments.tile_controlnet is not None:
+        checked_tile(arguments.tile_controlnet)
+    _check_address(arguments.host, arguments.port)
+    _remove_old_folders()
+    with _own_folder() as folder:
+        try:
+            build_page(Page(arguments, Path(folder))).launch(
+                server_name=f"[{arguments.host}]" if ":" in arguments.host else arguments.host,  # as in an address
+                server_port=arguments.port,
+                inbrowser=arguments.open,
+                allowed_paths=[folder],
+            )
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"The page cannot be served at {arguments.host}, port {arguments.port}: {error}"
+            ) from error
     return 0
+
+
+def _check_address(host: str, port: int) -> None:
+    """InputError where nothing can listen there."""
+    if not 1 <= port <= _LAST_PORT:
+        raise InputError(f"Port {port} is out of range: allowed is 1 to {_LAST_PORT}.")
+    try:
+        (family, kind, _, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        with socket.socket(family, kind) as listening:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == "posix")  # one that has just ended
+            listening.bind(address)
+    except socket.gaierror as error:
+        raise InputError(f"Host {host!r} is no address of this machine; give 127.0.0.1, or 0.0.0.0 for all.") from error
+    except PermissionError as error:
+        raise InputError(f"Port {port} is not open to you; give --port a number from 1024 on.") from error
+    except OSError as error:
+        raise InputError(
+            f"Port {port} of {host} cannot be had ({error.strerror or error}); give another one with --port, or end "
+            "the page that runs there."
+        ) from error
+
+
+_LAST_PORT = 65535
+_FOLDER = "latent-upscale-page-"
+
+
+@contextmanager
+def _own_folder() -> Iterator[str]:
+    """A folder for the page's pictures, what Gradio keeps of them included; gone with the page."""
+    before = os.environ.get("GRADIO_TEMP_DIR")
+    with tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}-", ignore_cleanup_errors=True) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "gradio")
+        try:
+            yield folder
+        finally:
+            os.environ.pop("GRADIO_TEMP_DIR")
+            if before is not None:
+                os.environ["GRADIO_TEMP_DIR"] = before
+
+
+def _remove_old_folders() -> None:
+    """What pages have left that were killed; the number in a folder's name is that of its process."""
+    import psutil  # type: ignore[import-untyped, unused-ignore]
+
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*-*"):
+        number = re.fullmatch(rf"{_FOLDER}(\d+)-.*", folder.name)
+        if number and not psutil.pid_exists(int(number[1])):
+            shutil.rmtree(folder, ignore_errors=True)

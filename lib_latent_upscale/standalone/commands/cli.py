@@ -242,6 +242,11 @@ def _app(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument("--port", type=int, default=7870, help="port to listen on (default 7870)")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     _add_model(parser)
+    passes = parser.add_argument_group("passes", "what the page offers beside the latent upscale")
+    passes.add_argument(
+        "--tile-controlnet", metavar="MODEL", help="a tile ControlNet; default: the demo model's with it"
+    )
+    passes.add_argument("--x4", metavar="MODEL", help=f"the x4 upscaler: {_X4_MODEL}")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -35,7 +35,7 @@ from lib_latent_upscale.standalone.files.images import Picture, save_png, writte
 from lib_latent_upscale.standalone.files.outputs import Outputs
 from lib_latent_upscale.standalone.files.shapes import shaped
 
-__all__ = ["compare", "default_variants", "generation_of", "parse_variant", "run", "subject_of"]
+__all__ = ["compare", "default_variants", "generation_of", "parse_variant", "run", "subject_of", "tile_variants"]
 
 
 _KEYS: Mapping[str, tuple[str, Callable[[str], Any]]] = {

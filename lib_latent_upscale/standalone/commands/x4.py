@@ -37,7 +37,7 @@ from lib_latent_upscale.x4_upscaler import (
     upscale_x4,
 )
 
-__all__ = ["FACTOR", "LastPass", "command_settings", "load_last_pass", "run", "x4_settings"]
+__all__ = ["FACTOR", "LastPass", "command_settings", "load_last_pass", "load_upscaler", "resting", "run", "x4_settings"]
 
 FACTOR = 4
 _SMALLEST_SIDE = 1
@@ -77,7 +77,7 @@ def _single(
         output = outputs.free(source.with_name(f"{source.stem}-{size[0]}x{size[1]}{written_as.suffixes[0]}"))
     else:
         output = outputs.named(output, SUFFIXES)
-    model = _load(arguments.model, arguments)
+    model = load_upscaler(arguments.model, arguments)
     _upscale(model, settings, files, picture, _Job(source, output), quiet=arguments.quiet)
     return 0
 
@@ -101,7 +101,7 @@ def _many(
     jobs = [job for one in inputs.found if (job := _job(one, results, files, asked, tally)) is not None]
     if not jobs:
         return tally.report()
-    model = _load(arguments.model, arguments)
+    model = load_upscaler(arguments.model, arguments)
     for job in jobs:
         job.output.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -171,7 +171,7 @@ def command_settings(arguments: argparse.Namespace) -> X4Settings:
     return settings_from_flags(given_values(arguments, X4Settings, "--"), X4Settings, "--")
 
 
-def _load(source: str, arguments: argparse.Namespace) -> X4Model:
+def load_upscaler(source: str, arguments: argparse.Namespace) -> X4Model:
     """The x4 upscaler `source`, on the device and in the number format of the arguments.
 
     InputError for a model that is none, GenerationError where the memory does not hold it.
@@ -210,7 +210,7 @@ class LastPass:
             return self._kept(image, generation, path, "it was interrupted")
         settings = self.settings if self.settings.seed >= 0 else replace(self.settings, seed=generation.seed)
         try:
-            with _resting(before):
+            with resting(before):
                 result = _enlarged(image, self.model, settings, path.name, quiet=self.quiet)
         except KeyboardInterrupt:
             self.interrupted = True
@@ -241,11 +241,11 @@ def x4_settings(arguments: argparse.Namespace) -> X4Settings | None:
 def load_last_pass(arguments: argparse.Namespace) -> LastPass | None:
     """The last pass of `upscale`, its model checked and loaded; None where none is asked for."""
     settings = x4_settings(arguments)
-    return None if settings is None else LastPass(_load(arguments.x4, arguments), settings, arguments.quiet)
+    return None if settings is None else LastPass(load_upscaler(arguments.x4, arguments), settings, arguments.quiet)
 
 
 @contextmanager
-def _resting(engine: Engine) -> Iterator[None]:
+def resting(engine: Engine) -> Iterator[None]:
     """Keep an engine's models in the computer's own memory: the device is for the x4 upscaler."""
     with ExitStack() as stack:
         for part in _networks(engine):

@@ -12,7 +12,7 @@ import gradio as gr
 from torch import Tensor
 
 from lib_latent_upscale.noise_tables import sd1_sigmas
-from lib_latent_upscale.plot import Curve, schedule_svg
+from lib_latent_upscale.plot import plan_curve, schedule_svg
 from lib_latent_upscale.schedules import SCHEDULES, StepPlan, described
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.webui.host import processing as host
@@ -27,9 +27,6 @@ HOST_INPUTS = ("img2img_steps", "img2img_denoising_strength", "img2img_scheduler
 
 _MENUS = (("method", "scheduler"),)
 _SWITCHES = (("starting_noise",), ("exact_steps", "keep_statistics", "matched_noise"))
-
-_OURS, _HOSTS = "#0d7fb8", "#d9632a"
-
 
 _DRAWN = ("scheduler", "exact_steps", "matched_noise", "starting_noise")
 """Settings that the drawing depends on."""
@@ -168,18 +165,14 @@ def _drawing(asked: _Asked, settings: UpscaleSettings) -> str:
     if default is None:
         notes.append(_NOT_DRAWN.format(usual))
     else:
-        curves.append(_curve(_label("WebUI's default", usual, default), default, color=_HOSTS, dashed=True))
+        curves.append(plan_curve("WebUI's default", usual, default, ours=False))
     if plan is not None:
         span = max(asked.strength, 0.05) if settings.starts_anywhere else 1.0
-        curves.append(_curve(_label("Latent Upscale", own, plan), plan, color=_OURS, span=span))
+        curves.append(plan_curve("Latent Upscale", own, plan, ours=True, span=span))
         notes += _warnings(asked, settings, plan)
     title = f"Sigmas of {asked.steps} steps at denoising strength {asked.strength:g}"
     drawing = schedule_svg(curves, title=title) if curves else ""
     return drawing + "".join(f"<p>{escape(note)}</p>" for note in notes)
-
-
-def _curve(label: str, plan: StepPlan, **style: Any) -> Curve:
-    return Curve(label, plan.sigmas.tolist(), plan.start, **style)
 
 
 def _warnings(asked: _Asked, settings: UpscaleSettings, plan: StepPlan) -> list[str]:
@@ -191,8 +184,3 @@ def _warnings(asked: _Asked, settings: UpscaleSettings, plan: StepPlan) -> list[
     if plan.steps and first < _LITTLE and host.is_flow_table(asked.table):
         found.append(_HARDLY_ANY_NOISE.format(first))
     return found
-
-
-def _label(name: str, schedule: str, plan: StepPlan) -> str:
-    run = f"from σ {plan.run[0].item():.2f}" if plan.steps else "nothing runs"
-    return f"{name}: {schedule}, {plan.steps} of {len(plan.sigmas) - 1} steps run, {run}"

@@ -1,0 +1,260 @@
+"""What the buttons of the page do, without Gradio."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from lib_latent_upscale.comparison.metrics import plain_resize
+from lib_latent_upscale.comparison.report import make_report
+from lib_latent_upscale.comparison.variants import HOST_DEFAULT, paired_variants
+from lib_latent_upscale.errors import InputError, Interrupted
+from lib_latent_upscale.noise_tables import sd1_sigmas
+from lib_latent_upscale.plot import plan_curve, schedule_svg
+from lib_latent_upscale.samplers import SAMPLERS
+from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
+from lib_latent_upscale.standalone.commands.common import drawn_seed, load_engine, scaled_size
+from lib_latent_upscale.standalone.commands.compare import compare, default_variants, subject_of, tile_variants
+from lib_latent_upscale.standalone.commands.x4 import FACTOR, load_upscaler, resting
+from lib_latent_upscale.standalone.engine.engine import Engine
+from lib_latent_upscale.standalone.engine.generation import (
+    GenerationSettings,
+    check_size,
+    write_parameters,
+)
+from lib_latent_upscale.standalone.engine.models import DEMO, model_name
+from lib_latent_upscale.standalone.engine.tile import check_range
+from lib_latent_upscale.standalone.files.images import Picture, load_picture, save_png
+from lib_latent_upscale.tile_settings import TileSettings
+from lib_latent_upscale.x4_settings import X4Settings
+from lib_latent_upscale.x4_upscaler import X4Model, upscale_x4
+
+__all__ = ["Inputs", "Page"]
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The values of the page's controls."""
+
+    scale: float | None
+    sampler: str
+    steps: float | None
+    denoise: float | None
+    cfg_scale: float | None
+    seed: float | None
+    prompt: str | None
+    negative_prompt: str | None
+    upscale: UpscaleSettings
+    width: float | None = None
+    """Pixels of the result; with one of the two the picture keeps its shape, with none `scale` counts."""
+    height: float | None = None
+    tile: TileSettings | None = None
+    x4: X4Settings | None = None
+
+    @classmethod
+    def of_controls(cls, values: Mapping[str, Any]) -> Inputs:
+        """From the values of the controls, by their names."""
+        own = {one.name: values[one.name] for one in fields(cls) if one.name not in {"upscale", "tile", "x4"}}
+        tile = TileSettings.from_api(values, TileSettings()) if values.get(TileSettings.SWITCH) else None
+        x4 = X4Settings.from_api(values, X4Settings()) if values.get(X4Settings.SWITCH) else None
+        return cls(**own, tile=tile, x4=x4, upscale=UpscaleSettings.from_api(values, UpscaleSettings()))
+
+    def size(self, source: tuple[int, int]) -> tuple[int, int]:
+        """(width, height) that a picture of this size gets, before the x4 upscaler."""
+        width, height = int(self.width or 0), int(self.height or 0)
+        if not (width or height):
+            return scaled_size(source, _given("Scale", self.scale))
+        width = width or round(source[0] * height / source[1])
+        height = height or round(source[1] * width / source[0])
+        check_size(width, height, what="The result's size")
+        return width, height
+
+    def generation(self, size: tuple[int, int], model: str = DEMO, tile_model: str = "") -> GenerationSettings:
+        """The settings for a picture of `size` (width, height)."""
+        width, height = self.size(size)
+        seed = int(_given("Seed", self.seed))
+        generation = GenerationSettings(
+            width=width,
+            height=height,
+            prompt=self.prompt or "",
+            negative_prompt=self.negative_prompt or "",
+            steps=int(_given("Steps", self.steps)),
+            sampler=self.sampler,
+            cfg_scale=_given("CFG scale", self.cfg_scale),
+            seed=drawn_seed(seed),
+            denoising_strength=_given("Denoising strength", self.denoise),
+            model=model,
+            upscale=self.upscale,
+            tile=self.tile,
+            tile_model=tile_model if self.tile is not None else "",
+        )
+        check_range(generation)
+        return generation
+
+
+def _given(label: str, value: float | None) -> float:
+    if value is None:
+        raise InputError(f"{label} is empty; give a number.")
+    return value
+
+
+class Page:
+    """What the page's buttons do; the model is loaded at the first use."""
+
+    def __init__(self, arguments: argparse.Namespace, folder: Path) -> None:
+        self.arguments = arguments
+        self.folder = folder
+        self._stop = threading.Event()
+
+    @cached_property
+    def engine(self) -> Engine:
+        return load_engine(self.arguments)
+
+    @cached_property
+    def x4_model(self) -> X4Model:
+        return load_upscaler(self.arguments.x4, self.arguments)
+
+    @property
+    def has_tile(self) -> bool:
+        """Whether the page was started with a tile ControlNet."""
+        return getattr(self.arguments, "tile_controlnet", None) is not None
+
+    @property
+    def has_x4(self) -> bool:
+        """Whether the page was started with an x4 upscaler."""
+        return getattr(self.arguments, "x4", None) is not None
+
+    def stop(self) -> None:
+        """End what runs now after its current step."""
+        self._stop.set()
+
+    def upscale(self, path: str | None, inputs: Inputs, progress: Progress | None = None) -> tuple[Path, Path, str]:
+        """Before and after as files, both of the result's size, and the parameters text.
+
+        Raises Interrupted where `stop` was called meanwhile.
+        """
+        picture = self._picture(path)
+        generation = self._generation(inputs, picture)
+        self._stop.clear()
+        result = self.engine.upscale([picture.rgb], generation, self._stoppable(progress)).pictures[0]
+        if inputs.x4 is not None:
+            result, generation = self._x4(result, generation, inputs.x4, progress)
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        before = folder / "before.png"
+        after = folder / f"{Path(str(path)).stem}-{result.width}x{result.height}.png"
+        plain = plain_resize(picture.rgb, result.size)
+        save_png(picture.dressed(plain), before, icc_profile=picture.icc_profile)
+        save_png(picture.dressed(result), after, write_parameters(generation), picture.icc_profile)
+        return before, after, write_parameters(generation)
+
+    def _x4(
+        self, image: Image.Image, generation: GenerationSettings, settings: X4Settings, progress: Progress | None
+    ) -> tuple[Image.Image, GenerationSettings]:
+        settings = settings if settings.seed >= 0 else replace(settings, seed=generation.seed)
+        model = self.x4_model
+        with resting(self.engine):
+            done = upscale_x4(image, model, settings, progress=progress, interrupted=self._stop.is_set)
+        return done.image, replace(generation, x4=done.settings, x4_model=model.name)
+
+    def compare(
+        self,
+        path: str | None,
+        inputs: Inputs,
+        methods: Sequence[str],
+        schedulers: Sequence[str],
+        progress: Callable[[str], Any],
+    ) -> tuple[str, Path]:
+        """The page with the slider, as HTML, and the sheet as a file; each method with each schedule is a variant."""
+        picture = self._picture(path)
+        whole = self._generation(inputs, picture)
+        base = replace(whole, tile=None, tile_model="")
+        guided = {} if whole.tile is None else {"tile": whole.tile, "tile_model": whole.tile_model}
+        further = [*tile_variants(guided, base), *paired_variants(base.upscale, methods, schedulers)]
+        self._stop.clear()
+        variants = [*default_variants(base), *further]
+        entries = compare(self.engine, picture, variants, base, progress=lambda name: self._each(progress(name)))
+        report = make_report(subject_of(picture, base), entries, shown=picture.dressed)
+        sheet = Path(tempfile.mkdtemp(dir=self.folder)) / "comparison.png"
+        save_png(report.sheet(), sheet, icc_profile=picture.icc_profile)
+        return report.page(), sheet
+
+    @contextmanager
+    def _each(self, bar: Any) -> Iterator[Progress]:
+        with bar as progress:
+            yield self._stoppable(progress)
+
+    def _stoppable(self, progress: Progress | None) -> Progress:
+        def step(done: int, total: int) -> None:
+            if self._stop.is_set():
+                raise Interrupted("stopped")
+            if progress is not None:
+                progress(done, total)
+
+        return step
+
+    def _generation(self, inputs: Inputs, picture: Picture) -> GenerationSettings:
+        tile = model_name(self.arguments.tile_controlnet) if self.has_tile else ""
+        return inputs.generation(picture.size, model_name(self.arguments.model), tile)
+
+    def _picture(self, path: str | None) -> Picture:
+        if path is None:
+            raise InputError("Choose a picture first.")
+        return load_picture(Path(path))
+
+    def sizes(self, path: str | None, inputs: Inputs) -> str:
+        """What size the result will have, in a line."""
+        if path is None:
+            return "The result's size stands here once there is a picture."
+        with Image.open(path) as image:
+            source = image.size
+        width, height = inputs.size(source)
+        said = f"{source[0]} x {source[1]} to **{width} x {height}** pixels ({width / source[0]:.3g} times)"
+        if inputs.x4 is not None:
+            said += f", and to **{width * FACTOR} x {height * FACTOR}** by the x4 upscaler"
+        change = width / height * source[1] / source[0]
+        if abs(change - 1) > _VISIBLE:
+            said += f". Its shape changes: everything becomes {max(change, 1 / change) - 1:.0%} "
+            said += "wider" if change > 1 else "taller"
+        return f"{said}."
+
+    def plot(self, inputs: Inputs) -> str:
+        """The schedule that would run and the WebUI's, as an SVG; where there is nothing to draw, the reason."""
+        sampler = SAMPLERS[inputs.sampler]
+        table = self.engine.model.sigmas if "engine" in self.__dict__ else sd1_sigmas()
+        try:
+            steps, strength = int(_given("Steps", inputs.steps)), _given("Denoising strength", inputs.denoise)
+            default, own = (
+                settings.plan(
+                    steps,
+                    strength,
+                    table,
+                    host_schedule=sampler.automatic,
+                    discard_penultimate=sampler.discards_penultimate,
+                )
+                for settings in (HOST_DEFAULT, inputs.upscale)
+            )
+        except ValueError as error:
+            return f"<p>{escape(str(error))}</p>"
+        name = sampler.automatic if inputs.upscale.scheduler == AUTOMATIC else inputs.upscale.scheduler
+        span = max(strength, 0.05) if inputs.upscale.starts_anywhere else 1.0
+        curves = [
+            plan_curve("WebUI's default", sampler.automatic, default, ours=False),
+            plan_curve("Latent Upscale", name, own, ours=True, span=span),
+        ]
+        return schedule_svg(curves, title=f"Which of {steps} steps run at denoising strength {strength:g}")
+
+
+_VISIBLE = 0.01
+"""Change of a picture's shape that is worth a word."""
