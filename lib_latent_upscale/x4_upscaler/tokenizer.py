@@ -19,7 +19,7 @@ from lib_latent_upscale.errors import ModelFileError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as TokenizersTokenizer
 
-__all__ = ["ClipTokenizer", "find_merges"]
+__all__ = ["ClipTokenizer", "byte_pairs", "find_merges"]
 
 _LISTS = (
     ("open_clip", "bpe_simple_vocab_16e6.txt.gz"),
@@ -75,6 +75,12 @@ class ClipTokenizer:
         kept = tokens[: _LENGTH - 2]
         numbers = [self.start, *kept, self.end]
         return numbers + [self.padding] * (_LENGTH - len(numbers)), len(tokens) - len(kept)
+
+
+def byte_pairs(path: Path) -> tuple[list[tuple[str, str]], dict[str, int]]:
+    """The merges of a merges.txt, gzipped or not, in order of rank, and CLIP's numbers of the tokens."""
+    merges = _read_merges(path)
+    return merges, _vocabulary(merges)
 
 
 def _read_merges(path: Path) -> list[tuple[str, str]]:

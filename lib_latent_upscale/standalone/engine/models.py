@@ -22,9 +22,11 @@ from lib_latent_upscale.checkpoints import (
     is_whole_checkpoint,
     latent_channels,
     read_header,
+    text_width,
 )
 from lib_latent_upscale.errors import InputError, ModelFileError
 from lib_latent_upscale.standalone.engine.prompts import TextEncoder
+from lib_latent_upscale.standalone.engine.tokenizer import END_OF_TEXT, clip_tokenizer
 
 __all__ = [
     "DEMO",
@@ -54,6 +56,16 @@ DTYPES: Mapping[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
 }
 
+_SD1_WIDTH, _SD2_WIDTH, _SDXL_WIDTH = 768, 1024, 2048
+SHIPPED: dict[int | None, Path] = {
+    width: Path(__file__).with_name("configurations") / family
+    for width, family in ((_SD1_WIDTH, "sd1"), (_SD2_WIDTH, "sd2"), (_SDXL_WIDTH, "sdxl"))
+}
+"""Configurations of the published models, by the width of the text that the UNet takes."""
+_PADDING: dict[int | None, str] = {_SD2_WIDTH: "!"}
+"""OpenCLIP's text encoders were trained with another padding than OpenAI's, which take the end of the text."""
+_SD2_BASE_STEPS = 875000
+"""Of 2.1-base, which predicts noise; the other 2.x predict v. diffusers tells them apart like that, too."""
 _LEAST_ALPHA = 4.8973451890853435e-08
 """Replaces an alphas_cumprod of 0 (zero terminal SNR), whose sigma would be infinite; the WebUI uses this value."""
 
@@ -178,16 +190,45 @@ def _load_pipeline(source: str, dtype: torch.dtype) -> Any:
 
 
 def _load_file(path: Path, dtype: torch.dtype) -> Any:
-    sdxl = _check_checkpoint(path)
+    sdxl, width = _check_checkpoint(path)
     from diffusers.loaders.single_file_utils import SingleFileComponentError
 
-    configurations = path.parent / CONFIGURATIONS
-    local = (configurations / "model_index.json").is_file()
-    options = {"config": str(configurations), "local_files_only": True} if local else {}
+    options = _offline_options(path, width)
     try:
         return _pipeline_class(sdxl).from_single_file(str(path), **_dtype(dtype), **options, **_unused(sdxl))
     except (OSError, ValueError, KeyError, RuntimeError, SingleFileComponentError) as error:
         raise InputError(f"{path}: the checkpoint cannot be loaded ({first_line(error)}).") from error
+
+
+def _offline_options(path: Path, width: int | None) -> dict[str, Any]:
+    """What spares diffusers the hub: configurations, beside the checkpoint or ours, and ours come with a tokenizer."""
+    beside = path.parent / CONFIGURATIONS
+    if (beside / "model_index.json").is_file():
+        return {"config": str(beside), "local_files_only": True}
+    folder = SHIPPED.get(width)
+    if folder is None:
+        return {}
+    options = {
+        "config": str(folder),
+        "local_files_only": True,
+        "tokenizer": clip_tokenizer(path, _PADDING.get(width, END_OF_TEXT)),
+    }
+    if width == _SDXL_WIDTH:
+        options["tokenizer_2"] = clip_tokenizer(path, "!")
+    if width == _SD2_WIDTH and _trained_steps(path) == _SD2_BASE_STEPS:
+        import diffusers
+
+        scheduler = diffusers.DDIMScheduler.from_config(folder / "scheduler", prediction_type="epsilon")
+        options["scheduler"] = scheduler
+    return options
+
+
+def _trained_steps(path: Path) -> int | None:
+    """How long the model was trained, where the checkpoint says so."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return int(file.get_tensor("global_step")) if "global_step" in file.keys() else None  # noqa: SIM118
 
 
 def header_shapes(weights: Path, named: Path) -> Shapes:
@@ -209,8 +250,8 @@ def header_shapes(weights: Path, named: Path) -> Shapes:
         raise ModelFileError(f"{named}: not a .safetensors file, or a damaged one ({first_line(error)}).") from error
 
 
-def _check_checkpoint(path: Path) -> bool:
-    """Whether it is SDXL, from the file's header; ModelFileError where it is no usable model."""
+def _check_checkpoint(path: Path) -> tuple[bool, int | None]:
+    """Whether it is SDXL, and how wide its text is, from the header; ModelFileError where it is no usable model."""
     shapes = header_shapes(path, path)
     if not is_whole_checkpoint(shapes):
         raise ModelFileError(
@@ -218,7 +259,7 @@ def _check_checkpoint(path: Path) -> bool:
             "VAEs and other models hold only a part)."
         )
     _check_inputs(str(path), latent_channels(shapes), shapes[UNET_OUTPUT][0])
-    return is_sdxl(shapes)
+    return is_sdxl(shapes), text_width(shapes)
 
 
 def _check_inputs(name: str, inputs: int, outputs: int) -> None:
