@@ -51,16 +51,18 @@ def schedule_svg(curves: Sequence[Curve], *, title: str = "") -> str:
     step, the rest is faint. Text and axes take the colour of the page, so that light and dark themes both work.
 
     Returns:
-        An `<svg>` element without scripts or references to anything outside itself.
+        An `<svg>` element without scripts or references to anything outside itself, in a box that scrolls where the page
+        is too narrow for its text to be read.
     """
     values = [sigma for curve in curves for sigma in curve.sigmas if sigma > 0]
     low, high = (min(values), max(values)) if values else (0.03, 15.0)
     scale = _Scale(math.log(low) - 0.35, math.log(max(high, low * 1.01)))
     parts = [*_axes(scale), *(part for curve in curves for part in _curve(curve, scale)), *_legend(curves)]
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="100%" style="max-width:720px" role="img" '
+        '<div style="overflow-x:auto">'
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="100%" style="min-width:520px;max-width:720px" role="img" '
         f'aria-label="{escape(title)}" font-family="sans-serif" font-size="11" fill="currentColor">'
-        f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
+        f"<title>{escape(title)}</title>{''.join(parts)}</svg></div>"
     )
 
 
