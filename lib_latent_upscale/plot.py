@@ -51,8 +51,8 @@ def schedule_svg(curves: Sequence[Curve], *, title: str = "") -> str:
     step, the rest is faint. Text and axes take the colour of the page, so that light and dark themes both work.
 
     Returns:
-        An `<svg>` element without scripts or references to anything outside itself, in a box that scrolls where the page
-        is too narrow for its text to be read.
+        An `<svg>` element without scripts or references to anything outside itself, in a box that scrolls where the
+        page is too narrow for its text to be read.
     """
     values = [sigma for curve in curves for sigma in curve.sigmas if sigma > 0]
     low, high = (min(values), max(values)) if values else (0.03, 15.0)
