@@ -7,25 +7,17 @@ from functools import partial
 from typing import Any
 
 from modules import script_callbacks, scripts
-from modules.processing import process_images
 
 from lib_latent_upscale.comparison.settings import CompareSettings
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.tile_settings import TileSettings
-from lib_latent_upscale.webui.compare.run import compare
+from lib_latent_upscale.webui.dispatch import dispatch
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host.options import add_options, default_settings
 from lib_latent_upscale.webui.passes.base import Kept, passes_of
-from lib_latent_upscale.webui.request import (
-    POSITIONS,
-    comparison_from_arguments,
-    given_arguments,
-    passes_from_arguments,
-    settings_from_arguments,
-)
+from lib_latent_upscale.webui.request import POSITIONS, Request, given_arguments
 from lib_latent_upscale.webui.run import hires
-from lib_latent_upscale.webui.run.latent_upscale import TITLE, LatentUpscale, upscale_of
-from lib_latent_upscale.webui.run.second_run import run_twice
+from lib_latent_upscale.webui.run.latent_upscale import TITLE, upscale_of
 from lib_latent_upscale.webui.ui import xyz
 from lib_latent_upscale.webui.ui.compare import make_compare_panel
 from lib_latent_upscale.webui.ui.panel import HOST_INPUTS, make_panel, watch
@@ -84,15 +76,7 @@ class LatentUpscaleScript(scripts.Script):
 
     def _run(self, p: Any, *args: Any) -> Any:
         given = given_arguments(self, p.scripts, p.script_args) if p.scripts is not None else list(args)
-        settings, comparison = settings_from_arguments(given), comparison_from_arguments(given)
-        make_passes = partial(passes_from_arguments, arguments=given, kept=self.kept)
-        if comparison.compare:
-            return compare(p, settings, comparison, make_passes)
-        upscale, passes = LatentUpscale(p, settings), make_passes(p)
-        if passes.own_run is not None:
-            return run_twice(p, upscale, passes, passes.own_run)
-        with upscale.installed(), passes.installed():
-            return process_images(p)
+        return dispatch(p, Request.parse(given), self.kept)
 
 
 class LatentUpscaleCompanion(scripts.Script):

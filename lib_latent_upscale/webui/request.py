@@ -1,8 +1,9 @@
-"""What a caller hands to the script, as settings: controls in order, a shorter list, or one dictionary with names."""
+"""What a caller hands to the script, as one request: controls in order, a shorter list, or a dictionary with names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lib_latent_upscale.catalogue import NAMES, POSITIONS
@@ -21,48 +22,45 @@ __all__ = [
     "PASSES",
     "POSITIONS",
     "ArgumentError",
-    "comparison_from_arguments",
+    "Request",
     "given_arguments",
     "named_arguments",
-    "passes_from_arguments",
-    "settings_from_arguments",
 ]
 
 PASSES: tuple[type[Pass], ...] = (TilePass, X4Pass)
 """The passes in the order in which they run."""
 
 
-@refusing()
-def settings_from_arguments(arguments: Sequence[Any]) -> UpscaleSettings:
-    """Settings from the script's arguments: values in the order of the controls, or one dictionary.
+@dataclass(frozen=True)
+class Request:
+    """What a call asks for. What it leaves out are the person's defaults."""
 
-    Absent ones are the person's defaults; those of a comparison and of passes are left to the functions below.
+    settings: UpscaleSettings
+    comparison: CompareSettings
+    arguments: Mapping[str, Any]
+    """All arguments by their names, those of passes among them."""
 
-    Raises:
-        ArgumentError: too many, unknown names, or values that are not allowed.
-    """
-    return UpscaleSettings.from_api(named_arguments(arguments), default_settings(UpscaleSettings))
+    @classmethod
+    @refusing()
+    def parse(cls, arguments: Sequence[Any]) -> Request:
+        """Read the script's arguments: values in the order of the controls, or one dictionary.
 
+        Raises:
+            ArgumentError: too many, unknown names, or values that are not allowed; `passes` reads those of passes.
+        """
+        named = named_arguments(arguments)
+        settings = UpscaleSettings.from_api(named, default_settings(UpscaleSettings))
+        return cls(settings, CompareSettings.from_api(named, default_settings(CompareSettings)), named)
 
-@refusing()
-def comparison_from_arguments(arguments: Sequence[Any]) -> CompareSettings:
-    """What to compare, from the same arguments.
+    @refusing()
+    def passes(self, p: Any, kept: Kept) -> Passes:
+        """The passes that are asked for, for one generation.
 
-    Raises:
-        ArgumentError: as above.
-    """
-    return CompareSettings.from_api(named_arguments(arguments), default_settings(CompareSettings))
-
-
-@refusing()
-def passes_from_arguments(p: Any, arguments: Sequence[Any], kept: Kept) -> Passes:
-    """The passes that are asked for, checked, from the same arguments.
-
-    Raises:
-        ArgumentError: as above, and where a pass cannot be run.
-    """
-    named = named_arguments(arguments)
-    return Passes(p, [kind(p, named, kept) for kind in PASSES if _asked(kind.SETTINGS, named)])
+        Raises:
+            ArgumentError: values that are not allowed, and where a pass cannot be run.
+        """
+        wanted = [kind for kind in PASSES if _asked(kind.SETTINGS, self.arguments)]
+        return Passes(p, [kind(p, self.arguments, kept) for kind in wanted])
 
 
 def _asked(kind: type[Settings], named: Mapping[str, Any]) -> bool:

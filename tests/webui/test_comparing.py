@@ -102,6 +102,7 @@ class ComparingHost:
             all_seeds=[p.seed],
             all_subseeds=[0],
             sd_model_name="double",
+            extra_generation_params=p.extra_generation_params,
         )
 
 

@@ -256,7 +256,7 @@ class TestPictures:
 
     def test_a_masked_composite_that_the_host_could_not_make_is_left_out(self, webui, picture, upscaler):
         webui.options.return_mask_composite = True
-        passes = webui.adapter("request").passes_from_arguments(p := webui.process(picture), [{"x4": True}], {})
+        passes = webui.adapter("request").Request.parse([{"x4": True}]).passes(p := webui.process(picture), {})
         shown = SimpleNamespace(mask_for_overlay=Image.new("L", (8, 8)))
         passes.arrange_mask(shown)
         assert shown.mask_for_overlay is None

@@ -6,9 +6,10 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,19 @@ from PIL import Image
 from torch import Tensor
 
 from lib_latent_upscale.comparison.report import PLAIN_NAME, Entry, Report, Subject, make_report
-from lib_latent_upscale.comparison.settings import CompareSettings
 from lib_latent_upscale.comparison.variants import Role, Variant, merge_same
-from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
+from lib_latent_upscale.settings import AUTOMATIC
 from lib_latent_upscale.webui.compare.variants import make_variants
 from lib_latent_upscale.webui.errors import ArgumentError, refusing
 from lib_latent_upscale.webui.host import machine as host_machine
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host import saving
 from lib_latent_upscale.webui.host.geometry import LATENT, STRETCH, cut_for_encoding, placed
-from lib_latent_upscale.webui.passes.base import Passes
+from lib_latent_upscale.webui.passes.base import Kept, Passes
+from lib_latent_upscale.webui.request import Request
+from lib_latent_upscale.webui.run.collaborator import Collaborator
 from lib_latent_upscale.webui.run.latent_upscale import TITLE, LatentUpscale
-from lib_latent_upscale.webui.run.second_run import run_twice
+from lib_latent_upscale.webui.run.second_run import generate
 
 __all__ = ["RECORD", "compare"]
 
@@ -39,14 +41,12 @@ _FILE_NAME = "latent_upscale_comparison"
 
 _log = logging.getLogger(__name__)
 
-MakePasses = Callable[[Any], Passes]
 
-
-def compare(p: Any, own: UpscaleSettings, asked: CompareSettings, make_passes: MakePasses) -> Any:
+def compare(p: Any, request: Request, kept: Kept) -> Any:
     """Run the variants on copies of the processing object and return one `Processed` with everything.
 
     The pictures come in this order, one each for every seed: sheets, plain resizes, maps of the differences where asked
-    for, and each variant's own. `make_passes` makes the passes that are set up, for such a copy.
+    for, and each variant's own.
 
     Raises:
         ArgumentError: something that is asked for is not allowed; nothing has run then.
@@ -54,33 +54,34 @@ def compare(p: Any, own: UpscaleSettings, asked: CompareSettings, make_passes: M
     base = copy(p)
     host.fix_seed(base)
     base.comments = dict(p.comments)
-    runs = _Runs(base, own, asked, make_passes)
+    runs = _Runs(base, request, kept)
     runs.finish_all()
     if not runs.finished:
         return runs.unfinished
-    return _Results(base, own, asked, runs).processed()
+    return _Results(base, request, runs).processed()
 
 
-class _Compared(LatentUpscale):
-    """A latent upscale that shares encoded pictures with others, and notes what really ran."""
+class _Recorder(Collaborator):
+    """Lets a variant share encoded pictures with others, and notes what really ran."""
 
-    def __init__(self, p: Any, settings: UpscaleSettings, encoded: _Encoded) -> None:
-        super().__init__(p, settings)
+    def __init__(self, encoded: _Encoded) -> None:
         self.steps = 0
         self.fewer = False
         self.first_sigma: float | None = None
         self.started: float | None = None
         self._shared = encoded
 
-    def _encode(self, seeds: Sequence[int], encode: host.Encode, enlarged: Tensor) -> Tensor:
-        return super()._encode(seeds, self._shared.through(encode), enlarged)
+    def encode(self, encode: host.Encode) -> host.Encode:
+        return self._shared.through(encode)
 
-    def _adapt_sampler(self) -> None:
-        super()._adapt_sampler()
-        self._watch(self._p.sampler)
+    def prepared(self, p: Any) -> None:
+        self._watch(p.sampler)
 
-    def _tell_steps(self, calls: int | None) -> None:
-        super()._tell_steps(calls)
+    def sampling(self, p: Any) -> None:  # noqa: ARG002
+        if self.started is None:
+            self.started = time.perf_counter()
+
+    def sampled(self, p: Any, calls: int | None) -> None:  # noqa: ARG002
         if calls is not None and calls < self.steps:
             self.steps, self.fewer = calls, True
 
@@ -102,11 +103,6 @@ class _Compared(LatentUpscale):
         sampler.launch_sampling = noted_launch
         if get_sigmas is not None:
             sampler.get_sigmas = noted_sigmas
-
-    def _sample(self, *args: Any, **kwargs: Any) -> Tensor:
-        if self.started is None:
-            self.started = time.perf_counter()
-        return super()._sample(*args, **kwargs)
 
 
 class _Encoded:
@@ -144,19 +140,30 @@ class _Done:
     processed: Any
     pictures: Sequence[Image.Image]
     infotexts: Sequence[str]
-    upscale: _Compared
+    record: _Recorder
     seconds: float
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """One variant that has been checked and may run."""
+
+    p: Any
+    upscale: LatentUpscale
+    passes: Passes
+    record: _Recorder
 
 
 class _Runs:
     """The variants' runs; everything is checked before the first one."""
 
-    def __init__(self, base: Any, own: UpscaleSettings, asked: CompareSettings, make_passes: MakePasses) -> None:
+    def __init__(self, base: Any, request: Request, kept: Kept) -> None:
+        own, asked = request.settings, request.comparison
         self.finished: list[_Done] = []
         self.unfinished: Any = None
-        self.passes = make_passes(base)
+        self.passes = request.passes(base, kept)
         self._base = base
-        self._make_passes = make_passes
+        self._passes_for = partial(request.passes, kept=kept)
         self._encoded = _Encoded()
         self._schedule = host.default_schedule(base.scheduler, base.sampler_name)
         with refusing():
@@ -166,7 +173,7 @@ class _Runs:
         if matched and not any(v.role == "host" and v.settings.starts_anywhere for v in self._variants):
             base.comment(f"Latent Upscale: the WebUI's schedule {self._schedule} has no matched noise here.")
 
-    def _prepare(self, variant: Variant) -> tuple[Any, _Compared, Passes]:
+    def _prepare(self, variant: Variant) -> _Prepared:
         p = copy(self._base)
         p.styles = list(p.styles or [])
         p.override_settings = dict(p.override_settings)
@@ -178,8 +185,8 @@ class _Runs:
             raise ArgumentError(
                 f"Latent Upscale: {variant.name}: sampler_name is {p.sampler_name!r}; choose from: {', '.join(known)}"
             )
-        passes = self._make_passes(p).first(len(variant.passes))
-        return p, _Compared(p, variant.settings, self._encoded), passes
+        passes, record = self._passes_for(p).first(len(variant.passes)), _Recorder(self._encoded)
+        return _Prepared(p, LatentUpscale(p, variant.settings, record), passes, record)
 
     def finish_all(self) -> None:
         """Run until the end or an interrupt; what cannot be finished is said, and the others go on."""
@@ -213,31 +220,24 @@ class _Runs:
         return int((len(variants) + passes * self._base.batch_size) * self._base.n_iter)
 
     def _finish(self, group: Sequence[Variant]) -> None:
-        p, upscale, passes = self._prepared[id(group[0])]
+        prepared = self._prepared[id(group[0])]
+        p, passes, record = prepared.p, prepared.passes, prepared.record
         try:
-            processed, extra = _run(p, upscale, passes)
+            processed = generate(p, prepared.upscale, passes)
         except host_machine.failures() as error:
             if not self.finished:
                 raise
             _log.warning("%s failed", group[0].name, exc_info=True)
             self._base.comment(f"Latent Upscale: {group[0].name} failed: {error}")
             return
-        seconds = time.perf_counter() - (upscale.started or time.perf_counter())
+        seconds = time.perf_counter() - (record.started or time.perf_counter())
         if host_machine.stopped():
             self.unfinished = processed
             return
         pictures, infotexts = _own_pictures(p, processed, passes)
         if pictures and all(passes.ran(infotext) for infotext in infotexts):
-            self.finished.append(_Done(group[0], group[1:], p, extra, processed, pictures, infotexts, upscale, seconds))
-
-
-def _run(p: Any, upscale: _Compared, passes: Passes) -> tuple[Any, dict[str, Any]]:
-    """One variant: what the host returns, and what the script has put into the infotext."""
-    if passes.own_run is not None:
-        processed = run_twice(p, upscale, passes, passes.own_run)
-        return processed, dict(processed.extra_generation_params)
-    with upscale.installed(), passes.installed():
-        return host.generate(p), dict(p.extra_generation_params)
+            extra = dict(processed.extra_generation_params)
+            self.finished.append(_Done(group[0], group[1:], p, extra, processed, pictures, infotexts, record, seconds))
 
 
 def _own_pictures(p: Any, processed: Any, passes: Passes) -> tuple[list[Image.Image], list[str]]:
@@ -253,10 +253,10 @@ def _own_pictures(p: Any, processed: Any, passes: Passes) -> tuple[list[Image.Im
 class _Results:
     """What is shown and saved of the finished runs."""
 
-    def __init__(self, base: Any, own: UpscaleSettings, asked: CompareSettings, runs: _Runs) -> None:
+    def __init__(self, base: Any, request: Request, runs: _Runs) -> None:
         self._base = base
-        self._own = own
-        self._asked = asked
+        self._own = request.settings
+        self._asked = request.comparison
         self._passes = runs.passes
         self._runs = runs.finished
         self._first = runs.finished[0]
@@ -330,9 +330,9 @@ class _Results:
             picture=picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS),
             parameters=done.infotexts[index],
             schedule=scheduler,
-            steps=done.upscale.steps,
-            fewer=done.upscale.fewer,
-            first_sigma=done.upscale.first_sigma,
+            steps=done.record.steps,
+            fewer=done.record.fewer,
+            first_sigma=done.record.first_sigma,
             seconds=done.seconds / len(done.pictures),
             shrunk_from=None if picture.size == size else picture.size,
         )

@@ -1,6 +1,6 @@
 """Passes: what may happen around and after a latent upscale, such as tile ControlNet and the x4 upscaler.
 
-A new one is a subclass of `Pass`, a row in `arguments.PASSES` and an accordion in the script's panel.
+A new one is a subclass of `Pass`, a row in `request.PASSES` and an accordion in the script's panel.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from lib_latent_upscale.options import Settings
+from lib_latent_upscale.webui.errors import ArgumentError
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host.overrides import overridden
 from lib_latent_upscale.webui.run.latent_upscale import NOTE_LABEL, TITLE
@@ -120,8 +121,17 @@ class Passes:
 
     @property
     def own_run(self) -> OwnRun | None:
-        """What `second_pass` runs after the latent upscale; None where the passes belong to that itself."""
+        """What `second_run` runs after the latent upscale; None where the passes belong to that itself."""
         return next((one.own_run for one in self._passes if one.own_run is not None), None)
+
+    def check_within_one_run(self) -> None:
+        """For a script that runs the host by itself.
+
+        Raises:
+            ArgumentError: a pass wants a run of its own.
+        """
+        if self.own_run is not None:
+            raise ArgumentError("Latent Upscale: X/Y/Z plot runs no second pass; switch it off in the script's panel")
 
     @contextmanager
     def installed(self) -> Iterator[None]:

@@ -24,6 +24,7 @@ from lib_latent_upscale.webui.host import samplers
 from lib_latent_upscale.webui.host.geometry import LATENT, STRETCH, cut_for_encoding, placed, whole_cells
 from lib_latent_upscale.webui.host.machine import stopped
 from lib_latent_upscale.webui.host.overrides import overridden
+from lib_latent_upscale.webui.run.collaborator import Collaborator
 
 __all__ = ["NOTE_LABEL", "SAMPLER_NOTES", "TITLE", "LatentUpscale", "upscale_of"]
 
@@ -60,8 +61,9 @@ class LatentUpscale:
         ArgumentError: the settings do not fit what `p` asks for.
     """
 
-    def __init__(self, p: Any, settings: UpscaleSettings) -> None:
+    def __init__(self, p: Any, settings: UpscaleSettings, collaborator: Collaborator | None = None) -> None:
         self.settings = settings
+        self._collaborator = collaborator or Collaborator()
         self.size: tuple[int, int] = (p.width, p.height)
         self._p = p
         self._resize_mode = STRETCH if p.resize_mode == LATENT else p.resize_mode
@@ -104,7 +106,7 @@ class LatentUpscale:
             "resize_mode": self._resize_mode,
             "paste_to": None,  # the Batch tab uses one `p` for all files, and `init` keeps the last mask's place
             "init_images": p.init_images,
-            "extra_generation_params": {**p.extra_generation_params, **self._infotext()},
+            "extra_generation_params": {**p.extra_generation_params, **self._collaborator.infotext(self._infotext())},
             "init": self._init,
             "sample": self._sample,
             "sample_before_CN_hack": None,  # sd-webui-controlnet would go on with the `sample` of the file before
@@ -171,6 +173,7 @@ class LatentUpscale:
         if self._p.paste_to is not None:
             self._enlarge_surroundings()
         self._adapt_sampler()
+        self._collaborator.prepared(self._p)
 
     def _take_size(self) -> None:
         """Sides that the model takes, which is loaded only now; the host may have rounded them by itself."""
@@ -200,7 +203,7 @@ class LatentUpscale:
         else:
             pixels = [_pixels(picture).to(enlarged) for picture in small]
         copies = len(enlarged) // len(pixels) if len(pixels) == 1 else 1
-        self._encode_again = partial(self._latents, pixels * copies, small[0].size, encode)
+        self._encode_again = partial(self._latents, pixels * copies, small[0].size, self._collaborator.encode(encode))
         return self._encode_again(seeds)
 
     def _latents(
@@ -254,6 +257,7 @@ class LatentUpscale:
     def _sample(self, *args: Any, **kwargs: Any) -> Tensor:
         """The host encodes once for all of "Batch count"; the later pictures get the draw of their own seeds."""
         p = self._p
+        self._collaborator.sampling(p)
         plain = p.image_mask is None or p.inpainting_fill in _ORIGINAL_CONTENT
         if p.iteration > 0 and plain and self._encode_again is not None:
             with host.preserved_random_state():
@@ -262,6 +266,7 @@ class LatentUpscale:
         with self._steps_told(), samplers.model_calls(p.sampler) as calls:
             sampled = self._host_sample(*args, **kwargs)
         self._tell_steps(calls())
+        self._collaborator.sampled(p, calls())
         return sampled
 
     def _tell_steps(self, calls: int | None) -> None:

@@ -1,4 +1,4 @@
-"""A second run of the host after the latent upscale: it denoises the finished result once more, at the same size."""
+"""The host's run with a latent upscale; and a second one after it, which denoises the finished result once more."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
-from torch import Tensor
 
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.webui.host import machine as host_machine
@@ -18,9 +17,10 @@ from lib_latent_upscale.webui.host import saving
 from lib_latent_upscale.webui.host.geometry import LATENT, STRETCH
 from lib_latent_upscale.webui.host.overrides import overridden
 from lib_latent_upscale.webui.passes.base import OwnRun, Passes
+from lib_latent_upscale.webui.run.collaborator import Collaborator
 from lib_latent_upscale.webui.run.latent_upscale import NOTE_LABEL, LatentUpscale
 
-__all__ = ["run_twice"]
+__all__ = ["generate"]
 
 _ORIGINAL = 1
 """The value of `inpainting_fill` that starts from the picture."""
@@ -28,7 +28,15 @@ _ORIGINAL = 1
 _log = logging.getLogger(__name__)
 
 
-def run_twice(p: Any, upscale: LatentUpscale, passes: Passes, run: OwnRun) -> Any:
+def generate(p: Any, upscale: LatentUpscale, passes: Passes) -> Any:
+    """Run the host on `p` with a latent upscale and passes; its `Processed`."""
+    if passes.own_run is not None:
+        return _run_twice(p, upscale, passes, passes.own_run)
+    with upscale.installed(), passes.installed():
+        return host.generate(p)
+
+
+def _run_twice(p: Any, upscale: LatentUpscale, passes: Passes, run: OwnRun) -> Any:
     """The latent upscale, and then the run of a pass for each of its pictures; one `Processed` with everything.
 
     Each picture has its own second run, since a pass may be shown one picture only, and so that it can be made again
@@ -37,30 +45,27 @@ def run_twice(p: Any, upscale: LatentUpscale, passes: Passes, run: OwnRun) -> An
     return _Runs(p, upscale, passes, run).processed()
 
 
-class _SecondRun(LatentUpscale):
-    """A latent upscale to the size that the picture has; what is written about it is what the first run was."""
+class _SecondRun(Collaborator):
+    """What is written about a second run is what the first one was."""
 
-    def __init__(self, p: Any, settings: UpscaleSettings, written: Mapping[str, Any]) -> None:
-        super().__init__(p, settings)
+    def __init__(self, written: Mapping[str, Any]) -> None:
         self._written = written
 
-    def _infotext(self) -> dict[str, Any]:
-        return dict(self._written)
+    def infotext(self, written: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002
+        return self._written
 
-    def _init(self, *args: Any) -> None:
-        super()._init(*args)
-        self._write()
+    def prepared(self, p: Any) -> None:
+        self._write(p)
 
-    def _sample(self, *args: Any, **kwargs: Any) -> Tensor:
-        self._p.rng.next()  # the first run's noise; the same noise twice would deepen its grain
-        sampled = super()._sample(*args, **kwargs)
-        self._write()
-        return sampled
+    def sampling(self, p: Any) -> None:
+        p.rng.next()  # the first run's noise; the same noise twice would deepen its grain
 
-    def _write(self) -> None:
+    def sampled(self, p: Any, calls: int | None) -> None:  # noqa: ARG002
+        self._write(p)
+
+    def _write(self, p: Any) -> None:
         """The host writes steps, strength and mask of this run, over those with which the whole can be made again."""
-        kept = {label: value for label, value in self._written.items() if label != NOTE_LABEL}
-        self._p.extra_generation_params.update(kept)
+        p.extra_generation_params.update({label: v for label, v in self._written.items() if label != NOTE_LABEL})
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,7 @@ class _Runs:
     def _second(self, shot: _Shot) -> Any:
         p = self._p
         with overridden(p, self._values(shot)):
-            upscale = _SecondRun(p, UpscaleSettings(scheduler=self._run.scheduler), self._written)
+            upscale = LatentUpscale(p, UpscaleSettings(scheduler=self._run.scheduler), _SecondRun(self._written))
             with upscale.installed(), self._passes.installed():
                 return host.generate(p)
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from lib_latent_upscale.catalogue import CATALOGUE
 from lib_latent_upscale.options import Allowed, Integer, Number, OneOf, Switch, rows, shortened
+from lib_latent_upscale.webui.dispatch import prepare
 from lib_latent_upscale.webui.errors import ArgumentError
 from lib_latent_upscale.webui.host import processing as host
-from lib_latent_upscale.webui.passes.base import Passes
-from lib_latent_upscale.webui.request import named_arguments, passes_from_arguments, settings_from_arguments
-from lib_latent_upscale.webui.run.latent_upscale import TITLE, LatentUpscale
+from lib_latent_upscale.webui.request import Request, named_arguments
+from lib_latent_upscale.webui.run.latent_upscale import TITLE
 
 __all__ = ["AXES", "add_axes", "install_axes", "with_axes"]
 
@@ -87,19 +87,9 @@ def install_axes(p: Any) -> None:
     script = _own_script(p)
     try:
         arguments = [with_axes(named_arguments(_panel_arguments(p, script)), values)]
-        upscale = LatentUpscale(p, settings_from_arguments(arguments))
-        passes = passes_from_arguments(p, arguments, {} if script is None else script.kept)
-        _check_runs(passes)
+        prepare(p, Request.parse(arguments), {} if script is None else script.kept)
     except ArgumentError as error:
         p.init = partial(_refuse, error if p.is_api else ArgumentError(error.on_page))
-        return
-    upscale.install()
-    passes.install()
-
-
-def _check_runs(passes: Passes) -> None:
-    if passes.own_run is not None:
-        raise ArgumentError("Latent Upscale: X/Y/Z plot runs no second pass; switch it off in the script's panel")
 
 
 def _refuse(error: ArgumentError, *_args: Any) -> None:
