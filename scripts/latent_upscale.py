@@ -10,20 +10,16 @@ from modules import script_callbacks, scripts
 
 from lib_latent_upscale.comparison.settings import CompareSettings
 from lib_latent_upscale.settings import UpscaleSettings
-from lib_latent_upscale.tile_settings import TileSettings
 from lib_latent_upscale.webui.dispatch import dispatch
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host.options import add_options, default_settings
 from lib_latent_upscale.webui.passes.base import Kept, passes_of
-from lib_latent_upscale.webui.request import POSITIONS, Request, given_arguments
+from lib_latent_upscale.webui.request import PASSES, POSITIONS, Request, given_arguments
 from lib_latent_upscale.webui.run import hires
 from lib_latent_upscale.webui.run.latent_upscale import TITLE, upscale_of
 from lib_latent_upscale.webui.ui import xyz
 from lib_latent_upscale.webui.ui.compare import make_compare_panel
 from lib_latent_upscale.webui.ui.panel import HOST_INPUTS, make_panel, watch
-from lib_latent_upscale.webui.ui.tile import make_tile_panel
-from lib_latent_upscale.webui.ui.x4 import make_x4_panel
-from lib_latent_upscale.x4_settings import X4Settings
 
 
 class LatentUpscaleScript(scripts.Script):
@@ -43,8 +39,7 @@ class LatentUpscaleScript(scripts.Script):
     def ui(self, _is_img2img: bool) -> list[Any]:
         panel = make_panel(default_settings(UpscaleSettings), self._element)
         others = [
-            make_tile_panel(default_settings(TileSettings), self._element),
-            make_x4_panel(default_settings(X4Settings), self._element),
+            *(kind.panel(self._element) for kind in PASSES),
             make_compare_panel(default_settings(CompareSettings), self._element),
         ]
         controls = {name: control for one in (panel, *others) for name, control in one.controls.items()}

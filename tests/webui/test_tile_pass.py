@@ -548,7 +548,7 @@ class TestPanel:
         assert model.choices == ["automatic", "control_v11f1e_sd15_tile", "other_tile"]
 
     def test_it_says_where_models_are_put(self, lab):
-        assert str(lab.folder / "ControlNet") in lab.webui.adapter("ui.tile")._introduction()
+        assert str(lab.folder / "ControlNet") in lab.webui.adapter("passes.tile")._introduction()
 
     @pytest.mark.parametrize("switched_on", [False, True])
     def test_controls_of_the_second_pass_show_when_it_is_on(self, lab, switched_on):

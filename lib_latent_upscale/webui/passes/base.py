@@ -1,12 +1,12 @@
 """Passes: what may happen around and after a latent upscale, such as tile ControlNet and the x4 upscaler.
 
-A new one is a subclass of `Pass`, a row in `request.PASSES` and an accordion in the script's panel.
+A new one is a subclass of `Pass` in a file of this folder, its panel included, and a row in `request.PASSES`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -18,6 +18,7 @@ from lib_latent_upscale.webui.errors import ArgumentError
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host.overrides import overridden
 from lib_latent_upscale.webui.run.latent_upscale import NOTE_LABEL, TITLE
+from lib_latent_upscale.webui.ui.fields import PassPanel
 
 __all__ = ["Kept", "Outcome", "OwnRun", "Pass", "Passes", "passes_of"]
 
@@ -71,6 +72,11 @@ class Pass:
         Raises:
             ValueError: says what was given, what is allowed and what to do.
         """
+        raise NotImplementedError
+
+    @classmethod
+    def panel(cls, elem_id: Callable[[str], str]) -> PassPanel:
+        """Build its controls, with the person's defaults; `elem_id` makes their ids. The host does it several times."""
         raise NotImplementedError
 
     @property

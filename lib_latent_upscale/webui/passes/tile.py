@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
+from html import escape
 from typing import Any
+
+import gradio as gr
 
 from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.options import SettingsError
 from lib_latent_upscale.settings import AUTOMATIC
 from lib_latent_upscale.tile_settings import TILE_MODEL_LABEL, TileSettings
 from lib_latent_upscale.webui.host import processing as host
-from lib_latent_upscale.webui.host.controlnet import Unit, control_modes, find_controlnet
+from lib_latent_upscale.webui.host.controlnet import Unit, control_modes, find_controlnet, is_there
 from lib_latent_upscale.webui.host.geometry import LATENT, STRETCH
 from lib_latent_upscale.webui.host.options import default_settings
 from lib_latent_upscale.webui.passes.base import Kept, OwnRun, Pass
-from lib_latent_upscale.webui.passes.tile_models import choose_model
+from lib_latent_upscale.webui.passes.tile_models import choose_model, offered_models, where_to_put
+from lib_latent_upscale.webui.ui.fields import PassPanel, make_controls, make_pass_panel, rest
 
 __all__ = ["MISSING", "TilePass"]
 
@@ -48,6 +53,11 @@ class TilePass(Pass):
                 len(p.init_images),
             )
 
+    @classmethod
+    def panel(cls, elem_id: Callable[[str], str]) -> PassPanel:
+        controls = partial(_controls, default_settings(TileSettings), elem_id)
+        return make_pass_panel(TileSettings, TILE_MODEL_LABEL, elem_id, _introduction(), _offered, controls, _MODEL_TIP)
+
     @property
     def infotext(self) -> Mapping[str, Any]:
         return {TILE_MODEL_LABEL: self._model.name, **self._settings.to_infotext()}
@@ -77,3 +87,38 @@ def _check_mode(mode: str) -> None:
             mode,
             ", ".join(known),
         )
+
+
+# the panel
+
+_FIRST = (("weight", "start", "end"), ("preprocessor", "control_mode"), ("down_sampling_rate",))
+_SWITCH = (("second_pass",),)
+_SECOND = (("second_denoising_strength", "second_steps"), ("second_scheduler",))
+_MODEL_TIP = "automatic takes the first that fits the checkpoint"
+
+
+def _introduction() -> str:
+    if not is_there():
+        return f"<b>{escape(MISSING)}.</b>"
+    return (
+        "<small>Shows the picture to the model at every step, so that a denoising strength of 0.8 keeps the "
+        f"composition. Units in the ControlNet panel work beside it. {escape(where_to_put())}.</small>"
+    )
+
+
+def _offered(refresh: bool) -> list[str]:
+    return [AUTOMATIC, *offered_models(refresh=refresh)]
+
+
+def _controls(shown: TileSettings, elem_id: Callable[[str], str]) -> dict[str, Any]:
+    further = rest(TileSettings, (*_FIRST, *_SWITCH, *_SECOND))
+    controls = make_controls(shown, elem_id, (*_FIRST, *further, *_SWITCH), control_mode=control_modes())
+    with gr.Column(visible=shown.second_pass) as of_the_second:
+        controls |= make_controls(shown, elem_id, _SECOND)
+    second = controls["second_pass"]
+    second.change(fn=_shown, inputs=[second], outputs=[of_the_second], show_progress=False, queue=False)
+    return controls
+
+
+def _shown(second_pass: bool) -> Any:
+    return gr.update(visible=second_pass)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ from lib_latent_upscale.webui.host import machine as host_machine
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host.options import X4_KEEP, default_settings, option_name
 from lib_latent_upscale.webui.passes.base import Kept, Outcome, Pass
-from lib_latent_upscale.webui.passes.x4_models import choose_model
+from lib_latent_upscale.webui.passes.x4_models import choose_model, find_models, own_folder
 from lib_latent_upscale.webui.passes.x4_requirements import make_importable, missing
+from lib_latent_upscale.webui.ui.fields import PassPanel, make_controls, make_pass_panel, rest
 from lib_latent_upscale.x4_upscaler import (
     X4_MODEL_LABEL,
     X4Model,
@@ -34,6 +37,17 @@ Progress = Callable[[int, int], None]
 
 _SEED_LABEL = "x4 upscaler seed"
 _SEEDS = 2**63
+
+
+_LAYOUT = (
+    ("prompt", "negative_prompt"),
+    ("noise_level", "guidance_scale"),
+    ("sampler", "scheduler"),
+    ("steps", "seed"),
+    ("tile", "overlap", "decoder_tile"),
+    ("colour_guard",),
+)
+"""Of the panel, row by row."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +73,12 @@ class X4Pass(Pass):
         self._name, self._path = choose_model(values.get(X4Settings.api_name("model")) or "")
         check_x4(self._path)
         self._loaded: _Loaded | None = None
+
+    @classmethod
+    def panel(cls, elem_id: Callable[[str], str]) -> PassPanel:
+        layout = (*_LAYOUT, *rest(X4Settings, _LAYOUT))
+        controls = partial(make_controls, default_settings(X4Settings), elem_id, layout)
+        return make_pass_panel(X4Settings, X4_MODEL_LABEL, elem_id, _introduction(), _offered, controls)
 
     @property
     def infotext(self) -> Mapping[str, Any]:
@@ -143,3 +163,17 @@ def _stamp(path: Path) -> tuple[float, ...]:
     """Changes where a model's file, or one of its folder's, changes."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     return tuple(file.stat().st_mtime for file in files)
+
+
+def _introduction() -> str:
+    reason = missing()
+    if reason is not None:
+        return f"<b>{escape(reason)}</b>"
+    return (
+        "<small>Makes every picture four times wider and higher, last of all. Models: x4-upscaler-ema.safetensors or "
+        f"the folder stable-diffusion-x4-upscaler, in {escape(str(own_folder()))}</small>"
+    )
+
+
+def _offered(_refresh: bool) -> list[str]:
+    return list(find_models())

@@ -12,8 +12,9 @@ import gradio as gr
 from lib_latent_upscale.controls import make_control
 from lib_latent_upscale.options import Settings, rows
 from lib_latent_upscale.settings import UpscaleSettings
+from lib_latent_upscale.webui.host.ui import accordion, add_refresh_button
 
-__all__ = ["PassPanel", "folded_tips", "is_ours", "make_controls", "pasted_settings", "rest", "tips"]
+__all__ = ["PassPanel", "folded_tips", "is_ours", "make_controls", "make_pass_panel", "rest", "tips"]
 
 Pasted = Callable[[Mapping[str, Any]], Any]
 Layout = Sequence[Sequence[str]]
@@ -84,7 +85,49 @@ def is_ours(infotext: Mapping[str, Any]) -> bool:
     return any(label in infotext for label in UpscaleSettings.labels().values())
 
 
-def pasted_settings(
+def make_pass_panel(
+    kind: type[Settings],
+    model_label: str,
+    elem_id: Callable[[str], str],
+    introduction: str,
+    models: Callable[[bool], Sequence[str]],
+    controls: Callable[[], Mapping[str, Any]],
+    model_tip: str = "",
+) -> PassPanel:
+    """Build the accordion of a pass; like the host's "Refiner" it has a checkbox in its head.
+
+    Args:
+        kind: class of the settings.
+        model_label: where the infotext names the model.
+        elem_id: makes a control's id.
+        introduction: what stands above all, as HTML.
+        models: names of the models, the one to begin with first; with True it looks for them again.
+        controls: makes the controls of the fields, by the fields' names.
+        model_tip: what is said about the choice of a model.
+    """
+    with accordion(kind.NAME, elem_id(kind.ELEMENTS.rstrip("_"))) as switch:
+        gr.HTML(introduction)
+        with gr.Row():
+            model = _model_menu(kind, elem_id, models)
+        made = controls()
+        told = f"<small><b>{escape(kind.MODEL)}</b>: {model_tip}</small>" if model_tip else ""
+        gr.HTML(told + folded_tips(kind))
+    named = {kind.api_name(name): control for name, control in made.items()}
+    pasted = _pasted_settings(kind, model_label, switch, model, made)
+    return PassPanel({kind.SWITCH: switch, kind.api_name("model"): model, **named}, pasted)
+
+
+def _model_menu(kind: type[Settings], elem_id: Callable[[str], str], models: Callable[[bool], Sequence[str]]) -> Any:
+    def look_again() -> dict[str, Any]:
+        return {"choices": list(models(True))}
+
+    choices, name = list(models(False)), elem_id(f"{kind.ELEMENTS}model")
+    model = gr.Dropdown(label=kind.MODEL, choices=choices, value=next(iter(choices), None), elem_id=name)
+    add_refresh_button(model, look_again, elem_id(f"{kind.ELEMENTS}refresh"))
+    return model
+
+
+def _pasted_settings(
     kind: type[Settings], model_label: str, switch: Any, model: Any, controls: Mapping[str, Any]
 ) -> list[tuple[Any, Pasted]]:
     """`PassPanel.infotext_fields` of a pass whose infotext names its model under `model_label`.
