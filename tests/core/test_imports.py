@@ -14,8 +14,14 @@ PACKAGE = "lib_latent_upscale"
 HOSTS = {f"{PACKAGE}.webui", f"{PACKAGE}.standalone"}
 WEBUI_MODULES = {"modules", "modules_forge", "scripts", "backend", "ldm_patched"}
 
+OTHER_ROOMS = {f"{PACKAGE}.webui.{room}" for room in ("compare", "dispatch", "passes", "request", "run", "ui")}
+"""Of the WebUI, which ask `webui/host` and are not asked by it."""
+
 ROOMS: dict[str, dict[str, set[str]]] = {
-    "webui": {"webui/host": {f"{PACKAGE}.standalone"}, "webui": WEBUI_MODULES | {f"{PACKAGE}.standalone"}},
+    "webui": {
+        "webui/host": {f"{PACKAGE}.standalone", *OTHER_ROOMS},
+        "webui": WEBUI_MODULES | {f"{PACKAGE}.standalone"},
+    },
     "standalone": {
         "standalone/engine": WEBUI_MODULES | {f"{PACKAGE}.webui", f"{PACKAGE}.standalone.commands"},
         "standalone": WEBUI_MODULES | {f"{PACKAGE}.webui"},
@@ -110,6 +116,7 @@ def test_imports_go_the_right_way(path):
         ("lib_latent_upscale/webui/a.py", "def f():\n    from modules import shared", "modules.shared"),
         ("lib_latent_upscale/webui/ui/a.py", "from modules.ui_common import b", "modules.ui_common.b"),
         ("lib_latent_upscale/webui/host/a.py", "from ...standalone import b", "lib_latent_upscale.standalone.b"),
+        ("lib_latent_upscale/webui/host/a.py", "from ..run import b", "lib_latent_upscale.webui.run.b"),
         ("lib_latent_upscale/standalone/engine/a.py", "from ..commands import b", f"{PACKAGE}.standalone.commands.b"),
         ("scripts/a.py", "from lib_latent_upscale.standalone import b", "lib_latent_upscale.standalone.b"),
     ],

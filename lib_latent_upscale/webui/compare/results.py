@@ -1,0 +1,189 @@
+"""What a comparison shows and saves of its finished runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from lib_latent_upscale.comparison.report import PLAIN_NAME, Entry, Report, Subject, make_report
+from lib_latent_upscale.comparison.variants import Role, Variant
+from lib_latent_upscale.settings import AUTOMATIC
+from lib_latent_upscale.webui.compare.recorder import Recorder
+from lib_latent_upscale.webui.host import processing as host
+from lib_latent_upscale.webui.host import saving
+from lib_latent_upscale.webui.host.geometry import LATENT, STRETCH, cut_for_encoding, placed
+from lib_latent_upscale.webui.passes.base import Passes
+from lib_latent_upscale.webui.request import Request
+from lib_latent_upscale.webui.run.latent_upscale import TITLE
+
+__all__ = ["RECORD", "Done", "Results"]
+
+RECORD = "Latent upscale comparison"
+"""Where the figures are in `extra_generation_params` of the result's info; the slider reads them there."""
+
+_FILE_NAME = "latent_upscale_comparison"
+
+
+@dataclass(frozen=True)
+class Done:
+    """One variant that has run."""
+
+    variant: Variant
+    same: Sequence[Variant]
+    p: Any
+    extra: dict[str, Any]
+    """What the run has put into the infotext."""
+    processed: Any
+    pictures: Sequence[Image.Image]
+    infotexts: Sequence[str]
+    record: Recorder
+    seconds: float
+
+
+class Results:
+    """What is shown and saved of the finished runs."""
+
+    def __init__(self, base: Any, request: Request, finished: Sequence[Done], passes: Passes) -> None:
+        self._base = base
+        self._own = request.settings
+        self._asked = request.comparison
+        self._passes = passes
+        self._runs = finished
+        self._first = finished[0]
+        self._schedule = host.default_schedule(base.scheduler, base.sampler_name)
+        self._count = min(len(done.pictures) for done in finished)
+        self._size = min(done.pictures[0].size for done in finished)  # what a pass has enlarged is shown shrunk
+
+    def processed(self) -> Any:
+        """One `Processed`, in which all lists are as long as the list of pictures."""
+        seeds = range(self._count)
+        reports = [self._report(index) for index in seeds]
+        texts = [self._sheet_text(index) for index in seeds]
+        sheets = [report.sheet(saving.font()) for report in reports]
+        for index in seeds:
+            self._save(index, sheets[index], reports[index], texts[index])
+            self._comment(index, reports[index])
+        shown = [
+            *(_Shown("sheet", "Sheet", sheet, index) for index, sheet in enumerate(sheets)),
+            *(_Shown("plain resize", PLAIN_NAME, report.plain, index) for index, report in enumerate(reports)),
+            *(_Shown("difference", "Difference", map_, index) for index, map_ in self._differences(reports)),
+        ]
+        first = len(shown)
+        for done in self._runs:
+            name, role = done.variant.name, done.variant.role
+            shown += [_Shown("variant", name, done.pictures[index], index, role) for index in seeds]
+        result = copy(self._first.processed)
+        result.images = [one.picture for one in shown]
+        result.index_of_first_image = first
+        result.infotexts = [texts[one.index] for one in shown[:first]]
+        result.infotexts += [text for done in self._runs for text in done.infotexts[: self._count]]
+        for name in ("all_prompts", "all_negative_prompts", "all_seeds", "all_subseeds"):
+            values = getattr(result, name)
+            setattr(result, name, [values[one.index] for one in shown])
+        result.info = result.infotexts[0]
+        result.comments = "".join(f"{comment}\n" for comment in self._base.comments)
+        described = [self._described(one, reports[one.index]) for one in shown]
+        record = {"pictures": described, "comparisons": [report.record for report in reports]}
+        result.extra_generation_params = {**self._first.extra, RECORD: record}
+        return result
+
+    def _described(self, shown: _Shown, report: Report) -> dict[str, Any]:
+        return {
+            "kind": shown.kind,
+            "role": shown.role,
+            "name": shown.name,
+            "seed": self._first.processed.all_seeds[shown.index],
+            "notes": list(report.notes.get(shown.name, [])),
+        }
+
+    def _report(self, index: int) -> Report:
+        p = self._base
+        subject = Subject(
+            picture=_enlarged_part(p, p.init_images[index % len(p.init_images)]).convert("RGB"),
+            seed=self._first.processed.all_seeds[index],
+            steps=p.steps,
+            sampler=p.sampler_name,
+            denoising_strength=p.denoising_strength,
+            cfg_scale=p.cfg_scale,
+            model=self._first.processed.sd_model_name or "",
+        )
+        return make_report(subject, [self._entry(done, index) for done in self._runs])
+
+    def _entry(self, done: Done, index: int) -> Entry:
+        picture, size = done.pictures[index].convert("RGB"), self._size
+        scheduler = done.variant.settings.scheduler
+        if scheduler == AUTOMATIC:
+            scheduler = f"{AUTOMATIC} ({host.default_schedule(done.p.scheduler, done.p.sampler_name)})"
+        return Entry(
+            variant=done.variant,
+            same=done.same,
+            picture=picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS),
+            parameters=done.infotexts[index],
+            schedule=scheduler,
+            steps=done.record.steps,
+            fewer=done.record.fewer,
+            first_sigma=done.record.first_sigma,
+            seconds=done.seconds / len(done.pictures),
+            shrunk_from=None if picture.size == size else picture.size,
+        )
+
+    def _sheet_text(self, index: int) -> str:
+        """The infotext with which the comparison can be made again."""
+        p = copy(self._first.p)
+        compared = replace(self._asked, compare=True)
+        p.extra_generation_params = {
+            **self._first.extra,
+            "Script": TITLE,
+            **self._own.to_infotext(),
+            **compared.to_infotext(),
+            **self._passes.infotext,
+        }
+        return saving.infotext(p, index)
+
+    def _save(self, index: int, sheet: Image.Image, report: Report, text: str) -> None:
+        """Save the sheet as the host saves its own grids, and the figures beside it."""
+        saving.write_infotext(sheet, text)
+        if not host.option("grid_save") or self._base.do_not_save_grid:
+            return
+        done = self._first.processed
+        seed, prompt = done.all_seeds[index], done.all_prompts[index]
+        path = saving.save_grid(sheet, _FILE_NAME, self._first.p, seed, prompt, text)
+        _write_whole(path.with_suffix(".json"), json.dumps(report.record, indent=2) + "\n")
+
+    def _differences(self, reports: Sequence[Report]) -> list[tuple[int, Image.Image]]:
+        maps = [(index, report.difference) for index, report in enumerate(reports) if self._asked.compare_difference]
+        return [(index, one) for index, one in maps if one is not None]
+
+    def _comment(self, index: int, report: Report) -> None:
+        several = f" (seed {self._first.processed.all_seeds[index]})" if self._count > 1 else ""
+        for name, notes in report.notes.items():
+            self._base.comment(f"{name}{several}: {'; '.join(notes)}")
+
+
+@dataclass(frozen=True)
+class _Shown:
+    kind: str
+    name: str
+    picture: Image.Image
+    index: int
+    """Which of the seeds."""
+    role: Role | None = None
+    """What its variant is there for."""
+
+
+def _enlarged_part(p: Any, picture: Image.Image) -> Image.Image:
+    flat = host.flattened(picture)
+    mode = STRETCH if p.resize_mode == LATENT else p.resize_mode
+    return cut_for_encoding(flat, placed(flat.size, (p.width, p.height), mode).visible, 1)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
