@@ -56,7 +56,6 @@ class Results:
         self._passes = passes
         self._runs = finished
         self._first = finished[0]
-        self._schedule = host.default_schedule(base.scheduler, base.sampler_name)
         self._count = min(len(done.pictures) for done in finished)
         self._size = min(done.pictures[0].size for done in finished)  # what a pass has enlarged is shown shrunk
 
