@@ -20,7 +20,7 @@ from lib_latent_upscale.interpolation import INTERPOLATIONS, interpolate_latent,
 from lib_latent_upscale.learned import FAMILIES, restore_latent, upscale_latent, upscale_with, weights_hash
 from lib_latent_upscale.learned.files import check_file, file_hash
 from lib_latent_upscale.learned.upscalers import LARGEST_FACTOR
-from lib_latent_upscale.settings import FILES
+from lib_latent_upscale.method_files import FILES
 
 __all__ = [
     "METHODS",
@@ -28,9 +28,7 @@ __all__ = [
     "Method",
     "check_family",
     "enlarge",
-    "file_of",
     "method_named",
-    "method_of_file",
     "same_method",
     "weights_of",
 ]
@@ -129,16 +127,6 @@ def method_named(name: str) -> Method:
     if name not in INTERPOLATIONS:
         raise InputError(f"method is {name!r}; choose one of: {', '.join([*INTERPOLATIONS, *METHODS, FILES.text])}")
     return Method(partial(_interpolated, name=name), "interpolation of the small latents")
-
-
-def method_of_file(name: str) -> str:
-    """The method that enlarges by a file of this name."""
-    return f"{FILES.start}{name}"
-
-
-def file_of(method: str) -> str:
-    """The name of the file by which a method enlarges; empty for all others."""
-    return method[len(FILES.start) :] if FILES.holds(method) else ""
 
 
 def enlarge(method: str, latent: Tensor, asked: Enlargement) -> Tensor:

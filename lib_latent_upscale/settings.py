@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lib_latent_upscale.options import AUTOMATIC, Further, Settings, Table, option
+from lib_latent_upscale.method_files import FILES
+from lib_latent_upscale.options import AUTOMATIC, Settings, Table, option
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,10 +15,7 @@ if TYPE_CHECKING:
 
     from lib_latent_upscale.schedules import StepPlan
 
-__all__ = ["AUTOMATIC", "FILES", "METHODS", "SCHEDULERS", "SCHEDULES", "UpscaleSettings"]
-
-FILES = Further("learned-latent: ", "FILE")
-"""Methods that enlarge by a network of the person's own, called by the name of its file."""
+__all__ = ["AUTOMATIC", "METHODS", "SCHEDULERS", "SCHEDULES", "UpscaleSettings"]
 
 METHODS = (
     Table("lib_latent_upscale.methods", "METHODS"),

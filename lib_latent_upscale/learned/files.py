@@ -183,7 +183,7 @@ def _unpickled(path: Path) -> Mapping[str, Tensor]:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # noqa: BLE001: torch has no own error for each of the ways in which a file is bad
+    except Exception as error:
         raise ModelFileError(
             f"{path.name} cannot be read as weights alone, and nothing else is read from a pickle, since it could run "
             "code: it is damaged, or not a file of weights"

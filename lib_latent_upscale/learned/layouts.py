@@ -20,13 +20,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib_latent_upscale.errors import ModelFileError
+
 __all__ = ["Embedded", "Gated", "Shapes", "Stacked", "Unknown"]
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 Size: TypeAlias = tuple[int, int]
 
 
-class Unknown(LookupError):  # noqa: N818
+class Unknown(ModelFileError, LookupError):  # noqa: N818
     """Keys or shapes are not those of a layout."""
 
 

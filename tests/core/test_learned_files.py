@@ -12,7 +12,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from latent_files import city96, nnlatent, saved, sesqui
 
 from lib_latent_upscale.learned.files import check_file, convert_pickle, file_hash, find_files, upscale_with
-from lib_latent_upscale.methods import file_of, method_of_file, weights_of
+from lib_latent_upscale.method_files import file_of, method_of_file
+from lib_latent_upscale.methods import weights_of
 from lib_latent_upscale.options import SettingsError
 from lib_latent_upscale.settings import UpscaleSettings
 
