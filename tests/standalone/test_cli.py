@@ -131,7 +131,9 @@ BAD_ARGUMENTS = {
     "scale 100": (["--scale", "100"], "0.25 to 8"),
     "scale nan": (["--scale", "nan"], "0.25 to 8"),
     "size 0x0": (["--size", "0x0"], "16 to 8192"),
-    "size 12x": (["--size", "12x"], "1024x1280"),
+    "size 12x": (["--size", "12x"], "16 to 8192"),
+    "size x": (["--size", "x"], "1024x1280"),
+    "learned upscaler absent": (["--learned", "absent.safetensors"], "there is no such file"),
     "scale and size": (["--size", "64x64", "--scale", "2"], "not allowed with"),
     "batch size 0": (["--batch-size", "0"], "1 or more"),
     "seed": (["--seed", "-2"], "Seed"),
@@ -292,7 +294,7 @@ def test_help_names_everything_that_can_be_chosen(capsys):
 def test_every_subcommand_has_a_module_that_runs():
     actions = build_parser()._actions
     commands = next(action for action in actions if isinstance(action, argparse._SubParsersAction)).choices
-    assert list(commands) == ["upscale", "x4", "compare", "schedules", "app"]
+    assert list(commands) == ["upscale", "x4", "compare", "schedules", "convert", "app"]
 
 
 def test_the_version(capsys):

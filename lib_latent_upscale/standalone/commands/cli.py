@@ -68,7 +68,15 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_upscale(parser: argparse.ArgumentParser) -> None:
-    add_flags(parser.add_argument_group("latent upscale"), UpscaleSettings)
+    group = parser.add_argument_group("latent upscale")
+    add_flags(group, UpscaleSettings)
+    group.add_argument(
+        "--learned",
+        type=Path,
+        metavar="FILE",
+        help="a latent upscaler of your own, of the model's family, in place of --method: city96/SD-Latent-Upscaler, "
+        "NNLatentUpscale or SesquiLSR (.safetensors)",
+    )
 
 
 def _add_generation(parser: argparse.ArgumentParser) -> None:
@@ -249,12 +257,25 @@ def _app(commands: argparse._SubParsersAction[_Parser]) -> None:
     passes.add_argument("--x4", metavar="MODEL", help=f"the x4 upscaler: {_X4_MODEL}")
 
 
+def _convert(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = commands.add_parser(
+        "convert",
+        help="make a .safetensors file of a latent upscaler that is a pickle",
+        description="Make a .safetensors file of a latent upscaler that is a pickle (.pt, .pth, .bin). Nothing but "
+        "numbers is read from it.",
+    )
+    parser.set_defaults(module="convert")
+    parser.add_argument("input", type=Path, metavar="FILE", help="the pickle")
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="the file to write; default: beside FILE")
+    _add_overwrite(parser)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command; each subcommand names its module, which has `run(arguments) -> exit code`."""
     parser = _Parser(prog="latent-upscale", description="Enlarge pictures in the latent space of Stable Diffusion.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    for add in (_upscale, _x4, _compare, _schedules_command, _app):
+    for add in (_upscale, _x4, _compare, _schedules_command, _convert, _app):
         add(commands)
     return parser
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import logging
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib_latent_upscale.errors import InputError
+from lib_latent_upscale.method_files import method_of_file
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.commands.flags import flags, given_values, settings_from_flags
 from lib_latent_upscale.standalone.engine.generation import (
@@ -51,7 +52,18 @@ SMALLEST_SCALE, LARGEST_SCALE, DEFAULT_SCALE = 0.25, 8.0, 2.0
 
 def upscale_settings(arguments: argparse.Namespace) -> UpscaleSettings:
     """The core's settings; InputError where one is not allowed."""
-    return settings_from_flags(given_values(arguments, UpscaleSettings), UpscaleSettings)
+    given = given_values(arguments, UpscaleSettings)
+    if getattr(arguments, "learned", None) is not None:
+        given["method"] = _method_of(arguments.learned, given)
+    return settings_from_flags(given, UpscaleSettings)
+
+
+def _method_of(learned: Path, given: Mapping[str, Any]) -> str:
+    if not learned.is_file():
+        raise InputError(f"--learned {learned}: there is no such file; give a latent upscaler's .safetensors file.")
+    if given["method"] != UpscaleSettings().method:
+        raise InputError(f"--learned {learned.name} and --method {given['method']}: give one of them.")
+    return method_of_file(learned.stem)
 
 
 def file_settings(arguments: argparse.Namespace) -> FileSettings:
@@ -150,9 +162,10 @@ def load_engine(arguments: argparse.Namespace) -> Engine:
     tile = getattr(arguments, "tile_controlnet", None)
     if tile is not None:
         checked_tile(tile)
+    learned = getattr(arguments, "learned", None)
     with _notice("Loading the model ...", quiet=arguments.quiet):
         model = load_model(arguments.model, device=arguments.device, dtype=arguments.dtype)
-        return Engine(model, None if tile is None else load_tile(tile, model))
+        return Engine(model, None if tile is None else load_tile(tile, model), learned)
 
 
 @contextmanager

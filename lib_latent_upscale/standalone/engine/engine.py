@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from lib_latent_upscale.comparison.metrics import plain_resize
 from lib_latent_upscale.errors import GenerationError, InputError
+from lib_latent_upscale.method_files import file_of
 from lib_latent_upscale.methods import weights_of
 from lib_latent_upscale.samplers import SAMPLERS, import_k_diffusion, run_sampler
 from lib_latent_upscale.schedules import StepPlan
@@ -98,9 +100,11 @@ _UNGUIDED = _Guide()
 class Engine:
     """Upscales pictures with one model, and with the tile ControlNet beside it where a generation asks for it."""
 
-    def __init__(self, model: LatentModel, tile: TileModel | None = None) -> None:
+    def __init__(self, model: LatentModel, tile: TileModel | None = None, learned: Path | None = None) -> None:
+        """`learned` is the file of a latent upscaler of the person's own, for the method that has its name."""
         self.model = model
         self.tile = tile
+        self._files = {} if learned is None else {learned.stem: learned}
         self._denoise = _k_diffusion_wrapper(model)
 
     def upscale(
@@ -120,9 +124,12 @@ class Engine:
     def check(self, generation: GenerationSettings) -> None:
         """Raise InputError where this model cannot do what is asked for: no network knows its latents."""
         try:
-            weights_of(generation.upscale.method, self.model.family)
+            weights_of(generation.upscale.method, self.model.family, self._file(generation))
         except ValueError as error:
             raise InputError(f"{self.model.name}: {error}.") from error
+
+    def _file(self, generation: GenerationSettings) -> Path | None:
+        return self._files.get(file_of(generation.upscale.method))
 
     def prepare(
         self, pictures: Sequence[Image.Image], generation: GenerationSettings, seeds: Sequence[int] | None = None
@@ -153,7 +160,8 @@ class Engine:
         """The enlarged latents, before any noise."""
         upscale, fit = generation.upscale, prepared.fit
         latent = prepared.resized_latent if upscale.resizes_picture else prepared.latent
-        return upscale.enlarge(latent, fit.target, source=fit.source, family=self.model.family)
+        file = self._file(generation)
+        return upscale.enlarge(latent, fit.target, source=fit.source, family=self.model.family, file=file)
 
     def run(self, prepared: Prepared, generation: GenerationSettings, progress: Progress | None = None) -> Upscaled:
         """Interpolate, add noise, denoise and decode what `prepare` made; then the second pass, if there is one."""

@@ -1,0 +1,29 @@
+"""The subcommand `convert`: a latent upscaler that is a pickle as a .safetensors file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from lib_latent_upscale.errors import InputError
+from lib_latent_upscale.learned.files import SUFFIX, convert_pickle
+from lib_latent_upscale.standalone.files.images import written_whole
+from lib_latent_upscale.standalone.files.outputs import Outputs
+
+__all__ = ["run"]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the file, whole or not at all, and print its name; returns the exit code."""
+    source = arguments.input
+    if not source.is_file():
+        raise InputError(f"{source}: there is no such file.")
+    outputs = Outputs([source], arguments.overwrite)
+    if arguments.output is None:
+        target = outputs.free(source.with_suffix(SUFFIX))
+    else:
+        target = outputs.named(arguments.output, (SUFFIX,))
+    with written_whole(target) as part:
+        convert_pickle(source, part)
+    sys.stdout.write(f"{target}\n")
+    return 0

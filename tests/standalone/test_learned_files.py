@@ -1,0 +1,65 @@
+"""A latent upscaler of the person's own in the command, and pickles of such made safe."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from lib_latent_upscale.standalone.commands.cli import main
+from tests.core import latent_files
+
+
+@pytest.fixture
+def own(tmp_path):
+    path = tmp_path / "latent-upscaler-v2.1_SDv1-x2.0.safetensors"
+    save_file(latent_files.city96(), path)
+    return path
+
+
+def made(*arguments):
+    return main(["upscale", *map(str, arguments), "--steps", "1", "--quiet"])
+
+
+def test_it_is_what_enlarges(picture_file, sd1_folder, own, tmp_path):
+    plain, with_own = tmp_path / "plain.png", tmp_path / "own.png"
+    assert made(picture_file, "-o", plain, "--model", sd1_folder) == 0
+    assert made(picture_file, "-o", with_own, "--model", sd1_folder, "--learned", own) == 0
+    with Image.open(plain) as first, Image.open(with_own) as second:
+        assert first.size == second.size
+        assert (np.asarray(first) != np.asarray(second)).mean() > 0.5
+        assert f"Latent upscale method: learned-latent: {own.stem}" in second.info["parameters"].replace('"', "")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--method", "bicubic"], "give one of them"),
+        (["--scale", "1.5"], "makes pictures 2 times larger"),
+    ],
+)
+def test_what_it_cannot_do_is_said(picture_file, sd1_folder, own, tmp_path, capsys, more, message):
+    output = tmp_path / "result.png"
+    assert made(picture_file, "-o", output, "--model", sd1_folder, "--learned", own, *more) == 2
+    assert message in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_a_pickle_becomes_a_safetensors_file_with_the_same_numbers(tmp_path, capsys):
+    pickle, numbers = tmp_path / "own.pt", latent_files.nnlatent()
+    torch.save(numbers, pickle)
+    assert main(["convert", str(pickle)]) == 0
+    target = pickle.with_suffix(".safetensors")
+    assert capsys.readouterr().out.strip() == str(target)
+    read = load_file(target)
+    assert read.keys() == numbers.keys()
+    assert all(torch.equal(read[name], value) for name, value in numbers.items())
+    assert main(["convert", str(pickle), "-o", str(target)]) == 2, "what exists is not replaced"
+
+
+def test_a_pickle_of_something_else_leaves_nothing(tmp_path, capsys):
+    pickle = tmp_path / "other.pt"
+    torch.save({"a": torch.ones(2)}, pickle)
+    assert main(["convert", str(pickle)]) == 2
+    assert "no latent upscaler that is known" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.pt"]
