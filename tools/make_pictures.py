@@ -11,9 +11,9 @@ from pathlib import Path
 from lib_latent_upscale.standalone.commands.cli import main
 
 ASSETS = Path(__file__).parents[1] / "assets"
-ORIGINAL = str(ASSETS / "original.png")
+PHOTOGRAPH = str(ASSETS / "photograph.png")
 COMMANDS = {
-    "tile-controlnet.png": ["compare", ORIGINAL, "--denoise", "0.8", "--tile-controlnet", "demo"],
+    "tile-controlnet.png": ["compare", PHOTOGRAPH, "--denoise", "0.8", "--tile-controlnet", "demo"],
     "schedules.png": ["schedules", "--scheduler", "simple", "--scheduler", "karras"],
 }
 

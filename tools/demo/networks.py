@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 VAE_CONFIG = {
@@ -17,15 +17,14 @@ VAE_CONFIG = {
     "out_channels": 3,
     "down_block_types": ["DownEncoderBlock2D"] * 4,
     "up_block_types": ["UpDecoderBlock2D"] * 4,
-    # GroupNorm has 32 groups in this layout. A group of one or two channels forgets how bright a flat picture is, and
-    # with it the picture's colour; three can keep it (see start_with_colour). No blocks in the encoder's levels:
-    # it shrinks linearly and thinks at the end.
-    "block_out_channels": [96, 96, 96, 96],
-    "layers_per_block": 0,
+    "block_out_channels": [64, 64, 64, 128],
+    "layers_per_block": 1,
     "latent_channels": 4,
     "norm_num_groups": 32,
     "sample_size": 256,
+    "scaling_factor": 0.18215,
 }
+"""The layout's norm has 32 groups, so no level may have fewer than 64 channels: a group of one forgets its mean."""
 UNET_CONFIG = {
     "sample_size": 32,
     "in_channels": 4,
@@ -62,58 +61,6 @@ SCHEDULER_CONFIG = {
 }
 HOST_TOKENIZER = "models/Stable-diffusion/demo-model/diffusers/tokenizer"
 """Relative to the WebUI's folder: the demo model's folder is copied as a whole."""
-
-
-def build_vae() -> AutoencoderKL:
-    return AutoencoderKL(**VAE_CONFIG)
-
-
-COLOURS = range(0, 9, 3)
-"""The channels that carry red, green and blue at the start; the two after each are constants."""
-
-
-def carry_colour(convolution: nn.Module, taps: slice = slice(0), share: float = 0) -> None:
-    """Let a convolution hand on ``share`` of each carrying channel, from the ``taps`` of its kernel; else nothing."""
-    for channel in range(COLOURS.stop):
-        convolution.weight[channel], convolution.bias[channel] = 0, 0
-        convolution.weight[channel, channel : channel + 1, taps, taps] = share
-
-
-CARRIERS = (
-    ("downsamplers.0.conv", {"taps": slice(0, 2), "share": 0.25}),
-    ("upsamplers.0.conv", {"taps": slice(1, 2), "share": 1}),
-    ("conv2", {}),
-)
-
-
-@torch.no_grad()
-def start_with_colour(vae: AutoencoderKL, reference: float = 1.5) -> None:
-    """Lay a straight path for colour, so that training begins with a thumbnail codec instead of a grey optimum.
-
-    Each of red, green and blue gets one group of three channels: the colour, and two constants that keep the group's
-    mean and deviation where they are, so that normalising is nearly linear. Blocks add nothing to these channels at
-    first; the strided convolutions average, the upsampling ones copy.
-    """
-    for half in (vae.encoder, vae.decoder):
-        carry_colour(half.conv_in)
-        for colour, channel in enumerate(COLOURS):
-            half.conv_in.weight[channel, colour, 1, 1] = 1
-            half.conv_in.bias[channel + 1], half.conv_in.bias[channel + 2] = reference, -reference
-            half.conv_norm_out.bias[channel] = 2.5
-            half.conv_out.weight[colour] = 0
-            half.conv_out.weight[colour, channel, 1, 1] = 1.25
-            half.conv_out.bias[colour] = -2.9
-        for ending, path in CARRIERS:
-            for name, module in half.named_modules():
-                if name.endswith(ending):
-                    carry_colour(module, **path)
-        attention = half.mid_block.attentions[0].to_out[0]
-        attention.weight[: COLOURS.stop], attention.bias[: COLOURS.stop] = 0, 0
-    for convolution in (vae.quant_conv, vae.post_quant_conv):
-        size = len(convolution.weight)
-        convolution.weight.copy_(torch.eye(size).view(size, size, 1, 1))
-        convolution.bias.zero_()
-    vae.quant_conv.weight[4:], vae.quant_conv.bias[4:] = 0, -6
 
 
 def build_unet() -> UNet2DConditionModel:
@@ -242,7 +189,7 @@ model:
     channels: 4
     cond_stage_trainable: false
     conditioning_key: crossattn
-    scale_factor: {scale}
+    scale_factor: 0.18215
     use_ema: false
     unet_config:
       target: ldm.modules.diffusionmodules.openaimodel.UNetModel
@@ -270,9 +217,9 @@ model:
           resolution: 256
           in_channels: 3
           out_ch: 3
-          ch: 96
-          ch_mult: [1, 1, 1, 1]
-          num_res_blocks: 0
+          ch: 64
+          ch_mult: [1, 1, 1, 2]
+          num_res_blocks: 1
           attn_resolutions: []
           dropout: 0.0
         lossconfig:
@@ -309,16 +256,14 @@ def write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def export(folder: Path, vae: AutoencoderKL, unet: UNet2DConditionModel, text: CLIPTextModel, scale: float) -> None:
+def export(folder: Path, vae: AutoencoderKL, unet: UNet2DConditionModel, text: CLIPTextModel) -> None:
     """Write the checkpoint, the WebUI's description of it, and the configurations that diffusers wants beside it."""
     parts = folder / "diffusers"
     parts.mkdir(parents=True, exist_ok=True)
     save_file(checkpoint(vae, unet, text), folder / "demo.safetensors")
     (folder / "demo.safetensors").chmod(0o644)
-    (folder / "demo.yaml").write_text(HOST_CONFIG.format(scale=round(scale, 5), text_encoder=HOST_TOKENIZER), "utf-8")
-    write_json(
-        parts / "vae/config.json", {"_class_name": "AutoencoderKL"} | VAE_CONFIG | {"scaling_factor": round(scale, 5)}
-    )
+    (folder / "demo.yaml").write_text(HOST_CONFIG.format(text_encoder=HOST_TOKENIZER), "utf-8")
+    write_json(parts / "vae/config.json", {"_class_name": "AutoencoderKL"} | VAE_CONFIG)
     write_json(parts / "unet/config.json", {"_class_name": "UNet2DConditionModel"} | UNET_CONFIG)
     text_config = {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model"} | TEXT_CONFIG
     write_json(parts / "text_encoder/config.json", text_config)

@@ -1,0 +1,1 @@
+"""The demo model: its networks, its training, its figures."""
