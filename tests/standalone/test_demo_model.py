@@ -10,13 +10,17 @@ import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
+from lib_latent_upscale.comparison.variants import HOST_DEFAULT
+from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
 from lib_latent_upscale.standalone.engine.tile_models import load_tile
 from lib_latent_upscale.standalone.engine.vae import decode_latent
 from lib_latent_upscale.tile_settings import TileSettings
 
-FOLDER = Path(__file__).parents[2] / "lib_latent_upscale" / "weights" / "demo-model"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "lib_latent_upscale" / "weights" / "demo-model"
+DRAWING = ROOT / "assets" / "original.png"
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
 
 
@@ -56,8 +60,22 @@ def test_prompts_hardly_matter(demo_engine, photograph):
     assert (first - second).square().mean() < 0.01 * first.square().mean()
 
 
+@pytest.mark.parametrize("method", ["pixels", "learned"])
+def test_it_speaks_sd1s_latents_so_the_picture_resized_and_the_learned_method_beat_the_webuis(demo_engine, method):
+    """A drawing that neither it nor the learned upscaler ever saw, 128 to 256 pixels."""
+    with Image.open(DRAWING) as file:
+        original = file.convert("RGB")
+    small = original.resize((128, 128), Image.Resampling.LANCZOS)
+
+    def psnr(upscale):
+        made = demo_engine.upscale([small], generation(steps=8, denoising_strength=0.2, upscale=upscale)).pictures[0]
+        return peak_signal_noise_ratio(np.asarray(original), np.asarray(made), data_range=255)
+
+    assert psnr(UpscaleSettings(method)) > psnr(HOST_DEFAULT) + 2
+
+
 def test_tile_controlnet_keeps_the_picture_at_a_high_denoising_strength(demo_engine, photograph):
-    """Measured from 128 to 256 pixels, 12 steps: 3.6 dB more for astronaut, 4.2 for chelsea, 4.7 for coffee."""
+    """Three photographs from 256 to 512 pixels, 20 steps: 22.9 dB beside 14.1 without (the weights' README)."""
     small = photograph.resize((128, 128), Image.Resampling.LANCZOS)
     engine = Engine(demo_engine.model, load_tile("demo", demo_engine.model))
     base = generation(denoising_strength=0.8, steps=8, sampler="Euler")

@@ -153,10 +153,11 @@ def test_a_method_of_the_resized_picture_encodes_it_once_and_keeps_the_size(engi
     assert len(encoded) == 2, "the small one, and the resized one for both runs"
 
 
-def test_the_demo_model_has_latents_of_its_own_and_says_so(demo_engine, photo):
+def test_a_model_whose_latents_no_network_knows_is_said(demo_engine, photo):
+    engine = Engine(replace(demo_engine.model, is_sdxl=True))
     generation = GenerationSettings(256, 192, steps=1, upscale=UpscaleSettings("learned"))
     with pytest.raises(InputError, match=r"demo: method is 'learned'; it knows the latents of .*, not this model's"):
-        demo_engine.upscale([photo], generation)
+        engine.upscale([photo], generation)
 
 
 @pytest.mark.parametrize(

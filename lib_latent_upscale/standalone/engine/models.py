@@ -96,12 +96,9 @@ class LatentModel:
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     @property
-    def family(self) -> str | None:
-        """Whose latents these are, a name in `learned.FAMILIES`; None where no network knows them.
-
-        The demo model's are its own.
-        """
-        return None if self.name == DEMO or self.is_sdxl else "sd1"
+    def family(self) -> str:
+        """Whose latents these are, a name in `learned.LATENTS`."""
+        return "sdxl" if self.is_sdxl else "sd1"
 
     @property
     def channels(self) -> int:
