@@ -142,6 +142,9 @@ BAD_ARGUMENTS = {
     "model corrupt": (["--model", "{here}/corrupt.safetensors"], "damaged"),
     "model no folder": (["--model", "{here}"], "model_index.json"),
     "device": (["--device", "abacus"], "abacus"),
+    "device without values": (["--device", "meta"], "'meta' cannot be used"),
+    "prompt not UTF-8": (["--prompt", "caf\udce9"], "Prompt has half of a character"),
+    "negative prompt not UTF-8": (["--negative-prompt", "caf\udce9"], "Negative prompt has half"),
     "dtype": (["--dtype", "int4"], "bfloat16"),
     "output folder missing": (["-o", "{here}/none/out.png"], "does not exist"),
     "output is the input": (["-o", "{here}/photo.png"], "replace the original"),
@@ -172,6 +175,24 @@ def _assert_refused(arguments, message, capsys):
     assert shown.out == ""
     assert shown.err.count("\n") == 1, shown.err
     assert message in shown.err
+
+
+@pytest.mark.parametrize(("more", "message"), [((), "one picture"), (("photo.png",), "2 were given")])
+def test_a_comparison_takes_one_picture(picture_file, capsys, monkeypatch, more, message):
+    monkeypatch.chdir(picture_file.parent)
+    other = picture_file.with_name("other.png")
+    other.write_bytes(picture_file.read_bytes())
+    _assert_refused(["compare", "other.png" if more else ".", *more], message, capsys)
+
+
+def test_a_missing_package_is_named_with_the_command_that_mends_it(picture_file, capsys, monkeypatch):
+    for name in ("gradio", "diffusers"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert main(["upscale", str(picture_file), "--quiet"]) == 1
+    shown = capsys.readouterr().err
+    assert "the package diffusers is missing" in shown
+    assert 'pip install "latent-upscale[standalone]"' in shown
+    assert shown.count("\n") == 1
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "text", "truncated", "tiny", "folder without pictures"])

@@ -1,11 +1,15 @@
 """Models: what can be loaded, what is refused and why, and that the parts are used as their makers do."""
 
 import json
+import shutil
+import socket
+import urllib.request
 
 import diffusers
 import pytest
 import torch
-from safetensors.torch import save_file
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
 
 from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.noise_tables import sd1_sigmas
@@ -162,8 +166,82 @@ def test_damaged_files_and_folders_are_refused(tmp_path, sd1_folder):
 
 def test_a_folder_with_a_part_missing_is_refused(tmp_path, sd1_folder):
     (tmp_path / "model_index.json").write_text((sd1_folder / "model_index.json").read_text())
-    with pytest.raises(InputError, match="cannot be loaded"):
+    with pytest.raises(InputError, match="not whole: unet, vae, tokenizer, scheduler is missing"):
         load_model(str(tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize("pipeline", ["FluxPipeline", "StableDiffusion3Pipeline"])
+def test_folders_of_other_families_are_refused_by_name(tmp_path, pipeline):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
+    with pytest.raises(InputError, match=rf"another family \({pipeline}\); SD 1.x, 2.x and SDXL can be used"):
+        load_model(str(tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize("index", ["gone", "folder"])
+def test_a_folder_without_tokenizer_is_refused(tmp_path, sd1_folder, index):
+    folder = shutil.copytree(sd1_folder, tmp_path / "model")
+    shutil.rmtree(folder / "tokenizer")
+    if index == "gone":
+        parts = json.loads((folder / "model_index.json").read_text())
+        (folder / "model_index.json").write_text(json.dumps({k: v for k, v in parts.items() if k != "tokenizer"}))
+    with pytest.raises(InputError, match="not whole: tokenizer is missing"):
+        load_model(str(folder), device="cpu")
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """The demo model's tensors, to be changed, and a function that saves and loads them."""
+    if not models.DEMO_FILE.exists():
+        pytest.skip("the demo model is not in this checkout")
+    tensors = load_file(models.DEMO_FILE)
+    (tmp_path / "diffusers").symlink_to(models.DEMO_FILE.parent / "diffusers")
+
+    def load(name="own.safetensors"):
+        save_file(tensors, tmp_path / name)
+        return load_model(str(tmp_path / name), device="cpu")
+
+    return tensors, load
+
+
+def test_a_name_in_capitals_is_the_same_kind_of_file(checkpoint):
+    assert checkpoint[1]("Own.SAFETENSORS").name == "Own"
+
+
+def test_weights_that_are_no_numbers_are_refused_by_name(checkpoint):
+    tensors, load = checkpoint
+    tensors[OUTPUT] = tensors[OUTPUT].clone()
+    tensors[OUTPUT][0, 0, 0, 0] = float("nan")
+    with pytest.raises(InputError, match=r"conv_out.weight holds values that are not numbers: the file is damaged"):
+        load()
+
+
+def test_a_missing_tensor_is_refused(checkpoint):
+    tensors, load = checkpoint
+    del tensors["model.diffusion_model.out.2.bias"]
+    with pytest.raises(InputError, match=r"not whole|cannot be loaded"):
+        load()
+
+
+@pytest.mark.parametrize("port", ["closed", "offline"])
+def test_without_a_network_a_hub_id_is_one_sentence_at_once(monkeypatch, port):
+    """The library is asked for what it has stored only; else it would try for half a minute."""
+    asked = []
+
+    def stored(name, **options):
+        asked.append(options)
+        raise OSError("long explanation")
+
+    if port == "closed":
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{taken.getsockname()[1]}")
+    else:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(urllib.request, "getproxies", dict)
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "load_config", stored)
+    with pytest.raises(InputError, match=r"cannot be had from the hub \(the hub cannot be reached\)"):
+        load_model("someone/some-model", device="cpu")
+    assert asked == [{"local_files_only": True}]
 
 
 def test_an_inpainting_folder_is_refused(tmp_path):
@@ -175,12 +253,13 @@ def test_a_hub_id_that_cannot_be_had_is_refused(monkeypatch):
     def unreachable(*_, **__):
         raise OSError("cannot reach the hub\nlong explanation")
 
+    monkeypatch.setattr(models, "_hub_answers", lambda: True)
     monkeypatch.setattr(diffusers.DiffusionPipeline, "load_config", unreachable)
     with pytest.raises(InputError, match=r"no file or folder here.*\(cannot reach the hub\)"):
         load_model("someone/some-model", device="cpu")
 
 
-@pytest.mark.parametrize("device", ["nonsense", "meta:x", "xpu"])
+@pytest.mark.parametrize("device", ["nonsense", "meta", "meta:x", "xpu"])
 def test_unusable_devices_are_refused(sd1_folder, device):
     with pytest.raises(InputError, match=f"'{device}' cannot be used"):
         load_model(str(sd1_folder), device=device)

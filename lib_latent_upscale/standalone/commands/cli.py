@@ -196,7 +196,7 @@ def _compare(commands: argparse._SubParsersAction[_Parser]) -> None:
         "(bilinear, steps cut by denoising strength), as chosen here, and so with tile ControlNet where one is given.",
     )
     parser.set_defaults(module="compare")
-    parser.add_argument("input", type=Path, metavar="IN", help="a picture")
+    parser.add_argument("input", nargs="+", metavar="IN", help="a picture")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="SHEET", help="the PNG to write; figures go beside it as .json"
     )
@@ -308,6 +308,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         _end_orderly()
         module = importlib.import_module(f"lib_latent_upscale.standalone.commands.{arguments.module}")
         return int(module.run(arguments))
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("", __package__.partition(".")[0]):
+            raise  # a fault of ours
+        _say(
+            f'the package {error.name} is missing; install it with: pip install "latent-upscale[standalone]", in a '
+            'clone of the repository: pip install -e ".[standalone]"'
+        )
+        return EXIT_FAILED
     except KeyboardInterrupt:
         _say("stopped; nothing half-finished was written.")
         return EXIT_INTERRUPTED

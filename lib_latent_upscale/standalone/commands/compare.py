@@ -32,6 +32,7 @@ from lib_latent_upscale.standalone.engine.generation import GenerationSettings, 
 from lib_latent_upscale.standalone.engine.models import checked_source, model_name
 from lib_latent_upscale.standalone.engine.tile import check_range
 from lib_latent_upscale.standalone.files.images import Picture, save_png, written_whole
+from lib_latent_upscale.standalone.files.inputs import find_inputs
 from lib_latent_upscale.standalone.files.outputs import Outputs
 from lib_latent_upscale.standalone.files.shapes import shaped
 
@@ -176,6 +177,10 @@ _SUFFIXES = {"sheet": (".png",), "figures": (".json",), "page": (".html", ".htm"
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
+    inputs = find_inputs(arguments.input)
+    if not inputs.single:
+        raise InputError(f"compare takes one picture; {' '.join(arguments.input)}: {len(inputs.found)} were given.")
+    arguments.input = inputs.paths[0]
     checked_source(arguments.model)
     picture = opened(arguments.input)
     base = replace(generation_settings(arguments, picture.size), model=model_name(arguments.model))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lib_latent_upscale.errors import InputError, SizeError
+from lib_latent_upscale.options import Text
 from lib_latent_upscale.samplers import GENERATION_SAMPLERS, SAMPLERS
 from lib_latent_upscale.schedules import MAX_STEPS, StepPlan
 from lib_latent_upscale.settings import UpscaleSettings
@@ -86,6 +87,10 @@ class GenerationSettings:
         check_size(self.width, self.height)
         if self.sampler not in GENERATION_SAMPLERS:
             raise InputError(f"Unknown sampler {self.sampler!r}; known are: {', '.join(GENERATION_SAMPLERS)}.")
+        for name, text in (("Prompt", self.prompt), ("Negative prompt", self.negative_prompt)):
+            problem = Text().problem(text)
+            if problem:
+                raise InputError(f"{name} {problem}; give it in UTF-8.")
         _check_range("Steps", self.steps, 1, MAX_STEPS)
         _check_range("CFG scale", self.cfg_scale, 0, LARGEST_CFG_SCALE)
         _check_range("Seed", self.seed, 0, LARGEST_SEED)

@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+import socket
+import tempfile
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -122,7 +127,7 @@ def checked_device(name: str) -> torch.device:
     """The device of this name; InputError where torch cannot work on it."""
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()  # "meta" holds no values
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"Device {name!r} cannot be used ({reason}); 'cpu' always works.") from error
@@ -131,7 +136,7 @@ def checked_device(name: str) -> torch.device:
 
 def model_name(source: str) -> str:
     """The name of a model as it stands in the parameters of a picture: a file's without its suffix, as in the WebUI."""
-    return Path(source).stem if Path(source).suffix == ".safetensors" else Path(source).name or source
+    return Path(source).stem if Path(source).suffix.lower() == ".safetensors" else Path(source).name or source
 
 
 def load_model(source: str, *, device: str | None = None, dtype: str | None = None) -> LatentModel:
@@ -159,7 +164,17 @@ def number_format(name: str) -> torch.dtype:
 def _place(model: LatentModel, device: torch.device) -> None:
     model.vae.to(torch.float32)
     for part in (model.unet, model.vae, *(encoder.model for encoder in model.encoders)):
+        _check_weights(model.name, part)
         part.to(device).eval().requires_grad_(False)
+
+
+def _check_weights(name: str, part: torch.nn.Module) -> None:
+    """Raise InputError for weights that are missing or no numbers; a sum is one where all of them are."""
+    for tensor, weight in part.named_parameters():
+        if weight.is_meta:
+            raise InputError(f"{name}: the model is not whole: {tensor} is missing; get the file again.")
+        if not torch.isfinite(weight.sum(dtype=torch.float32)):
+            raise InputError(f"{name}: {tensor} holds values that are not numbers: the file is damaged; get it again.")
 
 
 def checked_source(source: str) -> Path | None:
@@ -172,7 +187,7 @@ def checked_source(source: str) -> Path | None:
             f"The demo model is missing: {DEMO_FILE} does not exist. It is part of the repository; install the clone "
             "with 'pip install -e', or give --model a checkpoint of your own."
         )
-    if HUB_ID.fullmatch(source) and path.suffix not in {".safetensors", *PICKLES}:
+    if HUB_ID.fullmatch(source) and path.suffix.lower() not in {".safetensors", *PICKLES}:
         return None
     raise InputError(
         f"Model {source!r} does not exist: give 'demo', a .safetensors file, a diffusers folder or a hub id."
@@ -192,9 +207,22 @@ def _load_file(path: Path, dtype: torch.dtype) -> Any:
 
     options = _offline_options(path, width)
     try:
-        return _pipeline_class(sdxl).from_single_file(str(path), **_dtype(dtype), **options, **_unused(sdxl))
+        with _lower_case(path) as file:
+            return _pipeline_class(sdxl).from_single_file(file, **_dtype(dtype), **options, **_unused(sdxl))
     except (OSError, ValueError, KeyError, RuntimeError, SingleFileComponentError) as error:
         raise InputError(f"{path}: the checkpoint cannot be loaded ({first_line(error)}).") from error
+
+
+@contextmanager
+def _lower_case(path: Path) -> Iterator[str]:
+    """A name of the file that ends in .safetensors: diffusers takes .SAFETENSORS for a pickle."""
+    if path.suffix == ".safetensors":
+        yield str(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder, f"{path.stem}.safetensors")
+        link.symlink_to(path.resolve())
+        yield str(link)
 
 
 def _offline_options(path: Path, width: int | None) -> dict[str, Any]:
@@ -272,22 +300,60 @@ def _load_folder(path: Path, dtype: torch.dtype) -> Any:
     if not index.is_file():
         raise InputError(f"{path}: not a diffusers model: model_index.json is missing in this folder.")
     try:
-        is_sdxl = "XL" in json.loads(index.read_text(encoding="utf-8"))["_class_name"]
-    except (ValueError, KeyError, TypeError) as error:
+        parts: dict[str, Any] = json.loads(index.read_text(encoding="utf-8"))
+        is_sdxl = _is_sdxl(str(path), parts["_class_name"])
+    except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{index}: cannot be read ({first_line(error)}).") from error
+    missing = [name for name in _NEEDED if name in parts and parts[name][0] and not (path / name).is_dir()]
+    missing += [name for name in _NEEDED if name not in parts]
+    if missing:
+        raise InputError(f"{path}: the model is not whole: {', '.join(missing)} is missing in this folder.")
     return _from_pretrained(str(path), is_sdxl, dtype, local_files_only=True)
+
+
+_NEEDED = ("unet", "vae", "tokenizer", "scheduler")
+"""Parts of a diffusers folder without which nothing can be made."""
+_PIPELINE = re.compile(r"StableDiffusion(XL)?(Img2Img|Inpaint)?Pipeline|LatentConsistencyModel(Img2Img)?Pipeline")
+
+
+def _is_sdxl(name: str, pipeline: str) -> bool:
+    """Whether a pipeline of this name is SDXL's; InputError for one of another family."""
+    if not _PIPELINE.fullmatch(pipeline):
+        raise InputError(f"{name}: a model of another family ({pipeline}); SD 1.x, 2.x and SDXL can be used here.")
+    return "XL" in pipeline
 
 
 def _load_hub(name: str, dtype: torch.dtype) -> Any:
     from diffusers import DiffusionPipeline
 
+    options = {} if _hub_answers() else {"local_files_only": True}
     try:
-        index = DiffusionPipeline.load_config(name)
+        index = DiffusionPipeline.load_config(name, **options)
     except (OSError, ValueError) as error:
+        reason = "the hub cannot be reached" if options else first_line(error)
         raise InputError(
-            f"Model {name!r} is no file or folder here, and it cannot be had from the hub ({first_line(error)})."
+            f"Model {name!r} is no file or folder here, and it cannot be had from the hub ({reason})."
         ) from error
-    return _from_pretrained(name, "XL" in index.get("_class_name", ""), dtype)
+    return _from_pretrained(name, _is_sdxl(name, index.get("_class_name", "")), dtype, **options)
+
+
+_PATIENCE = 5.0
+"""Seconds that the hub has to answer: its own library tries for half a minute, and says so in 25 lines."""
+
+
+def _hub_answers() -> bool:
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    address = urllib.parse.urlsplit(constants.ENDPOINT)
+    if urllib.request.getproxies():  # who answers then is not the hub
+        return True
+    try:
+        socket.create_connection((address.hostname or "", address.port or 443), _PATIENCE).close()
+    except OSError:
+        return False
+    return True
 
 
 def _from_pretrained(source: str, is_sdxl: bool, dtype: torch.dtype, **options: Any) -> Any:

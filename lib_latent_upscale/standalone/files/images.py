@@ -101,6 +101,8 @@ def _frames(image: Image.Image) -> tuple[str, ...]:
 def _open(path: Path) -> Image.Image:
     if not path.exists():
         raise InputError(f"{path}: no such file.")
+    if path.is_dir():
+        raise InputError(f"{path}: this is a folder; a picture is needed here.")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty.")
     try:
