@@ -1,21 +1,19 @@
 """The person's own latent upscalers: known by keys and shapes, scaled as their authors do, refused in a sentence."""
 
-import sys
+import os
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from latent_files import city96, nnlatent, saved, sesqui
 
 from lib_latent_upscale.learned.files import check_file, convert_pickle, file_hash, find_files, upscale_with
 from lib_latent_upscale.method_files import file_of, method_of_file
 from lib_latent_upscale.methods import weights_of
 from lib_latent_upscale.options import SettingsError
 from lib_latent_upscale.settings import UpscaleSettings
+from tests.core.latent_files import city96, nnlatent, saved, sesqui
 
 NAMES = {
     "latent-upscaler-v2.1_SDv1-x1.5": ("sd1", city96),
@@ -81,8 +79,7 @@ def test_scalings_are_those_of_the_authors_nodes(tmp_path):
     torch.testing.assert_close(made, (raw - 0.1159) * 0.3611, rtol=1e-4, atol=1e-5)
 
 
-def test_learned_resampling_keeps_what_is_constant_and_meets_every_line(tmp_path):
-    """With taps that sum to one and no change by place, a constant stays constant at every size."""
+def test_where_gated_blocks_add_nothing_the_latents_are_enlarged_bicubically(tmp_path):
     numbers = {name: torch.zeros_like(value) for name, value in sesqui().items()}
     numbers["skip_conv.weight"][range(4), range(4), 2, 2] = 1
     path = saved(numbers, tmp_path / "upscaler_SDXL.safetensors")
@@ -153,8 +150,6 @@ def test_a_file_that_is_replaced_is_read_again(tmp_path):
     path = file(tmp_path, "sd15_resizer")
     first, named = upscale_with(path, latent("sd1"), (12, 9), "sd1"), file_hash(path)
     saved({name: value * 1.5 for name, value in nnlatent().items()} | {"conv_out.bias": torch.ones(4)}, path)
-    import os
-
     os.utime(path, ns=(1, 1))
     assert file_hash(path) != named
     assert not torch.equal(upscale_with(path, latent("sd1"), (12, 9), "sd1"), first)
