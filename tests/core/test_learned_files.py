@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-
 from lib_latent_upscale.learned.files import check_file, convert_pickle, file_hash, find_files, upscale_with
 from lib_latent_upscale.method_files import file_of, method_of_file
 from lib_latent_upscale.methods import weights_of
