@@ -1,6 +1,7 @@
 """What all tests share: a fixed seed, repeatable property tests, coverage that is demanded of whole runs only."""
 
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -26,3 +27,10 @@ def pytest_configure(config: pytest.Config) -> None:
     coverage = config.pluginmanager.getplugin("_cov")
     if coverage is not None and not whole:
         coverage.options.cov_fail_under = 0
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What was skipped, a line for each reason; pytest's own list has one for each place."""
+    skipped = [report.longrepr[2] for report in terminalreporter.stats.get("skipped", [])]
+    for reason, count in Counter(reason.removeprefix("Skipped: ") for reason in skipped).items():
+        terminalreporter.write_line(f"SKIPPED [{count}] {reason}")
