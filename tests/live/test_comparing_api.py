@@ -151,7 +151,8 @@ class TestWhatIsCompared:
     def test_a_sampler_that_ignores_sigmas_says_so(self, webui, picture):
         result = webui.ours(picture, {"compare": True}, sampler_name="DDIM")
         own = variants(result)["Latent Upscale"]
-        assert (own["steps_run"], own["first_sigma"]) == (3, None)
+        assert own["first_sigma"] is None
+        assert 1 <= own["steps_run"] <= 3, "v1.10.1's DDIM leaves two of the asked ones out, and that is counted"
         assert "ignores sigmas" in own["parameters"]
 
     @pytest.mark.parametrize(
