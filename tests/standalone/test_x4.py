@@ -339,7 +339,7 @@ def test_every_model_leaves_the_device_meanwhile_and_comes_back(engine):
     model = engine.model
     parts = [model.unet, model.vae, *(encoder.model for encoder in model.encoders)]
     assert len(parts) == 3
-    with x4._resting(Engine(model)):
+    with x4.resting(Engine(model)):
         assert {part.device.type for part in parts} == {"cpu"}
 
 
@@ -364,7 +364,7 @@ def test_each_of_them_is_moved_to_the_computers_own_memory_and_back(engine, whic
         "encoder": lambda: Engine(replace(model, encoders=[replace(encoder, model=network)])),
         "tile": lambda: Engine(model, TileModel("tile", network)),
     }[which]()
-    with x4._resting(busy):
+    with x4.resting(busy):
         assert network.moves == ["cpu"]
     assert network.moves == ["cpu", "meta"]
 
