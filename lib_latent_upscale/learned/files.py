@@ -24,17 +24,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from lib_latent_upscale.checkpoints import PICKLES, Shapes
 from lib_latent_upscale.errors import ModelFileError, SizeError
 from lib_latent_upscale.learned.families import LATENTS
-from lib_latent_upscale.learned.layouts import Embedded, Gated, Shapes, Stacked, Unknown
+from lib_latent_upscale.learned.layouts import Embedded, Gated, Stacked, Unknown
 
-__all__ = ["PICKLES", "SUFFIX", "check_file", "convert_pickle", "file_hash", "find_files", "upscale_with"]
+__all__ = ["SUFFIX", "check_file", "convert_pickle", "file_hash", "find_files", "upscale_with"]
 
 Size: TypeAlias = tuple[int, int]
 
 SUFFIX = ".safetensors"
-PICKLES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl"})
-"""What `convert_pickle` reads, and nothing else does."""
 
 _SMALLEST_SIDE = 3
 """Cells; a network that mirrors its border needs them."""

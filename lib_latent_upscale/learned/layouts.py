@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from typing import TypeAlias
 
@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib_latent_upscale.checkpoints import Shapes
 from lib_latent_upscale.errors import ModelFileError
 
-__all__ = ["Embedded", "Gated", "Shapes", "Stacked", "Unknown"]
+__all__ = ["Embedded", "Gated", "Stacked", "Unknown"]
 
-Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 Size: TypeAlias = tuple[int, int]
 
 

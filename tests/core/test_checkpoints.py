@@ -51,8 +51,4 @@ def test_what_a_file_is_stands_in_one_place():
     marks = r"input_hint_block\.0|attn2\.to_k|input_blocks\.0\.0\.weight\"|\.ckpt\"|1024: \"SD 2"
     sources = {path: path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
     found = {path.name for path, text in sources.items() if re.search(marks, text)}
-    assert found == {
-        "checkpoints.py",
-        "tile_models.py",  # where a ControlNet takes the latent
-        "files.py",  # in learned/: latent upscalers are no Stable Diffusion, and none of it asks for them
-    }
+    assert found == {"checkpoints.py", "tile_models.py"}  # the latter: where a ControlNet takes the latent
