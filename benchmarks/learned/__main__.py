@@ -18,19 +18,12 @@ from PIL import Image, ImageDraw
 from benchmarks.learned.methods import CEILING, CELL, FIGURES, METHODS, Case, figures
 from lib_latent_upscale.learned import FAMILIES
 from tools.learned import taesd
-from tools.learned.pictures import is_held_out, scene
+from tools.learned.pictures import held_out_scenes
 
 ROOT = Path(__file__).resolve().parents[2]
 Rows = dict[str, list[dict[str, float]]]
 DIGITS = {"PSNR": 2, "SSIM": 3, "GMSD": 3, "gradient energy": 2, "colour": 1, "latent distance": 3}
 TITLES = {"drawings": "Drawings", "kodak": "Photographs (Kodak)"}
-
-
-def drawn(folder: Path, count: int) -> list[Image.Image]:
-    """Scenes of drawings that no network has seen."""
-    held_out = [path for path in sorted(folder.glob("*.png")) if is_held_out(path)]
-    rng = np.random.default_rng(9)
-    return [scene(rng, held_out) for _ in range(count)]
 
 
 def photographed(folder: Path, count: int) -> list[Image.Image]:
@@ -122,7 +115,10 @@ def main() -> None:
     parser.add_argument("--montage", type=Path, help="a PNG with crops of the last family and factor")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    kinds = {"drawings": drawn(options.drawings, options.count), "kodak": photographed(options.kodak, options.count)}
+    kinds = {
+        "drawings": held_out_scenes(options.drawings, options.count),
+        "kodak": photographed(options.kodak, options.count),
+    }
     figures_file = options.output.with_suffix(".json")
     record: dict[str, Rows] = json.loads(figures_file.read_text()) if figures_file.exists() else {}
     shown: dict[str, list[Image.Image]] = {}

@@ -31,7 +31,7 @@ from lib_latent_upscale.standalone.engine.tile_models import load_tile
 from lib_latent_upscale.standalone.engine.vae import decode_latent
 from lib_latent_upscale.tile_settings import TileSettings
 from tools.learned import taesd
-from tools.learned.pictures import is_held_out, scene
+from tools.learned.pictures import held_out_scenes
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
 SIZE = 512
@@ -53,15 +53,9 @@ def photograph(name: str) -> Image.Image:
     return image.resize((SIZE, SIZE), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
 
 
-def drawn(folder: Path, count: int) -> list[Image.Image]:
-    held_out = [path for path in sorted(folder.glob("*.png")) if is_held_out(path)]
-    rng = np.random.default_rng(9)
-    return [scene(rng, held_out, SIZE) for _ in range(count)]
-
-
 def kinds(options: argparse.Namespace) -> dict[str, list[Image.Image]]:
     return {
-        "drawings": drawn(options.drawings, options.count),
+        "drawings": held_out_scenes(options.drawings, options.count),
         "photographs": [photograph(name) for name in PHOTOGRAPHS],
     }
 

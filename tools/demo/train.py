@@ -30,9 +30,17 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor, nn
 
+from lib_latent_upscale.noise_tables import NoiseTable
 from tools.demo import autoencoder
 from tools.demo.muon import Muon
-from tools.demo.networks import build_text_encoder, build_tile_controlnet, build_unet, export, export_tile_controlnet
+from tools.demo.networks import (
+    SCHEDULER_CONFIG,
+    build_text_encoder,
+    build_tile_controlnet,
+    build_unet,
+    export,
+    export_tile_controlnet,
+)
 from tools.learned import taesd
 from tools.learned.pictures import SIDE
 from tools.learned.train import gradients, spectrum
@@ -291,10 +299,8 @@ def _of_pictures(result: Tensor, wanted: Tensor, truth: Tensor, *, late: bool) -
 # U-Net and tile ControlNet
 
 
-def alpha_products() -> Tensor:
-    """Cumulated products of SD 1.x's alphas (1000)."""
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    return (1 - betas).cumprod(0).float()
+PRODUCTS = NoiseTable.from_config(SCHEDULER_CONFIG).alphas
+"""Cumulated products of SD 1.x's alphas (1000)."""
 
 
 @torch.no_grad()
@@ -324,7 +330,7 @@ class Noisy:
         """`bend` above 1 draws small noise more often; half of the prompts are empty."""
         count = len(clean)
         timestep = torch.from_numpy((rng.uniform(0, 1, count) ** bend * 1000).astype(np.int64))
-        product, noise = alpha_products()[timestep].view(-1, 1, 1, 1), torch.randn_like(clean)
+        product, noise = PRODUCTS[timestep].view(-1, 1, 1, 1), torch.randn_like(clean)
         latent = (product.sqrt() * clean + (1 - product).sqrt() * noise).contiguous(memory_format=torch.channels_last)
         prompt = prompts[torch.from_numpy(rng.integers(0, len(prompts), count) * (rng.random(count) < 0.5))]
         return cls(latent, noise, timestep, prompt, product)

@@ -55,6 +55,13 @@ def scene(rng: np.random.Generator, drawings: list[Path], side: int = 512) -> Im
     return picture.convert("RGB")
 
 
+def held_out_scenes(folder: Path, count: int) -> list[Image.Image]:
+    """Scenes of drawings that no network has seen, the same each time."""
+    held_out = [path for path in sorted(folder.glob("*.png")) if is_held_out(path)]
+    rng = np.random.default_rng(9)
+    return [scene(rng, held_out) for _ in range(count)]
+
+
 def crop(rng: np.random.Generator, picture: Image.Image, smallest: float, largest: float) -> Image.Image | None:
     """A square of the picture, shrunk to `SIDE`; None where the picture is too small."""
     side = int(SIDE * rng.uniform(smallest, largest))
