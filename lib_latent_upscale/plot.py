@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lib_latent_upscale.schedules import StepPlan
+    from lib_latent_upscale.settings import UpscaleSettings
 
-__all__ = ["Curve", "plan_curve", "schedule_svg"]
+__all__ = ["Curve", "host_curve", "own_curve", "schedule_svg"]
 
 _WIDTH, _HEIGHT = 560, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 548, 12, 158
@@ -37,7 +38,18 @@ class Curve:
 _OURS, _HOSTS = "#0d7fb8", "#d9632a"
 
 
-def plan_curve(name: str, schedule: str, plan: StepPlan, *, ours: bool, span: float = 1.0) -> Curve:
+def host_curve(schedule: str, plan: StepPlan) -> Curve:
+    """What the WebUI runs by itself."""
+    return _plan_curve("WebUI's default", schedule, plan, ours=False)
+
+
+def own_curve(schedule: str, plan: StepPlan, settings: UpscaleSettings, denoising_strength: float) -> Curve:
+    """What runs with our settings; where they start anywhere, the schedule fills the denoising strength's share."""
+    span = max(denoising_strength, 0.05) if settings.starts_anywhere else 1.0
+    return _plan_curve("Latent Upscale", schedule, plan, ours=True, span=span)
+
+
+def _plan_curve(name: str, schedule: str, plan: StepPlan, *, ours: bool, span: float = 1.0) -> Curve:
     """A plan, told in its label: whose it is, which schedule, how many steps run, and from where."""
     run = f"from σ {plan.run[0].item():.2f}" if plan.steps else "nothing runs"
     label = f"{name}: {schedule}, {plan.steps} of {len(plan.sigmas) - 1} steps run, {run}"

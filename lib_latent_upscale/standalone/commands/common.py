@@ -23,7 +23,7 @@ from lib_latent_upscale.standalone.engine.generation import (
 from lib_latent_upscale.standalone.engine.models import model_name
 from lib_latent_upscale.standalone.files.images import Picture, load_picture
 from lib_latent_upscale.standalone.files.settings import FileSettings, ShapeSettings
-from lib_latent_upscale.standalone.files.shapes import change_of_shape
+from lib_latent_upscale.standalone.files.shapes import VISIBLE_CHANGE, change_of_shape, kept_shape
 from lib_latent_upscale.tile_settings import TileSettings
 
 if TYPE_CHECKING:
@@ -45,8 +45,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_UNSEEN = 0.01
-"""Change of a shape up to which nobody sees it."""
 SMALLEST_SCALE, LARGEST_SCALE, DEFAULT_SCALE = 0.25, 8.0, 2.0
 
 
@@ -115,10 +113,10 @@ def target_size(size: tuple[int, int], arguments: argparse.Namespace) -> tuple[i
     if arguments.size is None:
         return scaled_size(size, DEFAULT_SCALE if arguments.scale is None else arguments.scale)
     width, height = arguments.size
-    wanted = width or max(round(height * size[0] / size[1]), 1), height or max(round(width * size[1] / size[0]), 1)
+    wanted = kept_shape(size, width, height)
     check_size(*wanted, what="The result's size")
     change = change_of_shape(size, wanted)
-    if width and height and change > _UNSEEN and resize_mode(arguments) == "stretch":
+    if width and height and change > VISIBLE_CHANGE and resize_mode(arguments) == "stretch":
         logger.warning(
             "%dx%d is stretched to %dx%d, by %.0f %%; --resize-mode crop or fill, or --size %dx keeps the shape.",
             *(*size, *wanted, 100 * change, width),

@@ -20,7 +20,7 @@ from lib_latent_upscale.comparison.report import make_report
 from lib_latent_upscale.comparison.variants import HOST_DEFAULT, paired_variants
 from lib_latent_upscale.errors import InputError, Interrupted
 from lib_latent_upscale.noise_tables import sd1_sigmas
-from lib_latent_upscale.plot import plan_curve, schedule_svg
+from lib_latent_upscale.plot import host_curve, own_curve, schedule_svg
 from lib_latent_upscale.samplers import SAMPLERS
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.standalone.commands.common import drawn_seed, load_engine, scaled_size
@@ -35,6 +35,7 @@ from lib_latent_upscale.standalone.engine.generation import (
 from lib_latent_upscale.standalone.engine.models import DEMO, model_name
 from lib_latent_upscale.standalone.engine.tile import check_range
 from lib_latent_upscale.standalone.files.images import Picture, load_picture, save_png
+from lib_latent_upscale.standalone.files.shapes import VISIBLE_CHANGE, change_of_shape, kept_shape
 from lib_latent_upscale.tile_settings import TileSettings
 from lib_latent_upscale.x4_settings import X4Settings
 from lib_latent_upscale.x4_upscaler import X4Model, upscale_x4
@@ -76,10 +77,9 @@ class Inputs:
         width, height = int(self.width or 0), int(self.height or 0)
         if not (width or height):
             return scaled_size(source, _given("Scale", self.scale))
-        width = width or round(source[0] * height / source[1])
-        height = height or round(source[1] * width / source[0])
-        check_size(width, height, what="The result's size")
-        return width, height
+        size = kept_shape(source, width, height)
+        check_size(*size, what="The result's size")
+        return size
 
     def generation(self, size: tuple[int, int], model: str = DEMO, tile_model: str = "") -> GenerationSettings:
         """The settings for a picture of `size` (width, height)."""
@@ -223,10 +223,10 @@ class Page:
         said = f"{source[0]} x {source[1]} to **{width} x {height}** pixels ({width / source[0]:.3g} times)"
         if inputs.x4 is not None:
             said += f", and to **{width * FACTOR} x {height * FACTOR}** by the x4 upscaler"
-        change = width / height * source[1] / source[0]
-        if abs(change - 1) > _VISIBLE:
-            said += f". Its shape changes: everything becomes {max(change, 1 / change) - 1:.0%} "
-            said += "wider" if change > 1 else "taller"
+        change = change_of_shape(source, (width, height))
+        if change > VISIBLE_CHANGE:
+            wider = width * source[1] > height * source[0]
+            said += f". Its shape changes: everything becomes {change:.0%} {'wider' if wider else 'taller'}"
         return f"{said}."
 
     def plot(self, inputs: Inputs) -> str:
@@ -248,13 +248,5 @@ class Page:
         except ValueError as error:
             return f"<p>{escape(str(error))}</p>"
         name = sampler.automatic if inputs.upscale.scheduler == AUTOMATIC else inputs.upscale.scheduler
-        span = max(strength, 0.05) if inputs.upscale.starts_anywhere else 1.0
-        curves = [
-            plan_curve("WebUI's default", sampler.automatic, default, ours=False),
-            plan_curve("Latent Upscale", name, own, ours=True, span=span),
-        ]
+        curves = [host_curve(sampler.automatic, default), own_curve(name, own, inputs.upscale, strength)]
         return schedule_svg(curves, title=f"Which of {steps} steps run at denoising strength {strength:g}")
-
-
-_VISIBLE = 0.01
-"""Change of a picture's shape that is worth a word."""

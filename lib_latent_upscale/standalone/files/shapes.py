@@ -9,7 +9,15 @@ from PIL import Image
 
 from lib_latent_upscale.standalone.files.images import Picture
 
-__all__ = ["change_of_shape", "shaped"]
+__all__ = ["VISIBLE_CHANGE", "change_of_shape", "kept_shape", "shaped"]
+
+VISIBLE_CHANGE = 0.01
+"""Change of a picture's shape that is worth a word."""
+
+
+def kept_shape(size: tuple[int, int], width: int, height: int) -> tuple[int, int]:
+    """(width, height) for a picture of `size`, of which one may be 0: then it follows from the picture's shape."""
+    return width or max(round(height * size[0] / size[1]), 1), height or max(round(width * size[1] / size[0]), 1)
 
 
 def change_of_shape(size: tuple[int, int], wanted: tuple[int, int]) -> float:

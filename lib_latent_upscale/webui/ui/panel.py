@@ -12,7 +12,7 @@ import gradio as gr
 from torch import Tensor
 
 from lib_latent_upscale.noise_tables import sd1_sigmas
-from lib_latent_upscale.plot import plan_curve, schedule_svg
+from lib_latent_upscale.plot import host_curve, own_curve, schedule_svg
 from lib_latent_upscale.schedules import SCHEDULES, StepPlan, described
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.webui.host import processing as host
@@ -165,10 +165,9 @@ def _drawing(asked: _Asked, settings: UpscaleSettings) -> str:
     if default is None:
         notes.append(_NOT_DRAWN.format(usual))
     else:
-        curves.append(plan_curve("WebUI's default", usual, default, ours=False))
+        curves.append(host_curve(usual, default))
     if plan is not None:
-        span = max(asked.strength, 0.05) if settings.starts_anywhere else 1.0
-        curves.append(plan_curve("Latent Upscale", own, plan, ours=True, span=span))
+        curves.append(own_curve(own, plan, settings, asked.strength))
         notes += _warnings(asked, settings, plan)
     title = f"Sigmas of {asked.steps} steps at denoising strength {asked.strength:g}"
     drawing = schedule_svg(curves, title=title) if curves else ""
