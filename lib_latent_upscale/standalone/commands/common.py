@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,10 @@ from lib_latent_upscale.standalone.engine.generation import (
     check_size,
 )
 from lib_latent_upscale.standalone.engine.models import model_name
+from lib_latent_upscale.standalone.files.formats import SUFFIXES, Format
 from lib_latent_upscale.standalone.files.images import Picture, load_picture
+from lib_latent_upscale.standalone.files.inputs import Inputs, find_inputs, is_folder_name
+from lib_latent_upscale.standalone.files.outputs import Outputs
 from lib_latent_upscale.standalone.files.settings import FileSettings, ShapeSettings
 from lib_latent_upscale.standalone.files.shapes import VISIBLE_CHANGE, change_of_shape, kept_shape
 from lib_latent_upscale.tile_settings import TileSettings
@@ -33,11 +37,13 @@ __all__ = [
     "drawn_seed",
     "file_settings",
     "generation_settings",
+    "given_inputs",
     "load_engine",
     "opened",
     "progress_bar",
     "resize_mode",
     "scaled_size",
+    "single_output",
     "target_size",
     "tile_overrides",
     "upscale_settings",
@@ -67,6 +73,32 @@ def _method_of(learned: Path, given: Mapping[str, Any]) -> str:
 def file_settings(arguments: argparse.Namespace) -> FileSettings:
     """Which files go in and come out; InputError for a value that is not allowed."""
     return settings_from_flags(given_values(arguments, FileSettings), FileSettings)
+
+
+def given_inputs(arguments: argparse.Namespace, files: FileSettings) -> tuple[Inputs, Path | None]:
+    """The pictures that a command line means, `single` where one file comes out, and what OUT names.
+
+    Raises:
+        InputError: as of `find_inputs`.
+    """
+    output = Path(arguments.output) if arguments.output is not None else None
+    inputs = find_inputs(arguments.input, recursive=files.recursive, skipped=[output] if output else [])
+    names_folder = output is not None and (output.is_dir() or is_folder_name(arguments.output))
+    return replace(inputs, single=inputs.single and not names_folder), output
+
+
+def single_output(
+    source: Path, output: Path | None, size: tuple[int, int], written_as: Format, *, overwrite: bool
+) -> Path:
+    """Where the one result of `size` (width, height) goes: to OUT, or beside the picture under a free name.
+
+    Raises:
+        InputError: as of `Outputs.named`.
+    """
+    outputs = Outputs([source], overwrite)
+    if output is not None:
+        return outputs.named(output, SUFFIXES)
+    return outputs.free(source.with_name(f"{source.stem}-{size[0]}x{size[1]}{written_as.suffixes[0]}"))
 
 
 def opened(path: Path, smallest: int = SMALLEST_SIDE) -> Picture:

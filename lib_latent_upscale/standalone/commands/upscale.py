@@ -15,8 +15,10 @@ from lib_latent_upscale.standalone.commands.common import (
     drawn_seed,
     file_settings,
     generation_settings,
+    given_inputs,
     opened,
     resize_mode,
+    single_output,
     tile_overrides,
 )
 from lib_latent_upscale.standalone.commands.upscaler import Job, Outcome, Upscaler
@@ -29,8 +31,8 @@ from lib_latent_upscale.standalone.engine.generation import (
 from lib_latent_upscale.standalone.engine.models import checked_source, model_name
 from lib_latent_upscale.standalone.engine.tile import check_range
 from lib_latent_upscale.standalone.files.folders import Results, Tally, tried
-from lib_latent_upscale.standalone.files.formats import SUFFIXES, check_format, format_of
-from lib_latent_upscale.standalone.files.inputs import Found, Inputs, find_inputs, is_folder_name
+from lib_latent_upscale.standalone.files.formats import check_format, format_of
+from lib_latent_upscale.standalone.files.inputs import Found, Inputs
 from lib_latent_upscale.standalone.files.marks import mark_of
 from lib_latent_upscale.standalone.files.outputs import Outputs
 from lib_latent_upscale.standalone.files.settings import FileSettings
@@ -45,9 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     x4_settings(arguments)
     files = file_settings(arguments)
     arguments.model_name = model_name(arguments.model)
-    output = Path(arguments.output) if arguments.output is not None else None
-    inputs = find_inputs(arguments.input, recursive=files.recursive, skipped=[output] if output else [])
-    if inputs.single and not (output and (output.is_dir() or is_folder_name(arguments.output))):
+    inputs, output = given_inputs(arguments, files)
+    if inputs.single:
         return _single(arguments, files, inputs.found[0].path, output)
     return _many(arguments, files, inputs, output)
 
@@ -56,13 +57,9 @@ def _single(arguments: argparse.Namespace, files: FileSettings, source: Path, ou
     picture = opened(source)
     generation = _generation(arguments, picture.size)
     written_as = format_of(files, output)
-    check_format(written_as, _final_size(generation, arguments), write_parameters(generation))
-    outputs = Outputs([source], arguments.overwrite)
-    if output is None:
-        width, height = _final_size(generation, arguments)
-        output = outputs.free(source.with_name(f"{source.stem}-{width}x{height}{written_as.suffixes[0]}"))
-    else:
-        output = outputs.named(output, SUFFIXES)
+    size = _final_size(generation, arguments)
+    check_format(written_as, size, write_parameters(generation))
+    output = single_output(source, output, size, written_as, overwrite=arguments.overwrite)
     upscaler = Upscaler(arguments, files)
     (outcome,) = upscaler.upscale([Job(source, output, generation, picture.size)], [picture])
     return int(not _shown(outcome).complete)
@@ -144,6 +141,15 @@ def _batches(jobs: Sequence[Job], batch_size: int) -> list[list[Job]]:
     return [group[start : start + batch_size] for group, start in starts]
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What is done with the pictures of one size."""
+
+    generation: GenerationSettings
+    asked: str
+    """See `_asked`."""
+
+
 @dataclass
 class _Planner:
     """What there is to do with many pictures; what is finished or cannot be used is counted."""
@@ -152,7 +158,7 @@ class _Planner:
     files: FileSettings
     results: Results
     tally: Tally
-    plans: dict[tuple[int, int], GenerationSettings | SizeError] = field(default_factory=dict)
+    plans: dict[tuple[int, int], _Plan | SizeError] = field(default_factory=dict)
     """By the size of the picture."""
 
     def jobs(self) -> list[Job]:
@@ -171,8 +177,8 @@ class _Planner:
         if isinstance(plan, SizeError):
             self.tally.failures[source] = f"{source}: {plan}"
             return None
-        mark = mark_of(source, _asked(self.arguments, plan, self.files))
-        size, skips = _final_size(plan, self.arguments), self.files.skip_finished
+        mark = mark_of(source, plan.asked)
+        size, skips = _final_size(plan.generation, self.arguments), self.files.skip_finished
         placed = tried(lambda _: self.results.place(one, size, mark if skips else None), source, self.tally.failures)
         if placed is None:
             return None
@@ -180,15 +186,15 @@ class _Planner:
         if finished:
             self.tally.skipped += 1
             return None
-        return Job(source, output, self._seeded(plan), picture.size, mark)
+        return Job(source, output, self._seeded(plan.generation), picture.size, mark)
 
-    def _plan(self, size: tuple[int, int]) -> GenerationSettings | SizeError:
+    def _plan(self, size: tuple[int, int]) -> _Plan | SizeError:
         try:
             generation = _generation(self.arguments, size)
             check_format(format_of(self.files), _final_size(generation, self.arguments), write_parameters(generation))
         except SizeError as error:
             return error
-        return generation
+        return _Plan(generation, _asked(self.arguments, generation, self.files))
 
     def _seeded(self, plan: GenerationSettings) -> GenerationSettings:
         """The plan with a seed of the picture's own, where seeds are drawn."""

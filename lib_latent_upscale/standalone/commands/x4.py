@@ -16,15 +16,21 @@ from tqdm import tqdm
 
 from lib_latent_upscale.errors import GenerationError, InputError
 from lib_latent_upscale.memory import on_device
-from lib_latent_upscale.standalone.commands.common import file_settings, opened, progress_bar
+from lib_latent_upscale.standalone.commands.common import (
+    file_settings,
+    given_inputs,
+    opened,
+    progress_bar,
+    single_output,
+)
 from lib_latent_upscale.standalone.commands.flags import flags, given_values, settings_from_flags
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings, add_labels, x4_labels
 from lib_latent_upscale.standalone.engine.models import best_device, checked_device, model_name, number_format
 from lib_latent_upscale.standalone.files.folders import Results, Tally, tried
-from lib_latent_upscale.standalone.files.formats import SUFFIXES, check_format, format_of, save_picture
+from lib_latent_upscale.standalone.files.formats import check_format, format_of, save_picture
 from lib_latent_upscale.standalone.files.images import Picture, load_picture
-from lib_latent_upscale.standalone.files.inputs import Found, Inputs, find_inputs, is_folder_name
+from lib_latent_upscale.standalone.files.inputs import Found, Inputs
 from lib_latent_upscale.standalone.files.marks import MARK, mark_of
 from lib_latent_upscale.standalone.files.metadata import read_parameters
 from lib_latent_upscale.standalone.files.outputs import Outputs
@@ -48,9 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the subcommand; the exit code is 1 where some of several pictures could not be used."""
     settings = command_settings(arguments)
     files = file_settings(arguments)
-    output = Path(arguments.output) if arguments.output is not None else None
-    inputs = find_inputs(arguments.input, recursive=files.recursive, skipped=[output] if output else [])
-    if inputs.single and not (output and (output.is_dir() or is_folder_name(arguments.output))):
+    inputs, output = given_inputs(arguments, files)
+    if inputs.single:
         return _single(arguments, settings, files, inputs.found[0].path, output)
     return _many(arguments, settings, files, inputs, output)
 
@@ -72,11 +77,7 @@ def _single(
     size = _enlarged_size(picture)
     written_as = format_of(files, output)
     check_format(written_as, size, read_parameters(source))
-    outputs = Outputs([source], arguments.overwrite)
-    if output is None:
-        output = outputs.free(source.with_name(f"{source.stem}-{size[0]}x{size[1]}{written_as.suffixes[0]}"))
-    else:
-        output = outputs.named(output, SUFFIXES)
+    output = single_output(source, output, size, written_as, overwrite=arguments.overwrite)
     model = load_upscaler(arguments.model, arguments)
     _upscale(model, settings, files, picture, _Job(source, output), quiet=arguments.quiet)
     return 0
