@@ -17,7 +17,15 @@ from torch import Tensor
 
 from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.interpolation import INTERPOLATIONS, interpolate_latent, same_result
-from lib_latent_upscale.learned import FAMILIES, restore_latent, upscale_latent, upscale_with, weights_hash
+from lib_latent_upscale.learned import (
+    FAMILIES,
+    LATENTS,
+    knows,
+    restore_latent,
+    upscale_latent,
+    upscale_with,
+    weights_hash,
+)
 from lib_latent_upscale.learned.files import check_file, file_hash
 from lib_latent_upscale.learned.upscalers import LARGEST_FACTOR
 from lib_latent_upscale.method_files import FILES
@@ -149,11 +157,12 @@ def check_family(method: str, family: str | None) -> str:
     Raises:
         ValueError: it does not; says which it knows and what to do.
     """
-    if family is None or family not in FAMILIES:
-        known = "; ".join(one.title for one in FAMILIES.values())
-        raise InputError(
-            f"method is {method!r}; it knows the latents of {known}, not this model's: choose another method"
-        )
+    kind = METHODS[method].network
+    if family is None or not knows(kind, family):
+        known = ", ".join(one.title for name, one in FAMILIES.items() if knows(kind, name))
+        own = LATENTS.get(family or "")
+        model = "this model's" if own is None else f"those of {own.title}"
+        raise InputError(f"method is {method!r}; it knows the latents of {known}, not {model}: choose another method")
     return family
 
 

@@ -9,8 +9,18 @@ Whose latents: `FAMILIES`; for files `LATENTS`. How the networks were trained an
 weights/learned/README.md.
 """
 
-from lib_latent_upscale.learned.families import LATENTS, Family
+from lib_latent_upscale.learned.families import LATENTS, Family, family_of
 from lib_latent_upscale.learned.files import upscale_with
-from lib_latent_upscale.learned.upscalers import FAMILIES, restore_latent, upscale_latent, weights_hash
+from lib_latent_upscale.learned.upscalers import FAMILIES, knows, restore_latent, upscale_latent, weights_hash
 
-__all__ = ["FAMILIES", "LATENTS", "Family", "restore_latent", "upscale_latent", "upscale_with", "weights_hash"]
+__all__ = [
+    "FAMILIES",
+    "LATENTS",
+    "Family",
+    "family_of",
+    "knows",
+    "restore_latent",
+    "upscale_latent",
+    "upscale_with",
+    "weights_hash",
+]

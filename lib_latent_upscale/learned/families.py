@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from torch import Tensor
 
-__all__ = ["LATENTS", "Family"]
+__all__ = ["LATENTS", "Family", "family_of"]
 
 
 @dataclass(frozen=True)
@@ -38,3 +39,18 @@ LATENTS: Mapping[str, Family] = MappingProxyType(
     }
 )
 """All that are told apart; numbers from the models' published `vae/config.json`."""
+
+
+def family_of(scale: float, shift: float = 0.0, channels: int | None = None) -> str | None:
+    """Whose latents are made with these numbers, a name in `LATENTS`; None for all others.
+
+    Args:
+        scale, shift: as in `Family`.
+        channels: of the latents, where they are known.
+    """
+
+    def fits(one: Family) -> bool:
+        same = math.isclose(one.scale, scale, rel_tol=1e-3) and math.isclose(one.shift, shift, abs_tol=1e-3)
+        return same and channels in (None, one.channels)
+
+    return next((name for name, one in LATENTS.items() if fits(one)), None)

@@ -29,7 +29,7 @@ from lib_latent_upscale.errors import ModelFileError, SizeError
 from lib_latent_upscale.learned.families import LATENTS
 from lib_latent_upscale.learned.layouts import Embedded, Gated, Stacked, Unknown
 
-__all__ = ["SUFFIX", "check_file", "convert_pickle", "file_hash", "find_files", "upscale_with"]
+__all__ = ["SUFFIX", "check_file", "check_size", "convert_pickle", "file_hash", "find_files", "upscale_with"]
 
 Size: TypeAlias = tuple[int, int]
 
@@ -112,14 +112,21 @@ class _Described:
 
 
 def find_files(folders: Iterable[Path]) -> Mapping[str, Path]:
-    """Safetensors files by their names without the suffix; of two with the same name the first counts."""
-    found: dict[str, Path] = {}
-    for folder in folders:
-        if folder.is_dir():
-            for path in sorted(folder.iterdir()):
-                if path.suffix.lower() == SUFFIX and path.is_file():
-                    found.setdefault(path.stem, path)
-    return found
+    """Files by their names without the suffix, in the order of these; of two with the same name the first folder's.
+
+    Pickles are among them, so that one is refused in a sentence instead of being passed by; safetensors come before.
+    """
+    found = [path for folder in folders for path in _files_in(folder)]
+    wanted = sorted(found, key=lambda path: path.suffix.lower() != SUFFIX)
+    named = {path.stem: path for path in reversed(wanted)}
+    return {name: named[name] for name in sorted(named, key=str.lower)}
+
+
+def _files_in(folder: Path) -> list[Path]:
+    try:
+        return [path for path in sorted(folder.iterdir()) if path.suffix.lower() in {SUFFIX, *PICKLES}]
+    except OSError:  # no such folder, or none that may be read
+        return []
 
 
 def check_file(path: Path, family: str | None) -> None:
@@ -133,6 +140,21 @@ def check_file(path: Path, family: str | None) -> None:
         ModelFileError: it is a pickle, broken, unknown, or for another family; says what to do.
     """
     _checked(path, family)
+
+
+def check_size(path: Path, small: Size, size: Size) -> None:
+    """Refuse sizes that a file's network does not make; only its header is read.
+
+    Args:
+        path: of the safetensors file.
+        small, size: (height, width) in cells, before and after.
+
+    Raises:
+        ModelFileError: as `check_file`.
+        SizeError: says which factors it makes.
+    """
+    if small != size:
+        _check_size(path, _described(path, _stamp(path)), small, size)
 
 
 def upscale_with(path: Path, latent: Tensor, size: Size, family: str | None) -> Tensor:

@@ -18,7 +18,7 @@ from lib_latent_upscale.errors import SizeError
 from lib_latent_upscale.learned.families import LATENTS, Family
 from lib_latent_upscale.learned.networks import Enlarge, Restore
 
-__all__ = ["FAMILIES", "LARGEST_FACTOR", "Family", "restore_latent", "upscale_latent", "weights_hash"]
+__all__ = ["FAMILIES", "LARGEST_FACTOR", "Family", "Kind", "knows", "restore_latent", "upscale_latent", "weights_hash"]
 
 Kind: TypeAlias = Literal["restore", "enlarge"]
 
@@ -31,8 +31,19 @@ WEIGHTS = Path(__file__).parents[1] / "weights" / "learned"
 _NETWORKS: Mapping[Kind, type[Restore] | type[Enlarge]] = MappingProxyType({"restore": Restore, "enlarge": Enlarge})
 
 
-FAMILIES: Mapping[str, Family] = MappingProxyType({name: LATENTS[name] for name in ("sd1",)})
-"""Whose latents the networks know; as the denoising model sees them, with a deviation of about 1."""
+def knows(kind: str, family: str) -> bool:
+    """Whether there is a network of this kind for a family's latents: its weights are in the package."""
+    return _file(kind, family).is_file()
+
+
+def _file(kind: str, family: str) -> Path:
+    return WEIGHTS / f"{kind}-{family}.safetensors"
+
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {name: one for name, one in LATENTS.items() if any(knows(kind, name) for kind in _NETWORKS)}
+)
+"""Whose latents networks know; as the denoising model sees them, with a deviation of about 1."""
 
 
 def restore_latent(latent: Tensor, factor: float, family: str) -> Tensor:
@@ -50,7 +61,7 @@ def restore_latent(latent: Tensor, factor: float, family: str) -> Tensor:
     Raises:
         ValueError: an unknown family, a shape that is not its, or a factor that is no positive number.
     """
-    _check(latent, family)
+    _check("restore", latent, family)
     if not (math.isfinite(factor) and factor > 0):
         raise ValueError(f"factor is {factor!r}; a positive number is needed")
     if factor <= 1:
@@ -72,7 +83,7 @@ def upscale_latent(latent: Tensor, size: tuple[int, int], family: str) -> Tensor
     Raises:
         ValueError: an unknown family, a shape that is not its, or a size that is smaller or too large.
     """
-    _check(latent, family)
+    _check("enlarge", latent, family)
     small = (latent.shape[-2], latent.shape[-1])
     if tuple(size) == small:
         return latent
@@ -89,19 +100,16 @@ def weights_hash(kind: Kind, family: str) -> str:
     return hashlib.sha256(_file(kind, family).read_bytes()).hexdigest()[:10]
 
 
-def _check(latent: Tensor, family: str) -> None:
-    if family not in FAMILIES:
-        raise ValueError(f"family is {family!r}; choose one of: {', '.join(FAMILIES)}")
+def _check(kind: Kind, latent: Tensor, family: str) -> None:
+    known = [name for name in FAMILIES if knows(kind, name)]
+    if family not in known:
+        raise ValueError(f"family is {family!r}; choose one of: {', '.join(known)}")
     channels = FAMILIES[family].channels
     if latent.ndim != 4 or latent.shape[1] != channels or not latent.is_floating_point():
         raise ValueError(
             f"latent is {tuple(latent.shape)}, {latent.dtype}; latents of {FAMILIES[family].title} are floating-point "
             f"numbers in (batch, {channels}, height, width)"
         )
-
-
-def _file(kind: Kind, family: str) -> Path:
-    return WEIGHTS / f"{kind}-{family}.safetensors"
 
 
 @torch.no_grad()

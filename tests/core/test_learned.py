@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from lib_latent_upscale.interpolation import interpolate_latent
-from lib_latent_upscale.learned import FAMILIES, restore_latent, upscale_latent, weights_hash
+from lib_latent_upscale.learned import (
+    FAMILIES,
+    LATENTS,
+    family_of,
+    knows,
+    restore_latent,
+    upscale_latent,
+    upscalers,
+    weights_hash,
+)
 from lib_latent_upscale.learned.networks import Enlarge, Restore
 from lib_latent_upscale.learned.upscalers import WEIGHTS, _network
 
@@ -22,8 +31,11 @@ def latent(family="sd1", height=12, width=10, batch=1, dtype=torch.float32):
     return torch.randn(batch, FAMILIES[family].channels, height, width, dtype=dtype)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+RESTORED, ENLARGED = ([name for name in FAMILIES if knows(kind, name)] for kind in ("restore", "enlarge"))
+
+
 class TestFamilies:
+    @pytest.mark.parametrize("family", RESTORED)
     def test_restoring_keeps_the_shape_and_changes_something(self, family):
         given_latent = latent(family, batch=2)
         restored = restore_latent(given_latent, 2, family)
@@ -31,18 +43,37 @@ class TestFamilies:
         assert restored.isfinite().all()
         assert (restored - given_latent).abs().mean() > 0.01
 
+    @pytest.mark.parametrize("family", ENLARGED)
     def test_enlarging_gives_exactly_the_asked_size(self, family):
         for size in [(24, 20), (13, 10), (48, 40), (17, 33)]:
             result = upscale_latent(latent(family), size, family)
             assert result.shape == (1, FAMILIES[family].channels, *size)
             assert result.isfinite().all()
 
-    def test_the_weights_are_half_precision_and_named_by_what_they_are(self, family):
-        hashes = {weights_hash(kind, family) for kind in ("restore", "enlarge")}
-        assert len(hashes) == 2
-        for kind in ("restore", "enlarge"):
-            with safe_open(WEIGHTS / f"{kind}-{family}.safetensors", framework="pt") as file:
+    def test_the_weights_are_half_precision_and_named_by_what_they_are(self):
+        paths = sorted(WEIGHTS.glob("*.safetensors"))
+        named = [path.stem.split("-") for path in paths]
+        assert len({weights_hash(kind, family) for kind, family in named}) == len(paths) > 0
+        for path in paths:
+            with safe_open(path, framework="pt") as file:
                 assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.float16}  # noqa: SIM118
+
+
+def test_a_network_is_known_as_soon_as_its_weights_are_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(upscalers, "WEIGHTS", tmp_path)
+    assert not knows("restore", "sd3")
+    (tmp_path / "restore-sd3.safetensors").touch()
+    assert knows("restore", "sd3")
+    assert not knows("enlarge", "sd3")
+
+
+@pytest.mark.parametrize("name", LATENTS)
+def test_a_family_is_known_by_the_numbers_that_make_its_latents(name):
+    one = LATENTS[name]
+    assert family_of(one.scale, one.shift) == family_of(one.scale, one.shift, one.channels) == name
+    assert family_of(one.scale, one.shift, 32) is None
+    assert family_of(one.scale, one.shift + 0.1) is None
+    assert family_of(1.0) is None
 
 
 def test_all_weights_together_are_small_enough_to_come_with_the_package():

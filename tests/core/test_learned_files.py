@@ -154,11 +154,14 @@ def test_a_file_that_is_replaced_is_read_again(tmp_path):
     assert not torch.equal(upscale_with(path, latent("sd1"), (12, 9), "sd1"), first)
 
 
-def test_files_are_found_by_name_and_pickles_are_not(tmp_path):
-    path = file(tmp_path / "one", "sd15_resizer")
+def test_files_are_found_by_name_and_pickles_so_that_they_can_be_refused(tmp_path):
+    path, pickle = file(tmp_path / "one", "sd15_resizer"), tmp_path / "one" / "other.pt"
     file(tmp_path / "two", "sd15_resizer")
-    torch.save(nnlatent(), tmp_path / "one" / "other.pt")
-    assert dict(find_files([tmp_path / "none", tmp_path / "one", tmp_path / "two"])) == {"sd15_resizer": path}
+    torch.save(nnlatent(), pickle)
+    torch.save(nnlatent(), tmp_path / "one" / "sd15_resizer.pt")
+    (tmp_path / "two" / "notes.txt").write_text("no upscaler")
+    found = find_files([tmp_path / "none", tmp_path / "one", tmp_path / "two"])
+    assert list(found.items()) == [("other", pickle), ("sd15_resizer", path)]
 
 
 def test_a_pickle_is_refused_with_the_command_that_converts_it_and_converted_it_is_the_same(tmp_path):

@@ -60,12 +60,17 @@ def test_beyond_its_reach_learned_latent_leaves_the_rest_to_interpolation(small,
 
 @pytest.mark.parametrize("method", [name for name, row in METHODS.items() if row.network])
 def test_latents_that_no_network_knows_are_refused_with_those_that_are_known(method, large):
-    with pytest.raises(
-        ValueError, match=rf"method is '{method}'; it knows the latents of SD 1.x and 2.x, not this model's"
-    ):
+    said = rf"method is '{method}'; it knows the latents of SD 1.x and 2.x.*, not this model's: choose another method"
+    with pytest.raises(ValueError, match=said):
         UpscaleSettings(method).enlarge(large, (12, 10), family=None)
     with pytest.raises(ValueError, match="choose another"):
         weights_of(method, None)
+
+
+def test_a_family_without_a_network_is_called_by_its_name(monkeypatch):
+    monkeypatch.setattr("lib_latent_upscale.methods.knows", lambda _kind, family: family == "sd1")
+    with pytest.raises(ValueError, match=r"knows the latents of SD 1.x and 2.x, not those of Flux.1: choose another"):
+        weights_of("learned", "flux1")
 
 
 def test_only_learned_methods_have_weights_to_name():

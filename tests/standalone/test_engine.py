@@ -1,6 +1,7 @@
 """The engine: exactly the asked size, the asked steps, the same picture each time; checked against plain formulas."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -154,7 +155,8 @@ def test_a_method_of_the_resized_picture_encodes_it_once_and_keeps_the_size(engi
 
 
 def test_a_model_whose_latents_no_network_knows_is_said(demo_engine, photo):
-    engine = Engine(replace(demo_engine.model, is_sdxl=True))
+    vae = SimpleNamespace(config=SimpleNamespace(**{**demo_engine.model.vae.config, "scaling_factor": 0.5}))
+    engine = Engine(replace(demo_engine.model, vae=vae))
     generation = GenerationSettings(256, 192, steps=1, upscale=UpscaleSettings("learned"))
     with pytest.raises(InputError, match=r"demo: method is 'learned'; it knows the latents of .*, not this model's"):
         engine.upscale([photo], generation)

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from lib_latent_upscale.interpolation import INTERPOLATIONS, interpolate_latent
-from lib_latent_upscale.learned import upscale_latent
+from lib_latent_upscale.learned import upscale_latent, upscale_with
+from lib_latent_upscale.learned.files import file_hash
+from tests.core import latent_files
 
 LANCZOS = "Latent Upscale: lanczos"
 SIZE = (12, 10)
@@ -29,6 +32,11 @@ class Txt2Img:
     fails: bool = False
     sd_model: Any = field(default_factory=lambda: SimpleNamespace(is_sd1=True))
     extra_generation_params: dict[str, Any] = field(default_factory=dict)
+    width: int = 8 * 5
+    height: int = 8 * 6
+    hr_upscale_to_x: int = 8 * SIZE[1]
+    hr_upscale_to_y: int = 8 * SIZE[0]
+    hr_checkpoint_info: Any = None
     saved: list[torch.Tensor] = field(default_factory=list)
     latent_scale_mode: Any = None
 
@@ -110,6 +118,56 @@ def test_learned_goes_through_pictures_and_draws_by_each_seed(webui: Any, genera
 def test_a_network_that_does_not_know_the_model_is_refused_in_a_sentence(generate: Any) -> None:
     with pytest.raises(ValueError, match="choose another method"):
         generate("Latent Upscale: learned-latent", sd_model=SimpleNamespace())
+
+
+def test_it_is_refused_before_the_first_pass(webui: Any, latents: torch.Tensor) -> None:
+    hook = webui.script_module.LatentUpscaleHiresFix()
+    modes = webui.modules["modules.shared"].latent_upscale_modes
+    p = Txt2Img(modes, "Latent Upscale: learned", latents, sd_model=SimpleNamespace())
+    hook.before_process(p)
+    with pytest.raises(ValueError, match=r"Latent Upscale: method is 'learned'; it knows the latents of") as refused:
+        p.init()
+    assert refused.value.status_code == 422
+    p.hr_checkpoint_info = "another checkpoint, which nobody has loaded yet"
+    p.init()
+
+
+@pytest.fixture
+def own_file(webui: Any, tmp_path: Path) -> Path:
+    webui.modules["modules.paths"].models_path = str(tmp_path)
+    path = tmp_path / "latent-upscaler" / "latent-upscaler-v2.1_SDv1-x2.0.safetensors"
+    return latent_files.saved(latent_files.city96(), path)
+
+
+def test_a_file_of_the_persons_own_is_an_upscaler_even_if_it_came_after_the_menu(
+    webui: Any, generate: Any, latents: torch.Tensor, own_file: Path
+) -> None:
+    name = f"Latent Upscale: learned-latent: {own_file.stem}"
+    modes = webui.modules["modules.shared"].latent_upscale_modes
+    assert name not in modes
+    p, result = generate(name)
+    assert torch.allclose(result, upscale_with(own_file, latents, SIZE, "sd1"), atol=1e-5)
+    assert p.extra_generation_params["Latent upscale weights"] == file_hash(own_file)
+    webui.reload()
+    assert name in modes
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("gone", {}, "there is no file of that name"),
+        ("latent-upscaler-v2.1_SDv1-x2.0", {"hr_upscale_to_x": 160}, "makes pictures 2 times larger"),
+        ("latent-upscaler-v2.1_SDv1-x2.0", {"sd_model": SimpleNamespace(is_sdxl=True)}, "not for those of SDXL"),
+    ],
+)
+def test_a_file_that_cannot_work_is_refused_before_the_first_pass(
+    webui: Any, latents: torch.Tensor, own_file: Path, name: str, changes: dict[str, Any], said: str
+) -> None:
+    hook, modes = webui.script_module.LatentUpscaleHiresFix(), webui.modules["modules.shared"].latent_upscale_modes
+    p = Txt2Img(modes, f"Latent Upscale: learned-latent: {name}", latents, **changes)
+    hook.before_process(p)
+    with pytest.raises(ValueError, match=said):
+        p.init()
 
 
 def test_the_hosts_own_upscalers_are_the_hosts(generate: Any, latents: torch.Tensor) -> None:

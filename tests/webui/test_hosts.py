@@ -26,6 +26,54 @@ def changed(webui, **values):
     return processing
 
 
+class Format:
+    """`process_in` of a latent format or an autoencoder, as reForge, Forge, Neo and ersatzForge write it."""
+
+    def __init__(self, scale, shift=0.0):
+        self.scale, self.shift = scale, shift
+
+    def process_in(self, latent):
+        return (latent - self.shift) * self.scale
+
+
+def forge(made, channels, **flags):
+    autoencoder = SimpleNamespace(first_stage_model=made, latent_channels=channels)
+    return SimpleNamespace(forge_objects=SimpleNamespace(vae=autoencoder), **flags)
+
+
+def reforge(made):
+    unet = SimpleNamespace(model=SimpleNamespace(latent_format=made))
+    return SimpleNamespace(forge_objects=SimpleNamespace(unet=unet, vae=SimpleNamespace(first_stage_model=None)))
+
+
+class TestWhoseLatents:
+    @pytest.mark.parametrize(
+        ("model", "family"),
+        [
+            (SimpleNamespace(is_sd1=True, is_sdxl=False), "sd1"),
+            (SimpleNamespace(is_sd1=False, is_sd2=True), "sd1"),
+            (SimpleNamespace(is_sdxl=True, is_ssd=True), "sdxl"),
+            (SimpleNamespace(is_sd3=True, latent_format=Format(1.5305, 0.0609)), "sd3"),
+            (forge(Format(0.18215), 4, is_sd1=True), "sd1"),
+            (forge(Format(0.13025), 4, is_sdxl=True), "sdxl"),
+            (forge(Format(1.5305, 0.0609), 16, is_sd3=True), "sd3"),
+            (forge(Format(0.3611, 0.1159), 16), "flux1"),  # Forge has no name for Flux, Chroma and Lumina 2
+            (reforge(Format(0.3611, 0.1159)), "flux1"),
+            (SimpleNamespace(is_lumina2=True), "flux1"),
+            (SimpleNamespace(is_flux=True), "flux1"),
+            (SimpleNamespace(), None),
+            (forge(Format(0.13025), 32, is_sdxl=True), None),  # another autoencoder's
+            (forge(Format(1.0), 3, is_chromaDCT=True), None),
+            (reforge(Format(torch.full((1, 4, 1, 1), 0.06), torch.zeros(1, 4, 1, 1))), None),  # Playground 2.5
+            (forge(Format(torch.ones(1, 16, 1, 1, 1)), 16, is_wan=True), None),
+            (SimpleNamespace(is_flux2=True, is_flux=True), None),
+        ],
+        ids=str,
+    )
+    def test_are_known_by_what_the_host_makes_of_the_autoencoders_numbers(self, webui, model, family):
+        assert webui.adapter("host.processing").latent_family(model) == family
+
+
 class TestWhatIsNotThere:
     def test_without_the_function_for_noise_schedules_a_picture_is_made(self, webui, picture):
         del webui.modules["modules.sd_models"].apply_alpha_schedule_override

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from lib_latent_upscale.learned.upscalers import FAMILIES, WEIGHTS
+from lib_latent_upscale.learned.families import LATENTS
+from lib_latent_upscale.learned.upscalers import WEIGHTS
 
 
 def main() -> None:
@@ -22,7 +23,7 @@ def main() -> None:
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     for kind in ("restore", "enlarge"):
-        for family in FAMILIES:
+        for family in LATENTS:
             path = options.work / f"{kind}-{family}.pt"
             if not path.exists():
                 continue

@@ -30,6 +30,7 @@ from lib_latent_upscale.checkpoints import (
     text_width,
 )
 from lib_latent_upscale.errors import InputError, ModelFileError
+from lib_latent_upscale.learned import family_of
 from lib_latent_upscale.standalone.engine.prompts import TextEncoder
 from lib_latent_upscale.standalone.engine.tokenizer import END_OF_TEXT, clip_tokenizer
 
@@ -101,9 +102,12 @@ class LatentModel:
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     @property
-    def family(self) -> str:
-        """Whose latents these are, a name in `learned.LATENTS`."""
-        return "sdxl" if self.is_sdxl else "sd1"
+    def family(self) -> str | None:
+        """Whose latents these are, a name in `learned.LATENTS`; None for all others."""
+        config = self.vae.config
+        if getattr(config, "latents_mean", None) is not None:  # each channel has numbers of its own
+            return None
+        return family_of(config.scaling_factor, getattr(config, "shift_factor", None) or 0.0, config.latent_channels)
 
     @property
     def channels(self) -> int:

@@ -126,9 +126,10 @@ class _Runs:
     def _finish(self, group: Sequence[Variant]) -> None:
         prepared = self._prepared[id(group[0])]
         p, passes, record = prepared.p, prepared.passes, prepared.record
+        failures: tuple[type[Exception], ...] = (ArgumentError, *host_machine.failures())
         try:
             processed = generate(p, prepared.upscale, passes)
-        except host_machine.failures() as error:
+        except failures as error:
             if not self.finished:
                 raise
             _log.warning("%s failed", group[0].name, exc_info=True)

@@ -14,13 +14,26 @@ from torch import Tensor
 
 from lib_latent_upscale.webui.host import processing as host
 
-__all__ = ["add_modes", "asked_mode", "decoded", "encoded", "release", "remove_modes", "take_over"]
+__all__ = [
+    "add_modes",
+    "asked_mode",
+    "decoded",
+    "encoded",
+    "keeps_checkpoint",
+    "release",
+    "remove_modes",
+    "sizes",
+    "take_over",
+]
 
 Size = tuple[int, int]
 Enlarge = Callable[[str, Tensor, Size, Sequence[int]], Tensor]
 """From the menu's name, latents (batch, channels, h, w), their target size in cells, and a seed for each."""
 
-_PASS = "sample_hr_pass"
+Check = Callable[[str], None]
+"""Raises where the upscaler of this name cannot work."""
+
+_INIT, _PASS = "init", "sample_hr_pass"
 
 
 def add_modes(names: Iterable[str]) -> None:
@@ -28,10 +41,10 @@ def add_modes(names: Iterable[str]) -> None:
     shared.latent_upscale_modes.update({name: {"mode": name, "antialias": False} for name in names})
 
 
-def remove_modes(names: Iterable[str]) -> None:
-    """Leave the menu as the host made it; the names are then unknown to it."""
-    for name in names:
-        shared.latent_upscale_modes.pop(name, None)
+def remove_modes(start: str) -> None:
+    """Leave the menu as the host made it; names that begin so are then unknown to it."""
+    for name in [name for name in shared.latent_upscale_modes if name.startswith(start)]:
+        del shared.latent_upscale_modes[name]
 
 
 def asked_mode(p: Any) -> str | None:
@@ -40,39 +53,73 @@ def asked_mode(p: Any) -> str | None:
     return None if mode is None else str(mode["mode"])
 
 
-def take_over(p: Any, names: Iterable[str], enlarge: Enlarge) -> None:
-    """Let `enlarge` answer where this processing object's Hires. fix enlarges latents by one of the names.
+def keeps_checkpoint(p: Any) -> bool:
+    """Whether the second pass runs on the first one's checkpoint; known when the host's `init` has run."""
+    return getattr(p, "hr_checkpoint_info", None) is None
 
-    Only `p` itself is changed. `release` ends it.
+
+def sizes(p: Any) -> tuple[Size, Size]:
+    """(height, width) in latent cells before and after; known when the host's `init` has run."""
+    cell = host.cell()
+    before, after = (p.height, p.width), (p.hr_upscale_to_y, p.hr_upscale_to_x)
+    return (before[0] // cell, before[1] // cell), (after[0] // cell, after[1] // cell)
+
+
+def take_over(p: Any, start: str, before: Check, after: Check, enlarge: Enlarge) -> None:
+    """Let `enlarge` answer where this processing object's Hires. fix enlarges latents by a name that begins so.
+
+    `before` and `after` are called with that name around the host's `init`, after which the first pass begins. Only `p`
+    itself is changed. `release` ends it.
     """
     release(p)
-    setattr(p, _PASS, _Pass(p, frozenset(names), enlarge))
+    setattr(p, _INIT, _Init(p, start, before, after))
+    setattr(p, _PASS, _Pass(p, start, enlarge))
 
 
 def release(p: Any) -> None:
     """Give back what `take_over` has put on `p`, or on what `p` is a copy of."""
-    if isinstance(vars(p).get(_PASS), _Pass):
-        delattr(p, _PASS)
+    for name, kind in ((_INIT, _Init), (_PASS, _Pass)):
+        if isinstance(vars(p).get(name), kind):
+            delattr(p, name)
+
+
+class _Init:
+    """The host's `init`, with checks around it: what it raises ends a generation, what a hook raises does not."""
+
+    def __init__(self, p: Any, start: str, before: Check, after: Check) -> None:
+        self._p = p
+        self._own = getattr(p, _INIT)
+        self._start = start
+        self._before, self._after = before, after
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        asked = str(getattr(self._p, "hr_upscaler", None))
+        if not asked.startswith(self._start):
+            return self._own(*args, **kwargs)
+        self._before(asked)
+        result = self._own(*args, **kwargs)
+        self._after(asked)
+        return result
 
 
 class _Pass:
     """The host's second pass, to which the latents are handed so that they know how they are enlarged."""
 
-    def __init__(self, p: Any, names: frozenset[str], enlarge: Enlarge) -> None:
+    def __init__(self, p: Any, start: str, enlarge: Enlarge) -> None:
         self._p = p
         self._own = getattr(p, _PASS)
-        self._names = names
+        self._start = start
         self._enlarge = enlarge
 
     def __call__(self, samples: Any, decoded_samples: Any, seeds: Sequence[int], *args: Any, **kwargs: Any) -> Any:
         name = asked_mode(self._p)
-        if name not in self._names or samples is None:
+        if name is None or not name.startswith(self._start) or samples is None:
             return self._own(samples, decoded_samples, seeds, *args, **kwargs)
         asked: list[Size] = []
 
         def enlarge(latent: Tensor, size: Size) -> Tensor:
             asked.append(size)
-            return self._enlarge(str(name), latent, size, seeds)
+            return self._enlarge(name, latent, size, seeds)
 
         result = self._own(_handed(samples, enlarge), decoded_samples, seeds, *args, **kwargs)
         if isinstance(result, _Handed):  # interrupted before anything was done

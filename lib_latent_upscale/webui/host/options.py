@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from lib_latent_upscale.catalogue import CATALOGUE
 from lib_latent_upscale.controls import component
 from lib_latent_upscale.options import Option, Settings, Switch, rows
+from lib_latent_upscale.webui.host import learned_files
 from lib_latent_upscale.webui.host import processing as host
 
 __all__ = ["X4_FOLDER", "X4_KEEP", "add_options", "default_settings", "option_name"]
@@ -46,6 +47,8 @@ def add_options() -> None:
                 shared.opts.add_option(option_name(kind.ELEMENTS + name), _info(row))
     folder = shared.OptionInfo("", "Further x4 upscaler, or folder with x4 upscalers", section=_SECTION)
     shared.opts.add_option(option_name(X4_FOLDER), folder.info("besides those in models/x4-upscaler"))
+    learned = shared.OptionInfo("", "Further folder with latent upscalers", section=_SECTION)
+    shared.opts.add_option(learned_files.FOLDER, learned.info("besides models/latent-upscaler; safetensors files"))
     keep = shared.OptionInfo(True, "Keep the x4 upscaler in the computer's memory", section=_SECTION)
     shared.opts.add_option(option_name(X4_KEEP), keep.info("about 1.8 GB; to load it again takes some seconds"))
 
@@ -56,8 +59,16 @@ def _info(row: Option) -> Any:
 
     kind, details = component(gr, row)
     default = list(row.default) if isinstance(row.default, tuple) else row.default
-    shown = () if isinstance(default, (bool, str)) and kind is not gr.Dropdown else (kind, details)
+    shown = () if isinstance(default, (bool, str)) and kind is not gr.Dropdown else (kind, _looked_up(row, details))
     return shared.OptionInfo(default, _label(row), *shown, section=_SECTION).needs_reload_ui()
+
+
+def _looked_up(row: Option, details: dict[str, Any]) -> Any:
+    """What the host makes a control with; where files are among the choices, it asks for them when it shows it."""
+    allowed = row.allowed
+    if not learned_files.takes_files(allowed):
+        return details
+    return lambda: {**details, "choices": learned_files.choices(allowed)}
 
 
 def _label(row: Option) -> str:

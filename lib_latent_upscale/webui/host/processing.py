@@ -15,6 +15,7 @@ from modules import images, masking, processing, rng, scripts, sd_models, sd_sam
 from PIL import Image
 from torch import Tensor
 
+from lib_latent_upscale.learned import family_of
 from lib_latent_upscale.webui.errors import ArgumentError
 from lib_latent_upscale.webui.host.overrides import overridden
 
@@ -256,21 +257,54 @@ def seed_draws(seed: int) -> None:
 
 
 def latent_family(model: Any) -> str | None:
-    """Whose latents a model has, a name in `learned.FAMILIES`; None for others, and where the host does not say."""
+    """Whose latents a model has, a name in `learned.LATENTS`; None for others, and where the host does not say.
+
+    The numbers by which the host makes latents of what the autoencoder gives say it best: Chroma, Lumina 2 and Z-Image
+    have Flux.1's, and hosts have names for few of them.
+    """
+    for place in _CONVERSIONS:
+        numbers = _scale_and_shift(_found(model, place))
+        if numbers is not None:
+            return family_of(*numbers, _found(model, "forge_objects.vae.latent_channels"))
     said = [family for attribute, family in _FAMILIES if getattr(model, attribute, False) is True]
     return said[0] if said else None
 
 
+_CONVERSIONS = (
+    "forge_objects.vae.first_stage_model.process_in",
+    "forge_objects.unet.model.latent_format.process_in",
+    "latent_format.process_in",
+)
+"""Where hosts have it: Forge, Neo and ersatzForge; reForge; v1.10.1 with SD 3."""
+
 _FAMILIES = (
     ("is_flux2", None),
     ("is_wan", None),
-    ("is_sd3", None),
-    ("is_sdxl", None),
-    ("is_flux", None),
+    ("is_chromaDCT", None),
+    ("is_sd3", "sd3"),
+    ("is_sdxl", "sdxl"),
+    ("is_flux", "flux1"),
+    ("is_lumina2", "flux1"),
     ("is_sd2", "sd1"),
     ("is_sd1", "sd1"),
 )
 """What hosts call their models, and whose latents those have. The first that is true counts."""
+
+
+def _scale_and_shift(process_in: Any) -> tuple[float, float] | None:
+    """Of a host's `(raw - shift) * scale`; (0, 0), which no family has, where each channel has its own."""
+    if process_in is None:
+        return None
+    raw = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)
+    try:
+        made = process_in(raw)
+        if made.shape != raw.shape:
+            return 0.0, 0.0
+        at_zero, at_one = (float(value) for value in made.flatten())
+    except (AttributeError, RuntimeError, TypeError, ValueError):  # such as those that want as many channels
+        return 0.0, 0.0
+    scale = at_one - at_zero
+    return (scale, -at_zero / scale) if scale else (0.0, 0.0)
 
 
 def follows_sigmas(sampler: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -12,10 +12,12 @@ from torch import Tensor
 
 from lib_latent_upscale.interpolation import INTERPOLATIONS
 from lib_latent_upscale.latent_layouts import resized
+from lib_latent_upscale.learned.files import check_size
+from lib_latent_upscale.method_files import file_of
 from lib_latent_upscale.methods import METHODS, weights_of
 from lib_latent_upscale.settings import UpscaleSettings
-from lib_latent_upscale.webui.errors import refusing
-from lib_latent_upscale.webui.host import hires
+from lib_latent_upscale.webui.errors import ArgumentError, refusing
+from lib_latent_upscale.webui.host import hires, learned_files
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.run.latent_upscale import TITLE, WEIGHTS_LABEL
 
@@ -34,23 +36,59 @@ def _upscalers() -> dict[str, UpscaleSettings]:
 
 
 UPSCALERS: Mapping[str, UpscaleSettings] = MappingProxyType(_upscalers())
-"""By the name in the menu, the infotext and the API."""
+"""By the name in the menu, the infotext and the API; the person's own files have such names, too."""
+
+_START = f"{TITLE}: "
 
 
 def add_upscalers() -> None:
-    """Put them into the host's menu."""
-    hires.add_modes(UPSCALERS)
+    """Put them into the host's menu, with the files that are there by now."""
+    hires.add_modes([*UPSCALERS, *(f"{_START}{method}" for method in learned_files.methods())])
 
 
 def remove_upscalers() -> None:
     """Take them out of the host's menu."""
-    hires.remove_modes(UPSCALERS)
+    hires.remove_modes(_START)
 
 
 def install(p: Any) -> None:
     """Let the Hires. fix of a txt2img generation know our upscalers, for the hook `before_process`."""
     if getattr(p, "enable_hr", False):
-        hires.take_over(p, UPSCALERS, partial(_enlarged, p))
+        hires.take_over(p, _START, _admit, partial(_check, p), partial(_enlarged, p))
+
+
+def _settings(name: str) -> UpscaleSettings | None:
+    """Of the upscaler of this name, if there is one; whether its file is there is not looked at."""
+    method = name[len(_START) :]
+    return UPSCALERS.get(name) or (UpscaleSettings(method) if file_of(method) else None)
+
+
+@refusing()
+def _admit(name: str) -> None:
+    """Let the host know a file that has come since its menu was made.
+
+    Raises:
+        ArgumentError: there is no such file.
+    """
+    settings = _settings(name)
+    if settings is not None and learned_files.file_for(settings.method) is not None:
+        hires.add_modes([name])
+
+
+@refusing()
+def _check(p: Any, name: str) -> None:
+    """Before the first pass, refuse what could not be done after it.
+
+    Raises:
+        ArgumentError: no network knows the latents of this checkpoint, or the size is not one that it makes.
+    """
+    settings = _settings(name)
+    if settings is None or not hires.keeps_checkpoint(p):
+        return
+    file = learned_files.file_for(settings.method)
+    weights_of(settings.method, host.latent_family(p.sd_model), file)
+    if file is not None:
+        check_size(file, *hires.sizes(p))
 
 
 def uninstall(p: Any) -> None:
@@ -64,17 +102,26 @@ def _enlarged(p: Any, name: str, latent: Tensor, size: tuple[int, int], seeds: S
     Raises:
         ArgumentError: no network knows these latents, or the size is not one that it makes.
     """
-    settings, family = UPSCALERS[name], host.latent_family(p.sd_model)
+    settings, family = _settings(name), host.latent_family(p.sd_model)
+    if settings is None:
+        raise ArgumentError(f"{name}: there is no such upscaler; known are: {', '.join(UPSCALERS)}")
     with refusing():
-        weights = weights_of(settings.method, family)
+        file = learned_files.file_for(settings.method)
+        weights = weights_of(settings.method, family, file)
         if weights:  # X/Y/Z plot's copies of `p` share the dictionary
             p.extra_generation_params = {**p.extra_generation_params, WEIGHTS_LABEL: weights}
         pairs = zip(latent, seeds, strict=False)
-        return torch.cat([_one(p, settings, family, one[None], size, int(seed)) for one, seed in pairs])
+        enlarge = partial(settings.enlarge, family=family, file=file)
+        return torch.cat([_one(p, settings, enlarge, one[None], size, int(seed)) for one, seed in pairs])
 
 
 def _one(
-    p: Any, settings: UpscaleSettings, family: str | None, latent: Tensor, size: tuple[int, int], seed: int
+    p: Any,
+    settings: UpscaleSettings,
+    enlarge: Callable[..., Tensor],
+    latent: Tensor,
+    size: tuple[int, int],
+    seed: int,
 ) -> Tensor:
     cell = host.cell()
     source = (latent.shape[-2], latent.shape[-1])
@@ -82,4 +129,4 @@ def _one(
         target = (size[1] * cell, size[0] * cell)
         picture = host.enlarged(hires.decoded(p, latent)[0], target, 0)
         latent = hires.encoded(picture, seed, latent)
-    return resized(latent, size, partial(settings.enlarge, source=source, family=family), cell=cell)
+    return resized(latent, size, partial(enlarge, source=source), cell=cell)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -19,14 +20,14 @@ from lib_latent_upscale.options import SettingsError
 from lib_latent_upscale.schedules import MAX_STEPS, scheduled_steps
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.webui.errors import ArgumentError, refusing
+from lib_latent_upscale.webui.host import learned_files, samplers
 from lib_latent_upscale.webui.host import processing as host
-from lib_latent_upscale.webui.host import samplers
 from lib_latent_upscale.webui.host.geometry import LATENT, STRETCH, cut_for_encoding, placed, whole_cells
 from lib_latent_upscale.webui.host.machine import stopped
 from lib_latent_upscale.webui.host.overrides import overridden
 from lib_latent_upscale.webui.run.collaborator import Collaborator
 
-__all__ = ["NOTE_LABEL", "SAMPLER_NOTES", "TITLE", "LatentUpscale", "upscale_of"]
+__all__ = ["NOTE_LABEL", "SAMPLER_NOTES", "TITLE", "WEIGHTS_LABEL", "LatentUpscale", "upscale_of"]
 
 TITLE = "Latent Upscale"
 NOTE_LABEL = "Latent upscale note"
@@ -75,6 +76,8 @@ class LatentUpscale:
         self.put_back_random_state = host.kept_random_state()
         self._family: str | None = None
         _check(p, settings)
+        with refusing():
+            self._file = learned_files.file_for(settings.method)
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -191,7 +194,7 @@ class LatentUpscale:
     def _choose_weights(self) -> None:
         """Which network, by the model that is loaded now: `override_settings` may have brought another one."""
         self._family = host.latent_family(self._p.sd_model)
-        weights = _checked_weights(self.settings, self._family)
+        weights = _checked_weights(self.settings, self._family, self._file)
         if weights:
             self._p.extra_generation_params[WEIGHTS_LABEL] = weights
 
@@ -215,7 +218,8 @@ class LatentUpscale:
         """
         cell = host.cell()
         size = (self._p.height // cell, self._p.width // cell)
-        enlarge = partial(self.settings.enlarge, source=(source[1] / cell, source[0] / cell), family=self._family)
+        small = source[1] / cell, source[0] / cell
+        enlarge = refusing()(partial(self.settings.enlarge, source=small, family=self._family, file=self._file))
         latents = []
         for picture, seed in zip(pictures, seeds, strict=False):
             host.seed_draws(int(seed))
@@ -339,14 +343,14 @@ def _overlay(picture: Image.Image, mask: Image.Image) -> Image.Image:
     return overlay
 
 
-def _checked_weights(settings: UpscaleSettings, family: str | None) -> str:
+def _checked_weights(settings: UpscaleSettings, family: str | None, file: Path | None) -> str:
     """The hash of the weights that will be used, if any.
 
     Raises:
-        ArgumentError: no network knows the loaded model's latents.
+        ArgumentError: no network knows the loaded model's latents, or the person's own file cannot be used for them.
     """
     with refusing():
-        return weights_of(settings.method, family)
+        return weights_of(settings.method, family, file)
 
 
 def _check(p: Any, settings: UpscaleSettings) -> None:

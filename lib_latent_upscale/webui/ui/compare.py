@@ -8,9 +8,10 @@ from typing import Any
 import gradio as gr
 
 from lib_latent_upscale.comparison.settings import CompareSettings
+from lib_latent_upscale.method_files import file_of
 from lib_latent_upscale.options import Switch, rows
 from lib_latent_upscale.webui.host.ui import accordion
-from lib_latent_upscale.webui.ui.fields import PassPanel, folded_tips, is_ours, make_controls, rest
+from lib_latent_upscale.webui.ui.fields import PassPanel, folded_tips, is_ours, make_controls, pasted_methods, rest
 
 __all__ = ["make_compare_panel"]
 
@@ -41,6 +42,8 @@ def _pasted(name: str) -> Callable[[Mapping[str, Any]], Any]:
         if sheet not in infotext:
             return False if switch and is_ours(infotext) else None  # the host leaves alone what None comes back for
         value = getattr(CompareSettings.from_infotext({label: infotext[label]} if label in infotext else {}), name)
+        if any(map(file_of, value if isinstance(value, tuple) else ())):
+            return pasted_methods(CompareSettings, name, list(value))
         return list(value) if isinstance(value, tuple) else value
 
     return pasted

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from typing import Any
 
 import gradio as gr
 
 from lib_latent_upscale.controls import make_control
-from lib_latent_upscale.options import Settings, rows
+from lib_latent_upscale.options import Names, OneOf, Settings, rows
 from lib_latent_upscale.settings import UpscaleSettings
+from lib_latent_upscale.webui.host import learned_files
 from lib_latent_upscale.webui.host.ui import accordion, add_refresh_button
 
-__all__ = ["PassPanel", "folded_tips", "is_ours", "make_controls", "make_pass_panel", "rest", "tips"]
+__all__ = ["PassPanel", "folded_tips", "is_ours", "make_controls", "make_pass_panel", "pasted_methods", "rest", "tips"]
 
 Pasted = Callable[[Mapping[str, Any]], Any]
 Layout = Sequence[Sequence[str]]
@@ -51,11 +53,33 @@ def make_controls(
 
 
 def _made(shown: Settings, name: str, elem_id: Callable[[str], str], **more: Any) -> Any:
-    row = rows(type(shown))[name]
-    control = make_control(gr, row, getattr(shown, name), elem_id=elem_id(shown.ELEMENTS + name), **more)
+    row, value = rows(type(shown))[name], getattr(shown, name)
+    if learned_files.takes_files(row.allowed):
+        more = {"choices": _with(learned_files.choices(row.allowed), value), **more}
+    control = make_control(gr, row, value, elem_id=elem_id(shown.ELEMENTS + name), **more)
+    if learned_files.takes_files(row.allowed):
+        look_again = partial(_look_again, row.allowed)
+        add_refresh_button(control, look_again, elem_id(f"{shown.ELEMENTS}{name}_refresh"))
     if row.setting:
         control.do_not_save_to_config = True  # ui-config.json would win over the settings page
     return control
+
+
+def _look_again(methods: OneOf | Names) -> dict[str, Any]:
+    return {"choices": learned_files.choices(methods)}
+
+
+def _with(names: Sequence[str], shown: str | Sequence[str]) -> list[str]:
+    """Names for a menu, with those that it shows: a file may be gone, and some versions of Gradio want it there."""
+    each = [shown] if isinstance(shown, str) else shown
+    return [*names, *(name for name in each if name not in names)]
+
+
+def pasted_methods(kind: type[Settings], name: str, value: str | Sequence[str]) -> Any:
+    """What a pasted infotext does to a menu of methods; a file that is not there stays chosen, and is refused later."""
+    allowed = rows(kind)[name].allowed
+    names = learned_files.choices(allowed) if learned_files.takes_files(allowed) else []
+    return gr.update(value=value, choices=_with(names, value))
 
 
 def rest(kind: type[Settings], layout: Layout) -> Layout:

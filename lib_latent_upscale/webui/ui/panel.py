@@ -11,14 +11,15 @@ from typing import Any
 import gradio as gr
 from torch import Tensor
 
+from lib_latent_upscale.method_files import file_of
 from lib_latent_upscale.noise_tables import sd1_sigmas
 from lib_latent_upscale.plot import host_curve, own_curve, schedule_svg
 from lib_latent_upscale.schedules import SCHEDULES, StepPlan, described
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
+from lib_latent_upscale.webui.host import learned_files, samplers
 from lib_latent_upscale.webui.host import processing as host
-from lib_latent_upscale.webui.host import samplers
-from lib_latent_upscale.webui.run.latent_upscale import SAMPLER_NOTES
-from lib_latent_upscale.webui.ui.fields import make_controls, rest, tips
+from lib_latent_upscale.webui.run.latent_upscale import SAMPLER_NOTES, WEIGHTS_LABEL
+from lib_latent_upscale.webui.ui.fields import make_controls, pasted_methods, rest, tips
 
 __all__ = ["HOST_INPUTS", "Panel", "draw_schedule", "make_panel", "watch"]
 
@@ -50,7 +51,7 @@ class Panel:
         """Which label of a pasted infotext sets which control, or what reads the control's value out of it."""
         labels = UpscaleSettings.labels()
         written = {label: name for name, label in labels.items() if UpscaleSettings().matters(name)}
-        fields: list[tuple[Any, Any]] = [(self.controls[name], label) for label, name in written.items()]
+        fields = [(self.controls[name], _PASTED.get(name, label)) for label, name in written.items()]
         return fields + [
             (self.controls[name], partial(_pasted, name, label))
             for name, label in labels.items()
@@ -62,6 +63,19 @@ def _pasted(name: str, label: str, infotext: Mapping[str, Any]) -> Any:
     """A setting that is not written where it changes nothing: absent from a picture of ours it has its default."""
     ours = UpscaleSettings.labels()["method"] in infotext
     return infotext.get(label, getattr(UpscaleSettings(), name) if ours else None)
+
+
+def _pasted_method(infotext: Mapping[str, Any]) -> Any:
+    """The method; of a file of the person's own the one with the same weights, under whatever name it is here."""
+    name = infotext.get(UpscaleSettings.labels()["method"])
+    if name is None or not file_of(name):
+        return name
+    method = learned_files.found_again(name, str(infotext.get(WEIGHTS_LABEL, "")))
+    return pasted_methods(UpscaleSettings, "method", method)
+
+
+_PASTED: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {"method": _pasted_method}
+"""What reads a setting out of an infotext, where that is more than its label's text."""
 
 
 def make_panel(shown: UpscaleSettings, elem_id: Callable[[str], str]) -> Panel:

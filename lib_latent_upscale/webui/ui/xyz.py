@@ -14,7 +14,8 @@ from typing import Any
 from lib_latent_upscale.catalogue import CATALOGUE
 from lib_latent_upscale.options import Allowed, Integer, Number, OneOf, Switch, rows, shortened
 from lib_latent_upscale.webui.dispatch import prepare
-from lib_latent_upscale.webui.errors import ArgumentError
+from lib_latent_upscale.webui.errors import ArgumentError, refusing
+from lib_latent_upscale.webui.host import learned_files
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.request import Request, named_arguments
 from lib_latent_upscale.webui.run.latent_upscale import TITLE
@@ -40,7 +41,7 @@ class Axis:
         """What the host offers; None where a person writes values."""
         if isinstance(self.allowed, Switch):
             return _SWITCH
-        return self.allowed.names if isinstance(self.allowed, OneOf) else None
+        return tuple(learned_files.choices(self.allowed)) if isinstance(self.allowed, OneOf) else None
 
     @property
     def type(self) -> Callable[[str], Any]:
@@ -126,7 +127,14 @@ def _apply(name: str, p: Any, value: Any, _values: Sequence[Any]) -> None:
 
 def _confirm(axis: Axis, _p: Any, values: Sequence[Any]) -> None:
     for value in values:
-        axis.value(value)
+        chosen = axis.value(value)
+        if learned_files.takes_files(axis.allowed):
+            with refusing():
+                learned_files.file_for(chosen)
+
+
+def _choices(axis: Axis) -> list[str]:
+    return list(axis.choices or ())
 
 
 def add_axes() -> None:
@@ -138,7 +146,7 @@ def add_axes() -> None:
     for name, axis in AXES.items():
         label = f"[Latent Upscale] {axis.label}"
         if label not in offered:
-            choices: Any = None if axis.choices is None else partial(list, axis.choices)
+            choices: Any = None if axis.choices is None else partial(_choices, axis)
             option = host.xyz_axis(grid)(
                 label, axis.type, partial(_apply, name), confirm=partial(_confirm, axis), choices=choices
             )

@@ -1,0 +1,91 @@
+"""The person's own latent upscalers in this WebUI: the files of a folder, as methods of the menus.
+
+Only names are read until one is chosen; what is wrong with a file is said then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeGuard
+
+from lib_latent_upscale.learned.files import file_hash, find_files
+from lib_latent_upscale.method_files import FILES, file_of, method_of_file
+from lib_latent_upscale.options import Allowed, Names, OneOf, SettingsError, shortened
+from lib_latent_upscale.settings import UpscaleSettings
+from lib_latent_upscale.webui.host import machine as host_machine
+from lib_latent_upscale.webui.host import processing as host
+
+__all__ = ["FOLDER", "choices", "file_for", "found_again", "methods", "own_folder", "takes_files"]
+
+FOLDER = "latent_upscale_learned_folder"
+"""The host's option that names a further folder."""
+
+
+def own_folder() -> Path:
+    """The folder for latent upscalers among the host's models."""
+    return host_machine.models_folder() / "latent-upscaler"
+
+
+def _files() -> Mapping[str, Path]:
+    """By their names without the suffix, those of the own folder first."""
+    further = str(host.option(FOLDER) or "").strip().strip('"')
+    return find_files([own_folder(), *([Path(further).expanduser()] if further else [])])
+
+
+def methods() -> list[str]:
+    """The methods that the files are, in the order of their names; looked for anew each time."""
+    return [method_of_file(name) for name in _files() if FILES.holds(method_of_file(name))]
+
+
+def takes_files(allowed: Allowed) -> TypeGuard[OneOf | Names]:
+    """Whether methods are allowed, those of files among them."""
+    return isinstance(allowed, (OneOf, Names)) and FILES in allowed.choices
+
+
+def choices(allowed: OneOf | Names) -> list[str]:
+    """All names that are allowed in this WebUI."""
+    return [*allowed.names, *(methods() if takes_files(allowed) else [])]
+
+
+def file_for(method: str) -> Path | None:
+    """The file that a method enlarges by; None for methods that have none.
+
+    Raises:
+        SettingsError: there is no such file; says which there are and where to put one.
+    """
+    name = file_of(method)
+    if not name:
+        return None
+    found = _files()
+    if name in found:
+        return found[name]
+    there = f"there are: {', '.join(found)}" if found else "there is none yet"
+    raise SettingsError(
+        UpscaleSettings,
+        "{method} is {0}, and there is no file of that name; {1}. Put it into {2}, or choose another method",
+        shortened(method),
+        there,
+        own_folder(),
+    )
+
+
+def found_again(method: str, weights: str) -> str:
+    """The method of an infotext here: of the file with the same weights, whatever it is called; else as it was.
+
+    Args:
+        method: as it stands in the infotext.
+        weights: the hash that stands beside it.
+    """
+    found, name = _files(), file_of(method)
+    if not name or not weights:
+        return method
+    first = sorted(found.items(), key=lambda item: item[0] != name)  # the file of that name is the likeliest
+    return next((method_of_file(each) for each, path in first if _hash(path) == weights), method)
+
+
+def _hash(path: Path) -> str:
+    try:
+        return file_hash(path)
+    except (ValueError, OSError):  # gone, or not to be read
+        return ""
