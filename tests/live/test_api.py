@@ -359,8 +359,9 @@ class TestMasks:
         self.check(made, picture, (128, 128), MASKED)
 
     @pytest.mark.parametrize("full_res", [False, True], ids=["whole picture", "only masked"])
-    @pytest.mark.parametrize("size", [(192, 128), (100, 92), (128, 128)])
+    @pytest.mark.parametrize("size", [(192, 128), (100, 92), (128, 128), (500, 460)])
     def test_every_size(self, webui, picture, full_res, size):
+        """The WebUI's own latent upscale fails at sides like 500x460 (AUTOMATIC1111 #10157, #13142)."""
         changes = {**self.changes, "inpaint_full_res": full_res, "width": size[0], "height": size[1]}
         made = webui.ours(picture, mask=square_mask((64, 64), MASKED), **changes).pixels
         self.check(made, picture, size, MASKED)

@@ -282,6 +282,20 @@ def test_a_down_sampling_rate_takes_detail_and_leaves_the_colours(photo, rate):
     assert torch.equal(control_picture(as_pixels(photo), (192, 256), untouched)[0], whole)
 
 
+def test_twice_the_down_sampling_rate_halves_the_finest_frequency():
+    """Of white noise: the frequency below which nine tenths of what is left of it lie (Forge #1976)."""
+    noise = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    frequency = torch.fft.fftfreq(256).abs()
+    finest = []
+    for rate in (1, 2, 4):
+        hint = control_picture(noise, (256, 256), TileSettings(down_sampling_rate=rate))[0]
+        power = torch.fft.fft2(hint - hint.mean((1, 2), keepdim=True)).abs().square().sum(0)
+        along = power.sum(0)[frequency.argsort()].cumsum(0)
+        finest.append(frequency.sort().values[int((along < 0.9 * along[-1]).sum())].item())
+    assert finest[1] == pytest.approx(finest[0] / 2, rel=0.15)
+    assert finest[2] == pytest.approx(finest[1] / 2, rel=0.15)
+
+
 def test_the_colour_fix_gives_the_means_of_the_picture():
     """Means over 17x17 cells by scipy; what is finer stays as it was denoised."""
     from scipy.ndimage import uniform_filter
