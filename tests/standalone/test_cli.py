@@ -237,8 +237,8 @@ def test_a_full_disk_is_a_sentence(picture_file, sd1_folder, capsys, monkeypatch
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", full)
     before = tree(picture_file.parent)
+    monkeypatch.setattr(Path, "write_bytes", full)
     assert upscale(picture_file, sd1_folder) == 1
     assert "No space left" in capsys.readouterr().err
     assert tree(picture_file.parent) == before
@@ -256,11 +256,12 @@ def test_other_errors_are_not_hidden(picture_file, sd1_folder, monkeypatch):
 def test_an_interrupt_while_writing_leaves_nothing_half_done(picture_file, sd1_folder, capsys, monkeypatch):
     before = tree(picture_file.parent)
 
-    def interrupted(self, path, *_, **__):
-        Path(path).write_bytes(b"half a picture")
+    def interrupted(self, content):
+        with self.open("wb") as file:
+            file.write(content[: len(content) // 2])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Image.Image, "save", interrupted)
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
     assert upscale(picture_file, sd1_folder) == 130
     assert "nothing half-finished" in capsys.readouterr().err
     assert tree(picture_file.parent) == before

@@ -28,7 +28,7 @@ from lib_latent_upscale.standalone.files.settings import FileSettings, ShapeSett
 from lib_latent_upscale.tile_settings import TileSettings
 from lib_latent_upscale.x4_settings import X4Settings
 
-__all__ = ["build_parser", "main"]
+__all__ = ["build_parser", "main", "quiet_libraries"]
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
 
@@ -127,6 +127,21 @@ def _add_tile(parser: argparse.ArgumentParser) -> None:
     add_flags(group, TileSettings, silent=True)
 
 
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("cluster", "several pictures at once, each worker with the models loaded once")
+    group.add_argument(
+        "--ray",
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="spread the pictures over a Ray cluster, HOST:PORT or auto; without an address over this machine's GPUs, "
+        "else its cores. Behind the pictures, so that none is taken for the address",
+    )
+    group.add_argument(
+        "--ray-workers", type=int, metavar="N", help="at most so many workers (default: one for each GPU, else core)"
+    )
+
+
 def _add_quiet(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     _add_overwrite(parser)
@@ -165,6 +180,7 @@ def _upscale(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument(
         "--batch-size", type=int, default=1, help="pictures of equal size to work on at once (default 1)"
     )
+    _add_cluster(parser)
     _add_quiet(parser)
 
 
@@ -280,8 +296,11 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _quiet_libraries() -> None:
-    """Libraries' advice to developers is noise to someone who wants a picture."""
+def quiet_libraries() -> None:
+    """Log in plain sentences; libraries' advice to developers is noise to someone who wants a picture."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name in ("diffusers", "transformers", "httpx", "huggingface_hub", "matplotlib"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", message=".*pkg_resources.*")
@@ -300,10 +319,7 @@ def _say(text: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 0 done, 1 failed or partly failed, 2 bad input, 130 interrupted."""
     arguments = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for name in ("diffusers", "transformers", "httpx", "huggingface_hub", "matplotlib"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    _quiet_libraries()
+    quiet_libraries()
     try:
         _end_orderly()
         module = importlib.import_module(f"lib_latent_upscale.standalone.commands.{arguments.module}")
@@ -311,9 +327,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("", __package__.partition(".")[0]):
             raise  # a fault of ours
+        extra = "ray" if error.name == "ray" else "standalone"
         _say(
-            f'the package {error.name} is missing; install it with: pip install "latent-upscale[standalone]", in a '
-            'clone of the repository: pip install -e ".[standalone]"'
+            f'the package {error.name} is missing; install it with: pip install "latent-upscale[{extra}]", in a '
+            f'clone of the repository: pip install -e ".[{extra}]"'
         )
         return EXIT_FAILED
     except KeyboardInterrupt:

@@ -39,6 +39,7 @@ __all__ = [
     "generation_settings",
     "given_inputs",
     "load_engine",
+    "notice",
     "opened",
     "progress_bar",
     "resize_mode",
@@ -193,13 +194,13 @@ def load_engine(arguments: argparse.Namespace) -> Engine:
     if tile is not None:
         checked_tile(tile)
     learned = getattr(arguments, "learned", None)
-    with _notice("Loading the model ...", quiet=arguments.quiet):
+    with notice("Loading the model ...", quiet=arguments.quiet):
         model = load_model(arguments.model, device=arguments.device, dtype=arguments.dtype)
         return Engine(model, None if tile is None else load_tile(tile, model), learned)
 
 
 @contextmanager
-def _notice(text: str, *, quiet: bool) -> Iterator[None]:
+def notice(text: str, *, quiet: bool) -> Iterator[None]:
     """A line on stderr that is gone when the work is done."""
     from tqdm import tqdm
 

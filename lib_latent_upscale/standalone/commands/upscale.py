@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from tqdm import tqdm
 
 from lib_latent_upscale.errors import InputError, SizeError
+from lib_latent_upscale.standalone.commands.cluster import check_cluster, cluster
 from lib_latent_upscale.standalone.commands.common import (
     drawn_seed,
     file_settings,
@@ -39,11 +43,14 @@ from lib_latent_upscale.standalone.files.settings import FileSettings
 
 __all__ = ["run"]
 
+logger = logging.getLogger(__name__)
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the subcommand; 1 where some of several pictures could not be used."""
     if arguments.batch_size < 1:
         raise InputError(f"Batch size {arguments.batch_size} is out of range: allowed is 1 or more.")
+    check_cluster(arguments)
     x4_settings(arguments)
     files = file_settings(arguments)
     arguments.model_name = model_name(arguments.model)
@@ -54,6 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _single(arguments: argparse.Namespace, files: FileSettings, source: Path, output: Path | None) -> int:
+    if arguments.ray is not None:
+        logger.warning("One picture is worked on here, without Ray.")
     picture = opened(source)
     generation = _generation(arguments, picture.size)
     written_as = format_of(files, output)
@@ -104,24 +113,34 @@ def _many(arguments: argparse.Namespace, files: FileSettings, inputs: Inputs, ou
     jobs = _Planner(arguments, files, results, tally).jobs()
     if not jobs:
         return tally.report()
-    upscaler = Upscaler(arguments, files)
-    for job in jobs:
-        job.output.parent.mkdir(parents=True, exist_ok=True)
+    batches = _batches(jobs, arguments.batch_size)
     try:
-        _work(upscaler, list(_batches(jobs, arguments.batch_size)), tally, quiet=arguments.quiet)
+        with _upscaling(arguments, files, len(batches)) as upscaled:
+            for job in jobs:
+                job.output.parent.mkdir(parents=True, exist_ok=True)
+            _work(upscaled(batches), tally, len(jobs), quiet=arguments.quiet)
     except KeyboardInterrupt:
         tally.report()
         raise
     return tally.report()
 
 
-def _work(upscaler: Upscaler, batches: Sequence[Sequence[Job]], tally: Tally, *, quiet: bool) -> None:
-    begun = tally.total - sum(map(len, batches))
-    with tqdm(total=tally.total, initial=begun, desc="upscale", disable=quiet, unit="pic") as bar:
-        for batch in batches:
-            for outcome in upscaler(batch):
-                _count(tally, _shown(outcome))
-                bar.update()
+_Upscaled: TypeAlias = Callable[[Sequence[Sequence[Job]]], Iterator[Outcome]]
+
+
+def _upscaling(arguments: argparse.Namespace, files: FileSettings, most: int) -> AbstractContextManager[_Upscaled]:
+    """What upscales batches, with its models loaded: here, or `most` workers of a cluster."""
+    if arguments.ray is not None:
+        return cluster(arguments, files, most)
+    upscaler = Upscaler(arguments, files)
+    return nullcontext(lambda batches: (outcome for batch in batches for outcome in upscaler(batch)))
+
+
+def _work(outcomes: Iterable[Outcome], tally: Tally, jobs: int, *, quiet: bool) -> None:
+    with tqdm(total=tally.total, initial=tally.total - jobs, desc="upscale", disable=quiet, unit="pic") as bar:
+        for outcome in outcomes:
+            _count(tally, _shown(outcome))
+            bar.update()
 
 
 def _count(tally: Tally, outcome: Outcome) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +18,13 @@ from lib_latent_upscale.standalone.engine.generation import GenerationSettings, 
 from lib_latent_upscale.standalone.engine.models import checked_source
 from lib_latent_upscale.standalone.engine.tile_models import checked_tile
 from lib_latent_upscale.standalone.files.folders import tried
-from lib_latent_upscale.standalone.files.formats import save_picture
+from lib_latent_upscale.standalone.files.formats import encoded, write_whole
 from lib_latent_upscale.standalone.files.images import Picture, load_picture
 from lib_latent_upscale.standalone.files.marks import MARK
 from lib_latent_upscale.standalone.files.settings import FileSettings
 from lib_latent_upscale.standalone.files.shapes import shaped
 
-__all__ = ["Job", "Outcome", "Upscaler"]
+__all__ = ["Job", "Outcome", "Upscaler", "checked_models", "read"]
 
 
 @dataclass(frozen=True)
@@ -52,26 +52,40 @@ class Outcome:
     """Whether the last pass ran, where one was asked for."""
 
 
-class Upscaler:
-    """The models of a command, loaded once, and what they make of pictures."""
+def read(jobs: Sequence[Job]) -> tuple[list[Job], list[Picture], list[Outcome]]:
+    """The jobs whose pictures can be read, those pictures, and what becomes of the other jobs."""
+    failures: dict[Path, str] = {}
+    found = {job.source: tried(load_picture, job.source, failures) for job in jobs}
+    good = [job for job in jobs if job.source not in failures]
+    bad = [Outcome(job.source, job.output, failures[job.source]) for job in jobs if job.source in failures]
+    return good, [picture for picture in found.values() if picture is not None], bad
 
-    def __init__(self, arguments: argparse.Namespace, files: FileSettings) -> None:
+
+class Upscaler:
+    """The models of a command, loaded once, and what they make of pictures.
+
+    Args:
+        arguments: of the command.
+        files: what is written.
+        write: what becomes of a result's file, its path and its content.
+    """
+
+    def __init__(
+        self, arguments: argparse.Namespace, files: FileSettings, write: Callable[[Path, bytes], None] = write_whole
+    ) -> None:
         self.quiet: bool = arguments.quiet
         self.files = files
+        self.write = write
         self.resize_mode = resize_mode(arguments)
         self.engine, self.last = _load(arguments)
 
     def __call__(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Upscale pictures of one size; what cannot be used, or does not fit the memory, fails alone."""
-        failures: dict[Path, str] = {}
-        read = {job.source: tried(load_picture, job.source, failures) for job in jobs}
-        good = [job for job in jobs if job.source not in failures]
-        outcomes = [Outcome(job.source, job.output, failures[job.source]) for job in jobs if job.source in failures]
-        if good:
-            outcomes += self._tried(good, [picture for picture in read.values() if picture is not None])
-        return outcomes
+        good, pictures, bad = read(jobs)
+        return [*bad, *(self.attempt(good, pictures) if good else ())]
 
-    def _tried(self, jobs: Sequence[Job], pictures: Sequence[Picture]) -> list[Outcome]:
+    def attempt(self, jobs: Sequence[Job], pictures: Sequence[Picture]) -> list[Outcome]:
+        """Upscale pictures of one size, or say what is wrong with them."""
         try:
             return self.upscale(jobs, pictures)
         except (InputError, GenerationError) as error:
@@ -103,14 +117,19 @@ class Upscaler:
         parameters = write_parameters(made_with)
         if complete and job.mark:
             parameters = add_labels(parameters, {MARK: job.mark})
-        save_picture(result, job.output, parameters, picture, self.files.quality)
+        self.write(job.output, encoded(result, job.output, parameters, picture, self.files.quality))
         return Outcome(job.source, job.output, complete=complete)
 
 
-def _load(arguments: argparse.Namespace) -> tuple[Engine, LastPass | None]:
-    """The engine and the pass after it; a model that does not exist ends here, before the other one is read."""
+def checked_models(arguments: argparse.Namespace) -> None:
+    """Raise InputError for a model that does not exist, before another one is read."""
     checked_source(arguments.model)
     if arguments.tile_controlnet is not None:
         checked_tile(arguments.tile_controlnet)
+
+
+def _load(arguments: argparse.Namespace) -> tuple[Engine, LastPass | None]:
+    """The engine and the pass after it."""
+    checked_models(arguments)
     last = load_last_pass(arguments)
     return load_engine(arguments), last

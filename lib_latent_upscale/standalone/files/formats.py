@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from lib_latent_upscale.standalone.files.images import Picture, written_whole
 from lib_latent_upscale.standalone.files.metadata import exif_with
 from lib_latent_upscale.standalone.files.settings import FileSettings
 
-__all__ = ["FORMATS", "SUFFIXES", "Format", "check_format", "format_of", "save_picture"]
+__all__ = ["FORMATS", "SUFFIXES", "Format", "check_format", "encoded", "format_of", "save_picture", "write_whole"]
 
 logger = logging.getLogger(__name__)
 
@@ -77,11 +78,22 @@ def check_format(chosen: Format, size: tuple[int, int], parameters: str) -> None
 
 
 def save_picture(image: Image.Image, path: Path, parameters: str | None, source: Picture, quality: int) -> None:
-    """Write a result whole or not at all, in the format of its suffix; the same picture gives the same bytes.
+    """Write a result whole or not at all; arguments as of `encoded`."""
+    write_whole(path, encoded(image, path, parameters, source, quality))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    with written_whole(path) as part:
+        part.write_bytes(content)
+
+
+def encoded(image: Image.Image, path: Path, parameters: str | None, source: Picture, quality: int) -> bytes:
+    """A result's file, in the format of its suffix; the same picture gives the same bytes.
 
     Args:
         image: RGB.
-        path: where to; the suffix is one of `SUFFIXES`.
+        path: where it will lie; the suffix is one of `SUFFIXES`.
         parameters: how it was made.
         source: what it was made of, whose transparency, profile, EXIF and density it keeps.
         quality: of JPEG and WebP, 1 to 100.
@@ -92,8 +104,9 @@ def save_picture(image: Image.Image, path: Path, parameters: str | None, source:
         logger.warning("%s: %s holds no transparency; what was transparent is white.", path, chosen.name)
         dressed = _on_white(dressed)
     options = {"PNG": _png, "JPEG": _jpeg, "WebP": _webp}[chosen.name](parameters, source, quality)
-    with written_whole(path) as part:
-        dressed.save(part, chosen.name, icc_profile=source.icc_profile, **options)
+    file = io.BytesIO()
+    dressed.save(file, chosen.name, icc_profile=source.icc_profile, **options)
+    return file.getvalue()
 
 
 def _on_white(image: Image.Image) -> Image.Image:
