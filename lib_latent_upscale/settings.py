@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from lib_latent_upscale.schedules import StepPlan
 
-__all__ = ["AUTOMATIC", "METHODS", "SCHEDULERS", "SCHEDULES", "UpscaleSettings"]
+__all__ = ["AUTOMATIC", "METHODS", "SCHEDULERS", "SCHEDULES", "WEIGHTS_LABEL", "UpscaleSettings"]
 
 METHODS = (
     Table("lib_latent_upscale.methods", "METHODS"),
@@ -23,6 +23,9 @@ METHODS = (
     FILES,
 )
 """Where the names of the methods are: of those that do more than interpolate, of the interpolations, and of files."""
+
+WEIGHTS_LABEL = "Latent upscale weights"
+"""Label under which a host writes the hash of the weights that a learned method has used."""
 
 STARTS = ("schedule", "continuous", "matched")
 """What the first sigma follows from."""

@@ -9,6 +9,7 @@ from PIL import Image
 
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.models import DEMO_FILE, load_model
+from tests.core.x4_small import write_folder
 from tests.standalone import tiny_model
 
 
@@ -20,6 +21,11 @@ def sd1_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def sdxl_folder(tmp_path_factory):
     return tiny_model.save_sdxl(tmp_path_factory.mktemp("models") / "tiny-sdxl")
+
+
+@pytest.fixture(scope="session")
+def x4_folder(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("x4") / "tiny-x4")
 
 
 @pytest.fixture(scope="session")

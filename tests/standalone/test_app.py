@@ -20,8 +20,8 @@ from lib_latent_upscale.errors import InputError, Interrupted
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.commands import app
 from lib_latent_upscale.standalone.commands.app import Inputs, Page, build_page
-from lib_latent_upscale.standalone.engine.generation import parse_parameters
 from lib_latent_upscale.x4_settings import X4Settings
+from tests.standalone.parameters import parse_parameters
 
 
 def free_port():

@@ -15,7 +15,7 @@ from lib_latent_upscale.interpolation import INTERPOLATIONS
 from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.standalone.commands.cli import build_parser, main
 from lib_latent_upscale.standalone.engine.engine import Engine
-from lib_latent_upscale.standalone.engine.generation import parse_parameters
+from tests.standalone.parameters import parse_parameters
 
 ROOT = Path(__file__).resolve().parents[2]
 

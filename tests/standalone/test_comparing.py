@@ -23,8 +23,9 @@ from lib_latent_upscale.standalone.commands.compare import (
     subject_of,
 )
 from lib_latent_upscale.standalone.engine import engine as engine_module
-from lib_latent_upscale.standalone.engine.generation import GenerationSettings, parse_parameters
+from lib_latent_upscale.standalone.engine.generation import GenerationSettings
 from lib_latent_upscale.standalone.files.images import Picture
+from tests.standalone.parameters import parse_parameters
 
 BASE = GenerationSettings(256, 192, steps=4, denoising_strength=0.6, seed=3)
 

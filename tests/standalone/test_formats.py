@@ -8,11 +8,11 @@ from PIL import Image, ImageCms
 
 from lib_latent_upscale.errors import InputError, SizeError
 from lib_latent_upscale.standalone.commands.cli import main
-from lib_latent_upscale.standalone.engine.generation import parse_parameters
 from lib_latent_upscale.standalone.files.formats import FORMATS, SUFFIXES, check_format, format_of, save_picture
 from lib_latent_upscale.standalone.files.images import load_picture
 from lib_latent_upscale.standalone.files.metadata import read_parameters
 from lib_latent_upscale.standalone.files.settings import FileSettings
+from tests.standalone.parameters import parse_parameters
 
 EXIF, GPS, USER_COMMENT = 0x8769, 0x8825, 0x9286
 ORIENTATION, COPYRIGHT, MAKE, TAKEN, WIDTH, MAKER_NOTE = 0x0112, 0x8298, 0x010F, 0x9003, 0xA002, 0x927C

@@ -1,4 +1,4 @@
-"""Several pictures over Ray: the same files, whatever happens to the workers. Ray's start takes seconds, so few tests."""
+"""Several pictures over Ray: the same files, whatever happens to the workers. Ray starts in seconds: few tests."""
 
 import importlib
 import os

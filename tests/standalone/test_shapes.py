@@ -10,9 +10,9 @@ from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.commands.app import Inputs
 from lib_latent_upscale.standalone.commands.cli import build_parser, main
 from lib_latent_upscale.standalone.commands.common import target_size
-from lib_latent_upscale.standalone.engine.generation import parse_parameters
 from lib_latent_upscale.standalone.files.images import Picture
 from lib_latent_upscale.standalone.files.shapes import shaped
+from tests.standalone.parameters import parse_parameters
 
 
 def as_the_webui(image, width, height, fills):

@@ -17,13 +17,14 @@ from lib_latent_upscale.standalone.commands.cli import build_parser, main
 from lib_latent_upscale.standalone.commands.common import tile_overrides
 from lib_latent_upscale.standalone.engine import engine as engine_module
 from lib_latent_upscale.standalone.engine.engine import Engine
-from lib_latent_upscale.standalone.engine.generation import GenerationSettings, parse_parameters, write_parameters
+from lib_latent_upscale.standalone.engine.generation import GenerationSettings, write_parameters
 from lib_latent_upscale.standalone.engine.models import load_model
 from lib_latent_upscale.standalone.engine.tile import ColourFix, control_picture, controlled_steps, second_pass
 from lib_latent_upscale.standalone.engine.tile_models import checked_tile, load_tile
 from lib_latent_upscale.tile_settings import CONTROL_MODES, PREPROCESSORS, TileSettings
 from tests.core.x4_single_file import RESNET
 from tests.standalone import tiny_model
+from tests.standalone.parameters import parse_parameters
 
 GUESSES = {"Balanced": False, "ControlNet is more important": True}
 """Control modes that diffusers has, and its guess mode in them."""

@@ -20,20 +20,13 @@ from lib_latent_upscale.standalone.commands.cli import build_parser, main
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import (
     GenerationSettings,
-    add_labels,
-    parse_parameters,
-    read_x4,
     write_parameters,
     x4_labels,
 )
+from lib_latent_upscale.standalone.engine.infotext import add_labels
 from lib_latent_upscale.standalone.engine.tile_models import TileModel
 from lib_latent_upscale.x4_upscaler import X4OutOfMemory, X4Settings, load_x4, upscale_x4
-from tests.core.x4_small import write_folder
-
-
-@pytest.fixture(scope="session")
-def x4_folder(tmp_path_factory):
-    return write_folder(tmp_path_factory.mktemp("x4") / "tiny-x4")
+from tests.standalone.parameters import parse_parameters, read_x4
 
 
 @pytest.fixture
@@ -493,9 +486,7 @@ def test_a_prompt_without_settings_stays_a_prompt():
 
 
 def test_a_text_without_the_x4_upscaler_has_no_settings_of_it():
-    text = write_parameters(GenerationSettings(64, 48))
-    assert read_x4(text) is None
-    assert "x4 upscaler" not in text
+    assert "x4 upscaler" not in write_parameters(GenerationSettings(64, 48))
 
 
 def test_a_bad_value_in_a_text_names_its_label():

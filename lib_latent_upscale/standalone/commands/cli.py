@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -166,12 +166,22 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     add_flags(parser.add_argument_group("files"), FileSettings)
 
 
+def _add_like(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--like",
+        type=Path,
+        metavar="MADE",
+        help="take all settings from a picture that this command or the WebUI has made; flags that are given win",
+    )
+
+
 def _upscale(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = commands.add_parser(
         "upscale", help="enlarge a picture or a folder of pictures", description="Enlarge a picture or a folder."
     )
     parser.set_defaults(module="upscale")
     _add_files(parser)
+    _add_like(parser)
     _add_generation(parser)
     _add_upscale(parser)
     _add_model(parser)
@@ -286,14 +296,29 @@ def _convert(commands: argparse._SubParsersAction[_Parser]) -> None:
     _add_overwrite(parser)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command; each subcommand names its module, which has `run(arguments) -> exit code`."""
+def build_parser(without_default: Iterable[str] = ()) -> argparse.ArgumentParser:
+    """The parser of the whole command; each subcommand names its module, which has `run(arguments) -> exit code`.
+
+    Args:
+        without_default: names of values of `upscale` that are None where they are not given.
+    """
     parser = _Parser(prog="latent-upscale", description="Enlarge pictures in the latent space of Stable Diffusion.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for add in (_upscale, _x4, _compare, _schedules_command, _convert, _app):
         add(commands)
+    commands.choices["upscale"].set_defaults(**dict.fromkeys(without_default))
     return parser
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; those of `upscale --like` with the settings of its picture."""
+    arguments = build_parser().parse_args(argv)
+    if getattr(arguments, "like", None) is None:
+        return arguments
+    from lib_latent_upscale.standalone.commands.like import made_like
+
+    return made_like(arguments, build_parser(vars(arguments)).parse_args(argv))
 
 
 def quiet_libraries() -> None:
@@ -318,10 +343,10 @@ def _say(text: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 0 done, 1 failed or partly failed, 2 bad input, 130 interrupted."""
-    arguments = build_parser().parse_args(argv)
     quiet_libraries()
     try:
         _end_orderly()
+        arguments = _parsed(argv)
         module = importlib.import_module(f"lib_latent_upscale.standalone.commands.{arguments.module}")
         return int(module.run(arguments))
     except ModuleNotFoundError as error:

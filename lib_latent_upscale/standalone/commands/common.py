@@ -42,8 +42,8 @@ __all__ = [
     "notice",
     "opened",
     "progress_bar",
-    "resize_mode",
     "scaled_size",
+    "shape_settings",
     "single_output",
     "target_size",
     "tile_overrides",
@@ -110,9 +110,9 @@ def opened(path: Path, smallest: int = SMALLEST_SIDE) -> Picture:
     return picture
 
 
-def resize_mode(arguments: argparse.Namespace) -> str:
+def shape_settings(arguments: argparse.Namespace) -> ShapeSettings:
     """What becomes of a picture whose result has another shape; InputError for a value that is not allowed."""
-    return settings_from_flags(given_values(arguments, ShapeSettings), ShapeSettings).resize_mode
+    return settings_from_flags(given_values(arguments, ShapeSettings), ShapeSettings)
 
 
 def drawn_seed(seed: int) -> int:
@@ -129,8 +129,9 @@ def tile_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     if getattr(arguments, "tile_controlnet", None) is None:
         _refuse(given, "--tile-controlnet MODEL, which names the tile ControlNet")
         return {}
-    if "second_pass" not in given:
-        _refuse([field for field in given if field.startswith("second_")], "--second-pass")
+    if not given.get("second_pass"):
+        further = [field for field in given if field.startswith("second_") and field != "second_pass"]
+        _refuse(further, "--second-pass")
     settings = settings_from_flags(given, TileSettings)
     return {"tile": settings, "tile_model": model_name(arguments.tile_controlnet)}
 
@@ -149,7 +150,7 @@ def target_size(size: tuple[int, int], arguments: argparse.Namespace) -> tuple[i
     wanted = kept_shape(size, width, height)
     check_size(*wanted, what="The result's size")
     change = change_of_shape(size, wanted)
-    if width and height and change > VISIBLE_CHANGE and resize_mode(arguments) == "stretch":
+    if width and height and change > VISIBLE_CHANGE and shape_settings(arguments).resize_mode == "stretch":
         logger.warning(
             "%dx%d is stretched to %dx%d, by %.0f %%; --resize-mode crop or fill, or --size %dx keeps the shape.",
             *(*size, *wanted, 100 * change, width),

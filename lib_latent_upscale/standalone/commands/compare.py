@@ -24,11 +24,11 @@ from lib_latent_upscale.standalone.commands.common import (
     load_engine,
     opened,
     progress_bar,
-    resize_mode,
+    shape_settings,
     tile_overrides,
 )
 from lib_latent_upscale.standalone.engine.engine import Engine, Prepared
-from lib_latent_upscale.standalone.engine.generation import GenerationSettings, write_parameters
+from lib_latent_upscale.standalone.engine.generation import GenerationSettings
 from lib_latent_upscale.standalone.engine.models import checked_source, model_name
 from lib_latent_upscale.standalone.engine.tile import check_range
 from lib_latent_upscale.standalone.files.images import Picture, save_png, written_whole
@@ -125,7 +125,7 @@ def _entry(
         variant=group[0],
         same=group[1:],
         picture=done.pictures[0],
-        parameters=write_parameters(generation),
+        parameters=engine.parameters(generation),
         schedule=_schedule(generation),
         steps=done.plan.steps,
         first_sigma=done.plan.run[0].item() if done.plan.steps else None,
@@ -184,7 +184,7 @@ def run(arguments: argparse.Namespace) -> int:
     checked_source(arguments.model)
     picture = opened(arguments.input)
     base = replace(generation_settings(arguments, picture.size), model=model_name(arguments.model))
-    picture = shaped(picture, base.size, resize_mode(arguments))
+    picture = shaped(picture, base.size, shape_settings(arguments).resize_mode)
     with_tile = tile_variants(tile_overrides(arguments), base)
     for variant in with_tile:
         check_range(generation_of(variant, base))

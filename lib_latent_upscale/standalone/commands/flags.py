@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.options import Integer, Number, OneOf, Option, Settings, SettingsError, Switch, Text, rows
 
-__all__ = ["add_flags", "flags", "given_values", "read_number", "settings_from_flags"]
+__all__ = ["add_flags", "attribute_of", "attributes", "flags", "given_values", "read_number", "settings_from_flags"]
 
 S = TypeVar("S", bound=Settings)
 
@@ -58,8 +58,7 @@ def _details(row: Option, default: Any) -> dict[str, Any]:
     allowed = row.allowed
     told = f"{row.tip} ({allowed.text}; default {_plain(default)})".replace("%", "%%")
     if isinstance(allowed, Switch):
-        action: Any = argparse.BooleanOptionalAction if row.default else "store_true"
-        return {"action": action, "help": row.tip.replace("%", "%%")}
+        return {"action": argparse.BooleanOptionalAction, "help": row.tip.replace("%", "%%")}
     if isinstance(allowed, (Integer, Number)):
         return {"type": read_number, "metavar": "N" if isinstance(allowed, Integer) else "X", "help": told}
     if isinstance(allowed, OneOf):
@@ -83,11 +82,17 @@ def read_number(text: str) -> float | str:
 
 def given_values(arguments: argparse.Namespace, kind: type[Settings], prefix: str | None = None) -> dict[str, Any]:
     """The values of the flags by their fields' names; those that are None or absent are left out."""
-    found = {name: getattr(arguments, _destination(flag), None) for name, flag in flags(kind, prefix).items()}
+    found = {name: getattr(arguments, attribute, None) for name, attribute in attributes(kind, prefix).items()}
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _destination(flag: str) -> str:
+def attributes(kind: type[Settings], prefix: str | None = None) -> dict[str, str]:
+    """What argparse calls the values of `flags`, by their fields' names."""
+    return {name: attribute_of(flag) for name, flag in flags(kind, prefix).items()}
+
+
+def attribute_of(flag: str) -> str:
+    """What argparse calls the value of a flag."""
     return flag.lstrip("-").replace("-", "_")
 
 

@@ -30,7 +30,6 @@ from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import (
     GenerationSettings,
     check_size,
-    write_parameters,
 )
 from lib_latent_upscale.standalone.engine.models import DEMO, model_name
 from lib_latent_upscale.standalone.engine.tile import check_range
@@ -156,8 +155,9 @@ class Page:
         after = folder / f"{Path(str(path)).stem}-{result.width}x{result.height}.png"
         plain = plain_resize(picture.rgb, result.size)
         save_png(picture.dressed(plain), before, icc_profile=picture.icc_profile)
-        save_png(picture.dressed(result), after, write_parameters(generation), picture.icc_profile)
-        return before, after, write_parameters(generation)
+        parameters = self.engine.parameters(generation)
+        save_png(picture.dressed(result), after, parameters, picture.icc_profile)
+        return before, after, parameters
 
     def _x4(
         self, image: Image.Image, generation: GenerationSettings, settings: X4Settings, progress: Progress | None

@@ -21,7 +21,7 @@ from lib_latent_upscale.standalone.commands.common import (
     generation_settings,
     given_inputs,
     opened,
-    resize_mode,
+    shape_settings,
     single_output,
     tile_overrides,
 )
@@ -98,7 +98,7 @@ def _asked(arguments: argparse.Namespace, generation: GenerationSettings, files:
     path = checked_source(arguments.model)
     if path is not None and path.is_file():  # another checkpoint under the same name
         asked.append(f"{path.stat().st_size}")
-    asked.append(resize_mode(arguments))
+    asked.append(shape_settings(arguments).resize_mode)
     last = x4_settings(arguments)
     if last is not None:
         asked.append(f"{x4_labels(last, model_name(arguments.x4))}")

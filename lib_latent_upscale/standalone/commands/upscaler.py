@@ -11,10 +11,11 @@ from PIL import Image
 
 from lib_latent_upscale.errors import GenerationError, InputError
 from lib_latent_upscale.memory import is_out_of_memory
-from lib_latent_upscale.standalone.commands.common import load_engine, progress_bar, resize_mode
+from lib_latent_upscale.standalone.commands.common import load_engine, progress_bar, shape_settings
 from lib_latent_upscale.standalone.commands.x4 import LastPass, load_last_pass
 from lib_latent_upscale.standalone.engine.engine import Engine
-from lib_latent_upscale.standalone.engine.generation import GenerationSettings, add_labels, write_parameters
+from lib_latent_upscale.standalone.engine.generation import GenerationSettings
+from lib_latent_upscale.standalone.engine.infotext import add_labels
 from lib_latent_upscale.standalone.engine.models import checked_source
 from lib_latent_upscale.standalone.engine.tile_models import checked_tile
 from lib_latent_upscale.standalone.files.folders import tried
@@ -76,7 +77,7 @@ class Upscaler:
         self.quiet: bool = arguments.quiet
         self.files = files
         self.write = write
-        self.resize_mode = resize_mode(arguments)
+        self.shape = shape_settings(arguments)
         self.engine, self.last = _load(arguments)
 
     def __call__(self, jobs: Sequence[Job]) -> list[Outcome]:
@@ -98,7 +99,7 @@ class Upscaler:
 
     def upscale(self, jobs: Sequence[Job], pictures: Sequence[Picture]) -> list[Outcome]:
         """Upscale pictures of one size and write them to their paths."""
-        shapes = [shaped(picture, jobs[0].generation.size, self.resize_mode) for picture in pictures]
+        shapes = [shaped(picture, jobs[0].generation.size, self.shape.resize_mode) for picture in pictures]
         named = ", ".join(job.output.name for job in jobs)
         generation, seeds = jobs[0].generation, [job.generation.seed for job in jobs]
         with progress_bar(named, quiet=self.quiet, leave=len(jobs) == 1) as progress:
@@ -114,9 +115,8 @@ class Upscaler:
         if self.last:
             result, made_with = self.last(result, made_with, job.output, self.engine)
         complete = self.last is None or made_with.x4 is not None
-        parameters = write_parameters(made_with)
-        if complete and job.mark:
-            parameters = add_labels(parameters, {MARK: job.mark})
+        labels = {**self.shape.to_infotext(), **({MARK: job.mark} if complete and job.mark else {})}
+        parameters = add_labels(self.engine.parameters(made_with), labels)
         self.write(job.output, encoded(result, job.output, parameters, picture, self.files.quality))
         return Outcome(job.source, job.output, complete=complete)
 

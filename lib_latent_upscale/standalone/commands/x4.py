@@ -25,7 +25,8 @@ from lib_latent_upscale.standalone.commands.common import (
 )
 from lib_latent_upscale.standalone.commands.flags import flags, given_values, settings_from_flags
 from lib_latent_upscale.standalone.engine.engine import Engine
-from lib_latent_upscale.standalone.engine.generation import GenerationSettings, add_labels, x4_labels
+from lib_latent_upscale.standalone.engine.generation import GenerationSettings, x4_labels
+from lib_latent_upscale.standalone.engine.infotext import add_labels
 from lib_latent_upscale.standalone.engine.models import best_device, checked_device, model_name, number_format
 from lib_latent_upscale.standalone.files.folders import Results, Tally, tried
 from lib_latent_upscale.standalone.files.formats import check_format, format_of, save_picture

@@ -20,8 +20,10 @@ from lib_latent_upscale.method_files import file_of
 from lib_latent_upscale.methods import weights_of
 from lib_latent_upscale.samplers import SAMPLERS, import_k_diffusion, run_sampler
 from lib_latent_upscale.schedules import StepPlan
-from lib_latent_upscale.standalone.engine.generation import GenerationSettings
+from lib_latent_upscale.settings import WEIGHTS_LABEL
+from lib_latent_upscale.standalone.engine.generation import GenerationSettings, write_parameters
 from lib_latent_upscale.standalone.engine.geometry import Fit, fit_picture, padded_picture
+from lib_latent_upscale.standalone.engine.infotext import add_labels
 from lib_latent_upscale.standalone.engine.models import LatentModel
 from lib_latent_upscale.standalone.engine.noise import SeededNoise
 from lib_latent_upscale.standalone.engine.prompts import Conditioning, encode_prompt
@@ -123,8 +125,16 @@ class Engine:
 
     def check(self, generation: GenerationSettings) -> None:
         """Raise InputError where this model cannot do what is asked for: no network knows its latents."""
+        self._weights(generation)
+
+    def parameters(self, generation: GenerationSettings) -> str:
+        """What a picture says of how this model made it; the weights of learned methods are named by their hash."""
+        weights = self._weights(generation)
+        return add_labels(write_parameters(generation), {WEIGHTS_LABEL: weights} if weights else {})
+
+    def _weights(self, generation: GenerationSettings) -> str:
         try:
-            weights_of(generation.upscale.method, self.model.family, self._file(generation))
+            return weights_of(generation.upscale.method, self.model.family, self._file(generation))
         except ValueError as error:
             raise InputError(f"{self.model.name}: {error}.") from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from lib_latent_upscale.standalone.engine.infotext import read_infotext
 from lib_latent_upscale.standalone.files.metadata import read_parameters
 
 __all__ = ["MARK", "is_marked", "mark_of"]
@@ -23,4 +24,4 @@ def mark_of(source: Path, asked: str) -> str:
 
 def is_marked(path: Path, mark: str) -> bool:
     """Whether a file is a result with this mark."""
-    return f"{MARK}: {mark}" in read_parameters(path).rpartition("\n")[2].split(", ")
+    return read_infotext(read_parameters(path)).values.get(MARK) == mark

@@ -55,5 +55,10 @@ class ShapeSettings(Settings):
         "stretch",
         choices=("stretch", "crop", "fill"),
         label="Resize mode",
+        infotext="Latent upscale resize mode",
         tip="where --size has another shape: the WebUI's Just resize, Crop and resize, or Resize and fill",
     )
+
+    def matters(self, name: str) -> bool:
+        """Stretched is what a picture without the label is."""
+        return name != "resize_mode" or self.resize_mode != "stretch"

@@ -15,11 +15,11 @@ from lib_latent_upscale.latent_layouts import resized
 from lib_latent_upscale.learned.files import check_size
 from lib_latent_upscale.method_files import file_of
 from lib_latent_upscale.methods import METHODS, weights_of
-from lib_latent_upscale.settings import UpscaleSettings
+from lib_latent_upscale.settings import WEIGHTS_LABEL, UpscaleSettings
 from lib_latent_upscale.webui.errors import ArgumentError, refusing
 from lib_latent_upscale.webui.host import hires, learned_files
 from lib_latent_upscale.webui.host import processing as host
-from lib_latent_upscale.webui.run.latent_upscale import TITLE, WEIGHTS_LABEL
+from lib_latent_upscale.webui.run.latent_upscale import TITLE
 
 __all__ = ["UPSCALERS", "add_upscalers", "install", "remove_upscalers", "uninstall"]
 

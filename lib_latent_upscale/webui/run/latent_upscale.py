@@ -18,7 +18,7 @@ from lib_latent_upscale.latent_layouts import resized
 from lib_latent_upscale.methods import weights_of
 from lib_latent_upscale.options import SettingsError
 from lib_latent_upscale.schedules import MAX_STEPS, scheduled_steps
-from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
+from lib_latent_upscale.settings import AUTOMATIC, WEIGHTS_LABEL, UpscaleSettings
 from lib_latent_upscale.webui.errors import ArgumentError, refusing
 from lib_latent_upscale.webui.host import learned_files, samplers
 from lib_latent_upscale.webui.host import processing as host
@@ -31,7 +31,6 @@ __all__ = ["NOTE_LABEL", "SAMPLER_NOTES", "TITLE", "WEIGHTS_LABEL", "LatentUpsca
 
 TITLE = "Latent Upscale"
 NOTE_LABEL = "Latent upscale note"
-WEIGHTS_LABEL = "Latent upscale weights"
 """Under which the hash of a learned method's weights stands."""
 
 _ATTRIBUTE = "latent_upscale"

@@ -1,0 +1,210 @@
+"""`upscale --like made.png`: the settings of a picture that was made here or in a WebUI; flags that are given win.
+
+What cannot be taken over is said before any work, a sentence each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lib_latent_upscale.errors import InputError
+from lib_latent_upscale.learned import FAMILIES, weights_hash
+from lib_latent_upscale.learned.files import file_hash
+from lib_latent_upscale.method_files import file_of
+from lib_latent_upscale.methods import METHODS
+from lib_latent_upscale.options import Settings
+from lib_latent_upscale.samplers import GENERATION_SAMPLERS
+from lib_latent_upscale.schedules import SCHEDULES
+from lib_latent_upscale.settings import AUTOMATIC, WEIGHTS_LABEL, UpscaleSettings
+from lib_latent_upscale.standalone.commands.flags import attribute_of, attributes
+from lib_latent_upscale.standalone.engine.generation import SCRIPT, read_fields
+from lib_latent_upscale.standalone.engine.infotext import Infotext, read_infotext
+from lib_latent_upscale.standalone.engine.models import DEMO, model_name
+from lib_latent_upscale.standalone.files.images import load_picture
+from lib_latent_upscale.standalone.files.marks import MARK
+from lib_latent_upscale.standalone.files.metadata import read_parameters
+from lib_latent_upscale.standalone.files.settings import ShapeSettings
+from lib_latent_upscale.tile_settings import TILE_MODEL_LABEL, TileSettings
+from lib_latent_upscale.x4_settings import X4_MODEL_LABEL, X4Settings
+
+__all__ = ["made_like"]
+
+logger = logging.getLogger(__name__)
+
+_PASSES: Mapping[str, type[Settings]] = {TILE_MODEL_LABEL: TileSettings, X4_MODEL_LABEL: X4Settings}
+"""Settings of the passes by the label of their model."""
+
+_TAKEN = frozenset({"Steps", "Sampler", "CFG scale", "Seed", "Size", "Model", "Denoising strength", "Schedule type"})
+_NAMES = frozenset({"Model hash", "Lora hashes", "TI hashes", "VAE hash", "Version", "User", "RNG", MARK})
+"""Labels that change nothing, or are looked at by themselves."""
+_WEBUI = frozenset({"Model hash", "Version"})
+"""Labels that only a WebUI writes."""
+_LORA = re.compile(r"<\w+:[^<>]*>")
+_SCHEDULES = {schedule.label.casefold(): name for name, schedule in SCHEDULES.items()} | {AUTOMATIC: AUTOMATIC}
+"""Our schedules by the WebUI's names."""
+
+
+def made_like(arguments: argparse.Namespace, given: argparse.Namespace) -> argparse.Namespace:
+    """The arguments of `upscale`, with the settings of the picture `--like` where no flag is given.
+
+    Args:
+        arguments: with the defaults of all flags.
+        given: the same, None for what was not given.
+
+    Raises:
+        InputError: the picture says nothing of how it was made, or a model is needed that is not given.
+    """
+    source: Path = arguments.like
+    infotext = read_infotext(read_parameters(source))
+    if "Steps" not in infotext.values:
+        load_picture(source, smallest=1)  # says it of what is no picture
+        raise InputError(
+            f"{source}: it does not say how it was made; --like needs a picture of this command or of the WebUI."
+        )
+    explicit = {name: value for name, value in vars(given).items() if value is not None}
+    reader = _Reader(infotext, explicit)
+    try:
+        found = reader.found()
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
+    for note in reader.notes:
+        logger.warning("%s: %s", source, note)
+    return argparse.Namespace(**{**vars(arguments), **found, **explicit})
+
+
+def _flags(kind: type[Settings], values: Mapping[str, str]) -> dict[str, Any]:
+    """The values of a class of settings by what argparse calls their flags."""
+    names = attributes(kind)
+    return {names[name]: value for name, value in kind.read_infotext(values).items()}
+
+
+@dataclass
+class _Reader:
+    """Takes the values of flags from a text, and notes what cannot be taken over."""
+
+    infotext: Infotext
+    explicit: Mapping[str, Any]
+    """Values that are given, by what argparse calls them."""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def values(self) -> Mapping[str, str]:
+        return self.infotext.values
+
+    def found(self) -> dict[str, Any]:
+        """Values by what argparse calls their flags."""
+        fields = read_fields(self.infotext)
+        found: dict[str, Any] = {
+            **{name: self._prompt(fields[name], name) for name in ("prompt", "negative_prompt")},
+            **{name: fields[name] for name in ("steps", "cfg_scale", "seed") if name in fields},
+            **({"denoise": fields["denoising_strength"]} if "denoising_strength" in fields else {}),
+            **self._size(fields),
+            **_flags(ShapeSettings, self.values),
+            **self._upscale(),
+            "model": self._model(),
+        }
+        for label, kind in _PASSES.items():
+            found |= self._pass(kind, self.values.get(label, ""))
+        self._note_others()
+        return found
+
+    def _prompt(self, text: str, name: str) -> str:
+        """A prompt; of the WebUI's without networks, which here are plain text."""
+        if name in self.explicit or _WEBUI.isdisjoint(self.values):
+            return text
+        networks = _LORA.findall(text)
+        self.notes += [f"{network} in the prompt is left out: there are no LoRAs here." for network in networks]
+        return _LORA.sub("", text)
+
+    def _size(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """The result's size; txt2img's is that of a picture before any upscale."""
+        if not {"size", "scale"}.isdisjoint(self.explicit) or "width" not in fields:
+            return {}
+        if "Denoising strength" not in self.values or any(label.startswith("Hires") for label in self.values):
+            self.notes.append("it was made by txt2img, whose size is not taken over: give --scale or --size.")
+            return {}
+        return {"size": (fields["width"], fields["height"])}
+
+    def _upscale(self) -> dict[str, Any]:
+        """Sampler, schedule and the settings of the latent upscale."""
+        found = _flags(UpscaleSettings, self.values)
+        if not found:
+            self.notes.append("it was made without a latent upscale of ours, whose settings are those of the flags.")
+        sampler, schedule = self._sampler()
+        if sampler in GENERATION_SAMPLERS:
+            found["sampler"] = sampler
+        elif "sampler" not in self.explicit:
+            self.notes.append(f"there is no sampler {sampler!r} here; --sampler chooses another one.")
+        if found.get("scheduler", AUTOMATIC) == AUTOMATIC and schedule:
+            if schedule.casefold() in _SCHEDULES:
+                found["scheduler"] = _SCHEDULES[schedule.casefold()]
+            elif "scheduler" not in self.explicit:
+                self.notes.append(f"there is no schedule type {schedule!r} here; --scheduler chooses another one.")
+        self._check_weights(found.get("method", ""))
+        if "learned" in self.explicit:
+            found.pop("method", None)
+        return found
+
+    def _sampler(self) -> tuple[str, str]:
+        """Sampler and schedule type; older versions of the WebUI write both as one name: DPM++ 2M Karras."""
+        named, schedule = self.values.get("Sampler", ""), self.values.get("Schedule type", "")
+        before, _, last = named.rpartition(" ")
+        if not schedule and before in GENERATION_SAMPLERS and last.casefold() in _SCHEDULES:
+            return before, last
+        return named, schedule
+
+    def _check_weights(self, method: str) -> None:
+        """Note other weights than those that the text names; InputError where a file of weights is not given."""
+        if "method" in self.explicit:
+            return
+        written, file = self.values.get(WEIGHTS_LABEL, ""), self.explicit.get("learned")
+        if file is None and file_of(method):
+            raise InputError(f"the latent upscaler {file_of(method)!r} made it: give its file with --learned.")
+        known = {written}
+        if file is not None and file.is_file():  # that it is absent is said later
+            known = {file_hash(file)}
+        elif file is None and method in METHODS and METHODS[method].network:
+            known = {weights_hash(METHODS[method].network, family) for family in FAMILIES}  # type: ignore[arg-type]
+        if written and written not in known:
+            self.notes.append(f"the weights {written} made it, and {', '.join(known)} is what there is here.")
+
+    def _model(self) -> str:
+        named, given = self.values.get("Model", ""), self.explicit.get("model")
+        if given is not None:
+            self._note_other("model", named, given)
+        elif named != DEMO:
+            raise InputError(f"the model {named or 'whose name it does not say'} made it: give it with --model.")
+        return given or DEMO
+
+    def _note_other(self, what: str, named: str, given: str) -> None:
+        if model_name(given) != named:
+            self.notes.append(f"the {what} {named!r} made it, and {model_name(given)!r} is another one.")
+
+    def _pass(self, kind: type[Settings], named: str) -> dict[str, Any]:
+        """The settings of a pass, where its model is given or comes along."""
+        flag = attribute_of(kind.MODEL_FLAG)
+        if not named:
+            return {}
+        if flag in self.explicit:
+            self._note_other(f"{kind.NAME} model", named, self.explicit[flag])
+        elif (kind, named) != (TileSettings, DEMO):
+            self.notes.append(f"the {kind.NAME} is left out: give its model {named!r} with {kind.MODEL_FLAG}.")
+            return {}
+        return {flag: DEMO, **_flags(kind, self.values)}
+
+    def _note_others(self) -> None:
+        """Labels that mean something, and nothing here."""
+        kinds: tuple[type[Settings], ...] = (UpscaleSettings, ShapeSettings, *_PASSES.values())
+        known = {*_TAKEN, *_NAMES, *_PASSES, WEIGHTS_LABEL}.union(*(kind.labels().values() for kind in kinds))
+        others = {label: value for label, value in self.values.items() if label not in known}
+        if others.get("Script") == SCRIPT:
+            del others["Script"]
+        self.notes += [f"{label}: {value} has no counterpart here." for label, value in others.items()]
+        if self.values.get("RNG") != "CPU":
+            self.notes.append("its noise was drawn on a graphics card, and is drawn on the CPU here: details differ.")
