@@ -29,16 +29,16 @@
     function described() {
         try {
             const info = JSON.parse(find("#generation_info_img2img textarea").value);
-            return info.extra_generation_params[RECORD].pictures;
+            return info.extra_generation_params[RECORD];
         } catch (error) { // no result yet, or one without a comparison
-            return [];
+            return {pictures: []};
         }
     }
 
     // The pictures that can be laid over each other: {name, kind, notes, src, index}.
     function comparedPictures() {
         const images = galleryImages();
-        const pictures = described().map((picture, index) => ({...picture, index, src: images[index]?.src}));
+        const pictures = described().pictures.map((picture, index) => ({...picture, index, src: images[index]?.src}));
         const seeds = new Set(pictures.map((picture) => picture.seed));
         const comparable = pictures.filter((picture) => picture.src && COMPARABLE.includes(picture.kind));
         return comparable.map((picture) => ({
@@ -92,7 +92,7 @@
             this.handle.setAttribute("aria-hidden", "true");
             this.stage = element("div", {className: "latent-upscale-stage"}, this.left.image, this.right.image, this.handle);
             this.window = element("div", {className: "latent-upscale-window"}, this.stage);
-            this.range = element("input", {type: "range", min: 0, max: 100, step: 0.5, oninput: () => this.cut(this.range.value)});
+            this.range = element("input", {type: "range", min: 0, max: 100, step: 0.5, oninput: () => this.cutSeen(this.range.value)});
             this.range.setAttribute("aria-label", "Where the left picture ends");
             this.zoom = element("select", {onchange: () => this.resize(true), title: "How large the pictures are shown"});
             this.zoom.append(...Object.keys(ZOOMS).map((name) => element("option", {textContent: name})));
@@ -102,6 +102,9 @@
             this.root = element("details", {id: "latent_upscale_slider", open: true, hidden: true}, this.opener, this.body);
             this.left.image.addEventListener("load", () => this.resize());
             this.root.addEventListener("toggle", () => this.resize());
+            this.legend = element("p", {className: "latent-upscale-legend"});
+            this.body.append(this.legend);
+            this.at = 50;
             this.listen();
         }
 
@@ -143,6 +146,7 @@
             });
             this.stage.addEventListener("pointermove", (event) => moving && follow(event));
             for (const end of ["pointerup", "pointercancel"]) this.stage.addEventListener(end, () => moving = false);
+            this.window.addEventListener("scroll", () => this.follow());
             new ResizeObserver(() => this.resize()).observe(this.window);
         }
 
@@ -151,9 +155,26 @@
         }
 
         cut(percent) {
-            const kept = Math.min(Math.max(percent, 0), 100);
-            this.range.value = kept;
-            this.stage.style.setProperty("--cut", `${kept}%`);
+            this.at = Math.min(Math.max(percent, 0), 100);
+            this.stage.style.setProperty("--cut", `${this.at}%`);
+            this.follow();
+        }
+
+        // Of the stage's width: where what is seen of it begins, and how much that is.
+        seen() {
+            const width = this.stage.offsetWidth || 1;
+            return [this.window.scrollLeft / width, Math.min(this.window.clientWidth / width || 1, 1)];
+        }
+
+        // The range stands below what is seen, so that its thumb is where the line is.
+        cutSeen(percent) {
+            const [begin, share] = this.seen();
+            this.cut(100 * begin + percent * share);
+        }
+
+        follow() {
+            const [begin, share] = this.seen();
+            this.range.value = (this.at - 100 * begin) / share;
         }
 
         resize(scroll = false) {
@@ -165,7 +186,9 @@
             this.stage.style.aspectRatio = `${width} / ${height}`;
             this.stage.classList.toggle("latent-upscale-pixels", shown * window.devicePixelRatio > width * 1.5);
             this.stage.classList.toggle("latent-upscale-enlarged", this.scale() > 0);
-            if (scroll) this.window.scrollLeft = shown * this.range.value / 100 - this.window.clientWidth / 2;
+            this.range.style.width = `${Math.min(shown, this.window.clientWidth)}px`;
+            if (scroll) this.window.scrollLeft = shown * this.at / 100 - this.window.clientWidth / 2;
+            this.follow();
         }
 
         swap() {
@@ -176,6 +199,7 @@
         show() {
             this.left.show();
             this.right.show();
+            this.legend.textContent = described().legend ?? "";
         }
 
         offer(pictures) {

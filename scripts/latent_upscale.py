@@ -38,10 +38,10 @@ class LatentUpscaleScript(scripts.Script):
 
     def ui(self, _is_img2img: bool) -> list[Any]:
         panel = make_panel(default_settings(UpscaleSettings), self._element)
-        others = [
-            *(kind.panel(self._element) for kind in PASSES),
-            make_compare_panel(default_settings(CompareSettings), self._element),
-        ]
+        others = [kind.panel(self._element) for kind in PASSES]
+        switches = {kind.NAME: one.controls[kind.SETTINGS.SWITCH] for kind, one in zip(PASSES, others, strict=True)}
+        compared = default_settings(CompareSettings)
+        others.append(make_compare_panel(compared, self._element, panel.controls, switches))
         controls = {name: control for one in (panel, *others) for name, control in one.controls.items()}
         self.infotext_fields = [field for one in (panel, *others) for field in one.infotext_fields]
         self.paste_field_names = list(UpscaleSettings.labels().values())

@@ -65,7 +65,7 @@ class Metrics:
     def lines(self) -> list[str]:
         """Short lines for people."""
         lines = [
-            f"sharpness {self.sharpness:.2f} (plain resize: 1)",
+            f"sharpness {self.sharpness:.2f} (picture resized: 1)",
             f"shrunk, beside the input: {_decibel(self.faithful_psnr)}, SSIM {self.faithful_ssim:.3f}",
             f"colour shift {self.colour_shift:.2f} (CIEDE2000, 1 is just visible)",
         ]

@@ -16,9 +16,16 @@ from lib_latent_upscale.comparison.sheet import Panel, make_sheet
 from lib_latent_upscale.comparison.variants import Role, Variant, difference
 from lib_latent_upscale.settings import UpscaleSettings
 
-__all__ = ["PLAIN_NAME", "Entry", "Report", "Subject", "make_report"]
+__all__ = ["LEGEND", "PLAIN_NAME", "Entry", "Report", "Subject", "make_report"]
 
 PLAIN_NAME = "Picture resized"
+
+LEGEND = (
+    "Sharpness: above 1 has more contrast between neighbouring pixels than the picture resized without a model; noise "
+    "counts, too. Shrunk, beside the input: how faithful a result is, made as small as the input and compared with it; "
+    "higher is nearer, SSIM 1 is equal."
+)
+"""What the figures mean, for where they stand."""
 
 _log = logging.getLogger(__name__)
 
@@ -198,8 +205,8 @@ def _title(subject: Subject, size: tuple[int, int]) -> str:
 
 
 def _footer(figures: Metrics | None) -> str:
-    missing = "" if figures is not None else " Nothing is measured: the package scikit-image is missing."
-    return f"Made by Latent Upscale. The enlarged places are those where the variants differ most.{missing}"
+    measured = "Nothing is measured: the package scikit-image is missing." if figures is None else LEGEND
+    return f"Made by Latent Upscale. The enlarged places are those where the variants differ most. {measured}"
 
 
 def _difference(entries: Sequence[Entry]) -> Image.Image | None:

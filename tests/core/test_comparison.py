@@ -245,7 +245,7 @@ def test_figures_are_plain_values_and_lines_for_people(original, source):
     assert values["reference"]["psnr"] is None, "infinite is no JSON"
     assert values["faithful_ssim"] == figures.faithful_ssim
     assert any(line.startswith("beside the original: exact") for line in figures.lines())
-    assert any(re.fullmatch(r"sharpness \d\.\d\d \(plain resize: 1\)", line) for line in figures.lines())
+    assert any(re.fullmatch(r"sharpness \d\.\d\d \(picture resized: 1\)", line) for line in figures.lines())
 
 
 def test_pictures_as_small_as_they_may_be_can_be_measured():
@@ -297,7 +297,10 @@ def panels(original, count=4):
     ]
     return [
         Panel(
-            name, original, ["20 steps from sigma 1.61", "sharpness 1.20 (plain resize: 1)"], highlight=name[0] == "L"
+            name,
+            original,
+            ["20 steps from sigma 1.61", "sharpness 1.20 (picture resized: 1)"],
+            highlight=name[0] == "L",
         )
         for name in names[:count]
     ]

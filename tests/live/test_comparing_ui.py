@@ -101,7 +101,7 @@ def test_every_picture_comes_back(page):
     names = ["Picture resized", *hosts, "Latent Upscale", f"{METHOD} + {SCHEDULER}"]
     assert page.side("Left").locator("option").all_inner_texts() == names
     assert [one.size for one in page.results[1:]] == [(128, 128)] * 5
-    assert "sharpness 1.00 x plain" in page.page.locator("#html_log_img2img").last.inner_text()
+    assert "sharpness 1.00 (picture resized: 1)" in page.page.locator("#html_log_img2img").last.inner_text()
     assert "Latent upscale compare: True" in page.infotext
 
 
@@ -181,6 +181,17 @@ def test_zoom(page):
         zoom.select_option(label=name)
         assert page.stage.bounding_box()["width"] == pytest.approx(128 * scale / ratio, abs=1)
     zoom.select_option(label="Fit")
+
+
+def test_the_handle_is_where_the_line_is_at_any_zoom(page):
+    page.page.set_viewport_size({"width": 900, "height": 1800})
+    page.slider.locator("select").last.select_option(label="400 %")
+    for value in ("25", "75"):
+        page.range.fill(value)
+        thumb, line = page.range.bounding_box(), page.stage.locator("i").bounding_box()
+        assert line["x"] == pytest.approx(thumb["x"] + thumb["width"] * int(value) / 100, abs=10)
+    page.slider.locator("select").last.select_option(label="Fit")
+    page.page.set_viewport_size({"width": 1400, "height": 1800})
 
 
 def test_a_picture_can_be_selected_in_the_gallery(page, webui, picture):

@@ -110,6 +110,15 @@ def names(result: Any) -> list[str]:
     return [one["name"] for one in result.extra_generation_params[RECORD]["comparisons"][0]["variants"]]
 
 
+def test_the_resized_picture_carries_no_settings_of_ours(host, picture):
+    """No generation made it, so that none can be read out of it."""
+    result = host.compare(picture, {"compare_difference": True})
+    described = result.extra_generation_params[RECORD]["pictures"]
+    texts = {one["name"]: text for one, text in zip(described, result.infotexts, strict=True)}
+    assert texts["Picture resized"] == ""
+    assert all(text for name, text in texts.items() if name != "Picture resized")
+
+
 FOUR = {"compare_methods": ["nearest-exact", "bicubic"], "compare_schedulers": ["simple", "karras"]}
 
 

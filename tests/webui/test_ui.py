@@ -4,6 +4,7 @@ import copy
 import html
 import math
 import xml.etree.ElementTree as ET
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ from lib_latent_upscale.noise_tables import sd1_sigmas
 from lib_latent_upscale.options import rows
 from lib_latent_upscale.settings import UpscaleSettings
 
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["Method", "Scheduler", "Exact steps", "Keep statistics", "Matched noise"]
 
 
@@ -64,6 +66,33 @@ def test_every_option_with_a_control_says_what_it_does(webui):
     for kind in CATALOGUE:
         shown = panels.folded_tips(kind)
         assert all(html.escape(row.tip) in shown for row in rows(kind).values() if row.control)
+
+
+def compared(webui, **changes):
+    """What the panel says of the runs, with everything as it stands but for `changes`."""
+    controls = webui.script.ui(True)
+    (switch,) = [control for control in controls if control.label == "Compare"]
+    (listener,) = [one for one in switch.listeners if len(one["inputs"]) > 5]
+    changes = {"Compare": True, **changes}
+    assert listener["outputs"][0].elem_id.endswith("_runs")
+    return listener["fn"](*(changes.get(control.label, control.value) for control in listener["inputs"]))
+
+
+def test_how_many_runs_a_comparison_will_make_stands_in_the_panel(webui):
+    pair = {"Methods to compare": ["bicubic", "area"], "Schedulers to compare": ["karras"]}
+    assert "3 runs for each picture" in compared(webui)
+    assert "5 runs for each picture" in compared(webui, **pair)
+    assert "; Latent Upscale + x4 upscaler." in compared(webui, **{"x4 upscaler": True})
+    assert "runs for" not in compared(webui, Compare=False)
+    assert "choose one of" in compared(webui, **{"Upscale method": "cubic"})
+
+
+def test_the_line_of_the_size_has_its_place(webui):
+    made = []
+    webui.adapter("ui.panel").make_panel(UpscaleSettings(), lambda name: made.append(name) or name)
+    script = (ROOT / "javascript" / "latent_upscale_size.js").read_text()
+    assert "size" in made
+    assert '[id$="latent_upscale_size"]' in script
 
 
 def test_it_shows_in_img2img_only(webui):

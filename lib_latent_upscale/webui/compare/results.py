@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from lib_latent_upscale.comparison.report import PLAIN_NAME, Entry, Report, Subject, make_report
+from lib_latent_upscale.comparison.report import LEGEND, PLAIN_NAME, Entry, Report, Subject, make_report
 from lib_latent_upscale.comparison.variants import Role, Variant
 from lib_latent_upscale.settings import AUTOMATIC
 from lib_latent_upscale.webui.compare.recorder import Recorder
@@ -80,7 +80,7 @@ class Results:
         result = copy(self._first.processed)
         result.images = [one.picture for one in shown]
         result.index_of_first_image = first
-        result.infotexts = [texts[one.index] for one in shown[:first]]
+        result.infotexts = ["" if one.name == PLAIN_NAME else texts[one.index] for one in shown[:first]]
         result.infotexts += [text for done in self._runs for text in done.infotexts[: self._count]]
         for name in ("all_prompts", "all_negative_prompts", "all_seeds", "all_subseeds"):
             values = getattr(result, name)
@@ -88,7 +88,7 @@ class Results:
         result.info = result.infotexts[0]
         result.comments = "".join(f"{comment}\n" for comment in self._base.comments)
         described = [self._described(one, reports[one.index]) for one in shown]
-        record = {"pictures": described, "comparisons": [report.record for report in reports]}
+        record = {"pictures": described, "legend": LEGEND, "comparisons": [report.record for report in reports]}
         result.extra_generation_params = {**self._first.extra, RECORD: record}
         return result
 

@@ -83,6 +83,7 @@ def make_panel(shown: UpscaleSettings, elem_id: Callable[[str], str]) -> Panel:
     controls = make_controls(shown, elem_id, _MENUS)
     about = gr.HTML(_about(shown.scheduler), elem_id=elem_id("about"))
     controls |= make_controls(shown, elem_id, (*_SWITCHES, *rest(UpscaleSettings, (*_MENUS, *_SWITCHES))))
+    gr.HTML(elem_id=elem_id("size"))  # javascript/latent_upscale_size.js writes into it
     gr.HTML(tips(UpscaleSettings) + _SCHEDULES)
     scheduler = controls["scheduler"]
     scheduler.change(fn=_about, inputs=[scheduler], outputs=[about], show_progress=False, queue=False)

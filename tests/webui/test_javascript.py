@@ -1,0 +1,49 @@
+"""The line with the result's size, run by Node on a page that has nothing but what the host's has."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "javascript" / "latent_upscale_size.js"
+PAGE = """
+const page = %s, line = {offsetParent: true, textContent: ""};
+const elements = {
+    '[id$="latent_upscale_size"]': line,
+    '[id$="latent_upscale_x4-checkbox"] input': {checked: page.x4},
+    '#img2img_scale': {offsetParent: page.scale ? true : null},
+    '#img2img_scale input[type="number"]': {value: page.scale},
+    '#img2img_width input[type="number"]': {value: page.width},
+    '#img2img_height input[type="number"]': {value: page.height},
+};
+const gradioApp = () => ({querySelector: (selector) => elements[selector]});
+const onAfterUiUpdate = (show) => show();
+const addEventListener = () => {};
+%s
+%s
+console.log(line.textContent);
+"""
+KNOWN = "const currentImg2imgSourceResolution = (_w, _h, scale) => [...page.picture, scale];"
+
+
+def shown(*, known=True, **page):
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("needs Node")
+    page = {"picture": [512, 768], "width": 1024, "height": 1536, "scale": 0, "x4": False, **page}
+    program = PAGE % (json.dumps(page), KNOWN if known else "", SCRIPT.read_text())
+    return subprocess.run([node, "-e", program], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_size_and_factor_after_the_x4_upscaler_too():
+    assert shown() == "Result: 1024 x 1536 pixels, 2 times each side."
+    assert shown(x4=True).endswith("; after the x4 upscaler 4096 x 6144, 8 times each side.")
+    assert shown(scale=1.5) == "Result: 768 x 1152 pixels, 1.5 times each side."
+    assert "2 times as wide, 1.33 times as high" in shown(height=1024)
+
+
+@pytest.mark.parametrize("page", [{"picture": [0, 0]}, {"known": False}])
+def test_without_a_picture_the_size_stands_alone(page):
+    assert shown(**page) == "Result: 1024 x 1536 pixels."
