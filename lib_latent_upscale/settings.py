@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from lib_latent_upscale.method_files import FILES
@@ -54,7 +54,8 @@ class UpscaleSettings(Settings):
         label="Upscale method",
         infotext="Latent upscale method",
         axis="Method",
-        tip="how latents are enlarged, in place of the WebUI's bilinear",
+        tip="how latents are enlarged, in place of the WebUI's bilinear; automatic: learned where a network knows the "
+        "model's latents, else pixels below denoising strength 0.5 and bicubic-antialiased from there",
     )
     scheduler: str = option(
         "simple",
@@ -96,10 +97,24 @@ class UpscaleSettings(Settings):
 
     @property
     def resizes_picture(self) -> bool:
-        """Whether the picture itself is resized before it is encoded."""
+        """Whether the picture itself is resized before it is encoded; of `resolved` settings."""
         from lib_latent_upscale.methods import method_named
 
         return method_named(self.method).resizes_picture
+
+    def resolved(self, *, family: str | None, factor: float, denoising_strength: float) -> UpscaleSettings:
+        """The settings that run: "automatic" is another method with each model, factor and strength.
+
+        A host asks once, before it encodes, and writes these into the infotext, so that the picture can be made again.
+
+        Args:
+            family: whose latents they are, a name in `learned.LATENTS`; None for all others.
+            factor: how many times larger the result is, in the mean of both sides.
+            denoising_strength: 0 to 1.
+        """
+        from lib_latent_upscale.methods import resolved_method
+
+        return replace(self, method=resolved_method(self.method, family, factor, denoising_strength))
 
     @property
     def starts_anywhere(self) -> bool:

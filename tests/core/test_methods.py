@@ -5,7 +5,7 @@ import torch
 
 from lib_latent_upscale.interpolation import INTERPOLATIONS, interpolate_latent
 from lib_latent_upscale.learned import FAMILIES, restore_latent, upscale_latent, weights_hash
-from lib_latent_upscale.methods import METHODS, method_named, same_method, weights_of
+from lib_latent_upscale.methods import METHODS, method_named, resolved_method, same_method, weights_of
 from lib_latent_upscale.settings import UpscaleSettings
 
 
@@ -71,6 +71,36 @@ def test_a_family_without_a_network_is_called_by_its_name(monkeypatch):
     monkeypatch.setattr("lib_latent_upscale.methods.knows", lambda _kind, family: family == "sd1")
     with pytest.raises(ValueError, match=r"knows the latents of SD 1.x and 2.x, not those of Flux.1: choose another"):
         weights_of("learned", "flux1")
+
+
+@pytest.mark.parametrize(
+    ("family", "factor", "strength", "method"),
+    [
+        ("sd1", 2.0, 0.0, "learned"),
+        ("sd1", 1.01, 1.0, "learned"),
+        ("sd1", 1.0, 0.5, "pixels"),
+        ("sd1", 0.5, 0.9, "pixels"),
+        (None, 2.0, 0.49, "pixels"),
+        (None, 2.0, 0.5, "bicubic-antialiased"),
+        (None, 4.0, 1.0, "bicubic-antialiased"),
+    ],
+)
+def test_automatic_is_learned_where_a_network_knows_the_latents(family, factor, strength, method):
+    settings = UpscaleSettings("automatic", keep_statistics=True)
+    ran = settings.resolved(family=family, factor=factor, denoising_strength=strength)
+    assert ran == UpscaleSettings(method, keep_statistics=True)
+    assert ran.resolved(family=None, factor=9.0, denoising_strength=1.0) == ran, "only automatic is another"
+
+
+def test_automatic_follows_the_weights_that_are_there(monkeypatch):
+    monkeypatch.setattr("lib_latent_upscale.methods.knows", lambda kind, family: (kind, family) == ("restore", "flux1"))
+    assert resolved_method("automatic", "flux1", 2.0, 0.9) == "learned"
+    assert resolved_method("automatic", "sd1", 2.0, 0.2) == "pixels"
+
+
+def test_automatic_itself_enlarges_nothing(small):
+    with pytest.raises(ValueError, match="says which one that is here"):
+        UpscaleSettings("automatic").enlarge(small, (12, 10), family="sd1")
 
 
 def test_only_learned_methods_have_weights_to_name():

@@ -241,7 +241,7 @@ class TestArguments:
     @pytest.mark.parametrize(
         ("script_args", "changes", "said"),
         [
-            ({"method": "nearest_exact"}, {}, "method is 'nearest_exact'; choose one of: pixels, learned, "),
+            ({"method": "nearest_exact"}, {}, "method is 'nearest_exact'; choose one of: automatic, pixels, learned, "),
             ({"method": 3}, {}, "method is 3"),
             ({"scheduler": "Karras"}, {}, "scheduler is 'Karras'"),
             ({"scheduler": None}, {}, "scheduler is None"),

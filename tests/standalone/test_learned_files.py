@@ -6,7 +6,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from lib_latent_upscale.learned import weights_hash
+from lib_latent_upscale.learned.files import file_hash
 from lib_latent_upscale.standalone.commands.cli import main
+from lib_latent_upscale.standalone.engine.infotext import read_infotext
 from tests.core import latent_files
 
 
@@ -15,6 +18,11 @@ def own(tmp_path):
     path = tmp_path / "latent-upscaler-v2.1_SDv1-x2.0.safetensors"
     save_file(latent_files.city96(), path)
     return path
+
+
+def parameters_of(path):
+    with Image.open(path) as image:
+        return read_infotext(image.info["parameters"]).values
 
 
 def made(*arguments):
@@ -63,3 +71,18 @@ def test_a_pickle_of_something_else_leaves_nothing(tmp_path, capsys):
     assert main(["convert", str(pickle)]) == 2
     assert "no latent upscaler that is known" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.pt"]
+
+
+def test_automatic_says_what_ran_and_the_weights_of_learned_methods_are_named(picture_file, sd1_folder, own, tmp_path):
+    paths = [tmp_path / f"{name}.png" for name in ("automatic", "learned", "own", "plain")]
+    asked = [["--method", "automatic"], ["--method", "learned"], ["--learned", own], ["--method", "pixels"]]
+    for path, more in zip(paths, asked, strict=True):
+        assert made(picture_file, "-o", path, "--model", sd1_folder, *more) == 0
+    written = [parameters_of(path) for path in paths]
+    assert written[0] == written[1]
+    methods = [one["Latent upscale method"] for one in written]
+    assert methods == ["learned", "learned", f"learned-latent: {own.stem}", "pixels"]
+    weights = [one.get("Latent upscale weights", "") for one in written[1:]]
+    assert weights == [weights_hash("restore", "sd1"), file_hash(own), ""]
+    with Image.open(paths[0]) as first, Image.open(paths[1]) as second:
+        assert (np.asarray(first) == np.asarray(second)).all()

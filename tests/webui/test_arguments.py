@@ -22,7 +22,7 @@ def test_names_and_positions_mean_the_same(webui, picture):
 @pytest.mark.parametrize(
     ("given", "changes", "said"),
     [
-        (("no such",), {}, "method is 'no such'; choose one of: pixels, learned, learned-latent, nearest"),
+        (("no such",), {}, "method is 'no such'; choose one of: automatic, pixels, learned, learned-latent"),
         ((3,), {}, "method is 3"),
         (("area", {}), {}, "scheduler is {}"),
         (({"exact_steps": 1},), {}, "exact_steps is 1; choose True or False"),

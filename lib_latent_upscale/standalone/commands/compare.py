@@ -125,7 +125,7 @@ def _entry(
         variant=group[0],
         same=group[1:],
         picture=done.pictures[0],
-        parameters=engine.parameters(generation),
+        parameters=engine.parameters(done.generation),
         schedule=_schedule(generation),
         steps=done.plan.steps,
         first_sigma=done.plan.run[0].item() if done.plan.steps else None,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_latent_upscale.errors import InputError
-from lib_latent_upscale.learned import FAMILIES, weights_hash
+from lib_latent_upscale.learned import FAMILIES, knows, weights_hash
 from lib_latent_upscale.learned.files import file_hash
 from lib_latent_upscale.method_files import file_of
 from lib_latent_upscale.methods import METHODS
@@ -170,7 +170,8 @@ class _Reader:
         if file is not None and file.is_file():  # that it is absent is said later
             known = {file_hash(file)}
         elif file is None and method in METHODS and METHODS[method].network:
-            known = {weights_hash(METHODS[method].network, family) for family in FAMILIES}  # type: ignore[arg-type]
+            kind: Any = METHODS[method].network
+            known = {weights_hash(kind, family) for family in FAMILIES if knows(kind, family)}
         if written and written not in known:
             self.notes.append(f"the weights {written} made it, and {', '.join(known)} is what there is here.")
 

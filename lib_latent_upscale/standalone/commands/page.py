@@ -147,7 +147,8 @@ class Page:
         picture = self._picture(path)
         generation = self._generation(inputs, picture)
         self._stop.clear()
-        result = self.engine.upscale([picture.rgb], generation, self._stoppable(progress)).pictures[0]
+        done = self.engine.upscale([picture.rgb], generation, self._stoppable(progress))
+        result, generation = done.pictures[0], done.generation
         if inputs.x4 is not None:
             result, generation = self._x4(result, generation, inputs.x4, progress)
         folder = Path(tempfile.mkdtemp(dir=self.folder))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
@@ -104,7 +104,8 @@ class Upscaler:
         generation, seeds = jobs[0].generation, [job.generation.seed for job in jobs]
         with progress_bar(named, quiet=self.quiet, leave=len(jobs) == 1) as progress:
             done = self.engine.upscale([picture.rgb for picture in shapes], generation, progress, seeds=seeds)
-        outcomes = [self._finish(*one) for one in zip(jobs, shapes, done.pictures, strict=True)]
+        ran = [replace(job, generation=done.made_with(job.generation)) for job in jobs]
+        outcomes = [self._finish(*one) for one in zip(ran, shapes, done.pictures, strict=True)]
         if self.last and self.last.interrupted:
             raise KeyboardInterrupt
         return outcomes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -80,6 +81,12 @@ class Upscaled:
     """Of the latent upscale; a second pass runs one of its own after it."""
     seconds: float
     """Interpolation, sampling and decode."""
+    generation: GenerationSettings
+    """The settings that ran: an automatic method is another one."""
+
+    def made_with(self, asked: GenerationSettings) -> GenerationSettings:
+        """What the settings of one of several pictures became."""
+        return replace(asked, upscale=self.generation.upscale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +145,13 @@ class Engine:
         except ValueError as error:
             raise InputError(f"{self.model.name}: {error}.") from error
 
+    def _settled(self, generation: GenerationSettings, fit: Fit) -> GenerationSettings:
+        """With the method that runs here."""
+        factor = math.sqrt(math.prod(fit.target) / math.prod(fit.source))
+        strength = generation.denoising_strength
+        upscale = generation.upscale.resolved(family=self.model.family, factor=factor, denoising_strength=strength)
+        return replace(generation, upscale=upscale)
+
     def _file(self, generation: GenerationSettings) -> Path | None:
         return self._files.get(file_of(generation.upscale.method))
 
@@ -175,6 +189,7 @@ class Engine:
 
     def run(self, prepared: Prepared, generation: GenerationSettings, progress: Progress | None = None) -> Upscaled:
         """Interpolate, add noise, denoise and decode what `prepare` made; then the second pass, if there is one."""
+        generation = self._settled(generation, prepared.fit)
         if generation.tile is None or not generation.tile.second_pass:
             return self._run(prepared, generation, progress)
         first, second = second_pass(generation)
@@ -185,7 +200,8 @@ class Engine:
         again = self._run(
             self.prepare(upscaled.pictures, second, prepared.seeds), second, _shifted(progress, steps, steps + more)
         )
-        return replace(upscaled, pictures=again.pictures, seconds=upscaled.seconds + time.perf_counter() - started)
+        seconds = upscaled.seconds + time.perf_counter() - started
+        return replace(upscaled, pictures=again.pictures, seconds=seconds, generation=generation)
 
     @torch.no_grad()
     def _run(self, prepared: Prepared, generation: GenerationSettings, progress: Progress | None = None) -> Upscaled:
@@ -206,7 +222,7 @@ class Engine:
         )
         decoded = decode_latent(self.model.vae, denoised, self.model.cell)
         pictures = [_to_picture(pixels, generation.size) for pixels in decoded]
-        return Upscaled(pictures, plan, time.perf_counter() - started)
+        return Upscaled(pictures, plan, time.perf_counter() - started, generation)
 
     def _conditioning(self, generation: GenerationSettings) -> tuple[Conditioning, Conditioning]:
         positive = encode_prompt(self.model.encoders, generation.prompt)

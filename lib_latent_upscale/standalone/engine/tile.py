@@ -156,7 +156,7 @@ def second_pass(generation: GenerationSettings) -> tuple[GenerationSettings, Gen
         generation,
         steps=tile.second_steps,
         denoising_strength=tile.second_denoising_strength,
-        upscale=UpscaleSettings(scheduler=scheduler, exact_steps=generation.upscale.exact_steps),
+        upscale=UpscaleSettings("nearest-exact", scheduler=scheduler, exact_steps=generation.upscale.exact_steps),
         tile=replace(tile, second_pass=False),
     )
     return replace(generation, tile=None), second

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
@@ -27,11 +28,10 @@ from lib_latent_upscale.webui.host.machine import stopped
 from lib_latent_upscale.webui.host.overrides import overridden
 from lib_latent_upscale.webui.run.collaborator import Collaborator
 
-__all__ = ["NOTE_LABEL", "SAMPLER_NOTES", "TITLE", "WEIGHTS_LABEL", "LatentUpscale", "upscale_of"]
+__all__ = ["NOTE_LABEL", "SAMPLER_NOTES", "TITLE", "LatentUpscale", "upscale_of"]
 
 TITLE = "Latent Upscale"
 NOTE_LABEL = "Latent upscale note"
-"""Under which the hash of a learned method's weights stands."""
 
 _ATTRIBUTE = "latent_upscale"
 _ORIGINAL_CONTENT = (0, 1)
@@ -62,7 +62,7 @@ class LatentUpscale:
     """
 
     def __init__(self, p: Any, settings: UpscaleSettings, collaborator: Collaborator | None = None) -> None:
-        self.settings = settings
+        self.settings = self._asked = settings
         self._collaborator = collaborator or Collaborator()
         self.size: tuple[int, int] = (p.width, p.height)
         self._p = p
@@ -191,8 +191,14 @@ class LatentUpscale:
             p.extra_generation_params["Size"] = f"{self.size[0]}x{self.size[1]}"
 
     def _choose_weights(self) -> None:
-        """Which network, by the model that is loaded now: `override_settings` may have brought another one."""
-        self._family = host.latent_family(self._p.sd_model)
+        """Method and network, by the model that is loaded now: `override_settings` may have brought another one."""
+        p = self._p
+        self._family = host.latent_family(p.sd_model)
+        factor = math.sqrt(math.prod(self.size) / math.prod(p.init_images[0].size))
+        ran = self._asked.resolved(family=self._family, factor=factor, denoising_strength=p.denoising_strength)
+        if ran != self._asked:
+            self._say_what_ran(ran)
+        self.settings = ran
         weights = _checked_weights(self.settings, self._family, self._file)
         if weights:
             self._p.extra_generation_params[WEIGHTS_LABEL] = weights

@@ -157,7 +157,8 @@ class _Runs:
     def _second(self, shot: _Shot) -> Any:
         p = self._p
         with overridden(p, self._values(shot)):
-            upscale = LatentUpscale(p, UpscaleSettings(scheduler=self._run.scheduler), _SecondRun(self._written))
+            settings = UpscaleSettings("nearest-exact", scheduler=self._run.scheduler)
+            upscale = LatentUpscale(p, settings, _SecondRun(self._written))
             with upscale.installed(), self._passes.installed():
                 return host.generate(p)
 

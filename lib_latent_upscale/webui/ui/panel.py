@@ -15,10 +15,10 @@ from lib_latent_upscale.method_files import file_of
 from lib_latent_upscale.noise_tables import sd1_sigmas
 from lib_latent_upscale.plot import host_curve, own_curve, schedule_svg
 from lib_latent_upscale.schedules import SCHEDULES, StepPlan, described
-from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
+from lib_latent_upscale.settings import AUTOMATIC, WEIGHTS_LABEL, UpscaleSettings
 from lib_latent_upscale.webui.host import learned_files, samplers
 from lib_latent_upscale.webui.host import processing as host
-from lib_latent_upscale.webui.run.latent_upscale import SAMPLER_NOTES, WEIGHTS_LABEL
+from lib_latent_upscale.webui.run.latent_upscale import SAMPLER_NOTES
 from lib_latent_upscale.webui.ui.fields import make_controls, pasted_methods, rest, tips
 
 __all__ = ["HOST_INPUTS", "Panel", "draw_schedule", "make_panel", "watch"]
