@@ -8,9 +8,10 @@ import base64
 import io
 import json
 import os
+import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.live.browser import Page
+from tests.live.calls import described, encoded, refused, tile
 
 ADDRESS = "LATENT_UPSCALE_WEBUI_URL"
 SCRIPT = "Latent Upscale"
@@ -40,12 +44,6 @@ class RefusedError(Exception):
         super().__init__(f"{status}: {answer}")
         self.status = status
         self.message = str(answer.get("detail") or answer.get("errors") or answer.get("message"))
-
-
-def encoded(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def decoded(text: str) -> Image.Image:
@@ -170,3 +168,81 @@ def picture() -> Image.Image:
 def wide_picture(picture: Image.Image) -> Image.Image:
     """96x64."""
     return picture.resize((96, 64), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright")
+    with playwright.sync_playwright() as running:
+        try:
+            browser = running.chromium.launch(
+                executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=["--no-sandbox"]
+            )
+        except playwright.Error as error:
+            pytest.skip(f"no chromium: {error}; name it in CHROMIUM")
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, webui, picture) -> Iterator[Page]:
+    tab = browser.new_page(viewport={"width": 1400, "height": 1800})
+    tab.set_default_timeout(15_000)
+    page = Page(tab, webui.url)
+    page.upload(picture)
+    page.number("img2img_width", 128)
+    page.number("img2img_height", 128)
+    page.number("img2img_steps", 4)
+    page.number("img2img_seed", 7)
+    yield page
+    tab.close()
+
+
+@pytest.fixture(scope="module")
+def tile_model(webui) -> str:
+    """The tile model that the panel offers first, after "automatic"."""
+    info = next(s for s in webui.call("/sdapi/v1/script-info") if s["name"] == "latent upscale")
+    offered = next((arg["choices"] for arg in info["args"] if arg["label"] == "Tile model"), [])
+    if len(offered) < 2:
+        pytest.skip("the WebUI has no ControlNet, or no tile model that fits the checkpoint")
+    return offered[1]
+
+
+@pytest.fixture
+def tile_folder(webui, picture, tile_model) -> Path:
+    """Where tile models are put."""
+    said = refused(webui.ours, picture, tile(model="no such")).message
+    folder = Path(re.search(r"into (.+)$", said).group(1))
+    if not folder.is_dir():
+        pytest.skip("the WebUI runs on another machine: no file can be put into its folder")
+    return folder
+
+
+@pytest.fixture
+def put_tile(tile_folder, tile_model) -> Iterator[Callable[..., Path]]:
+    """Puts a file with this content, or else the tile model itself, under another name for one test."""
+    files = []
+
+    def put(name: str, content: bytes | None = None) -> Path:
+        file, original = tile_folder / f"{name}.safetensors", tile_folder / f"{tile_model}.safetensors"
+        files.append(file)
+        if content is not None:
+            file.write_bytes(content)
+        elif original.exists():
+            file.symlink_to(original)
+        else:
+            pytest.skip(f"{original.name} is in another folder")
+        return file
+
+    yield put
+    for file in files:
+        file.unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="module")
+def x4_model(webui) -> str:
+    """The name of the x4 upscaler that the calls use."""
+    names = described(webui)["x4 model"]["choices"]
+    if not names:
+        pytest.skip("this WebUI has no x4 upscaler: put one into models/x4-upscaler and reload the page")
+    return names[0]

@@ -1,7 +1,6 @@
 """What API callers count on, against a real WebUI."""
 
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import ClassVar
@@ -14,23 +13,7 @@ from lib_latent_upscale.interpolation import INTERPOLATIONS
 from lib_latent_upscale.methods import METHODS
 from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.settings import UpscaleSettings
-
-LIKE_HOST = {"method": "bilinear", "scheduler": "automatic", "exact_steps": False}
-"""Settings with which the picture is the host's own."""
-
-
-def refused(call: Callable[..., object], *args: object, **changes: object) -> Exception:
-    try:
-        call(*args, **changes)
-    except Exception as error:
-        if type(error).__name__ == "RefusedError":
-            return error
-        raise
-    pytest.fail("the call was not refused")
-
-
-def parameters(infotext: str) -> dict[str, str]:
-    return dict(part.split(": ", 1) for part in infotext.splitlines()[-1].split(", ") if ": " in part)
+from tests.live.calls import LIKE_HOST, MASK_CHANGES, MASKED, check_masked, checkpoint, parameters, refused, square_mask
 
 
 class TestDescription:
@@ -336,77 +319,66 @@ class TestSizes:
         assert webui.ours(transparent).pictures[0].size == (128, 128)
 
 
-def square_mask(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
-    mask = Image.new("L", size, 0)
-    mask.paste(255, box)
-    return mask
-
-
-MASKED = (16, 24, 40, 48)
-
-
 class TestMasks:
     """The unmasked part of the result is the enlarged original; the masked part is not."""
-
-    changes: ClassVar = {"mask_blur": 0, "denoising_strength": 0.9, "inpainting_fill": 1}
 
     @pytest.mark.parametrize("full_res", [False, True], ids=["whole picture", "only masked"])
     @pytest.mark.parametrize("fill", [0, 1, 2, 3], ids=["fill", "original", "latent noise", "latent nothing"])
     def test_every_masked_content(self, webui, picture, full_res, fill):
         mask = square_mask((64, 64), MASKED)
-        changes = {**self.changes, "inpainting_fill": fill, "inpaint_full_res": full_res}
+        changes = {**MASK_CHANGES, "inpainting_fill": fill, "inpaint_full_res": full_res}
         made = webui.ours(picture, mask=mask, **changes).pixels
-        self.check(made, picture, (128, 128), MASKED)
+        check_masked(made, picture, (128, 128), MASKED)
 
     @pytest.mark.parametrize("full_res", [False, True], ids=["whole picture", "only masked"])
     @pytest.mark.parametrize("size", [(192, 128), (100, 92), (128, 128), (500, 460)])
     def test_every_size(self, webui, picture, full_res, size):
         """The WebUI's own latent upscale fails at sides like 500x460 (AUTOMATIC1111 #10157, #13142)."""
-        changes = {**self.changes, "inpaint_full_res": full_res, "width": size[0], "height": size[1]}
+        changes = {**MASK_CHANGES, "inpaint_full_res": full_res, "width": size[0], "height": size[1]}
         made = webui.ours(picture, mask=square_mask((64, 64), MASKED), **changes).pixels
-        self.check(made, picture, size, MASKED)
+        check_masked(made, picture, size, MASKED)
 
     @pytest.mark.parametrize("full_res", [False, True], ids=["whole picture", "only masked"])
     def test_an_inverted_mask(self, webui, picture, full_res):
         mask = ImageOps.invert(square_mask((64, 64), MASKED))
-        changes = {**self.changes, "inpaint_full_res": full_res, "inpainting_mask_invert": 1}
+        changes = {**MASK_CHANGES, "inpaint_full_res": full_res, "inpainting_mask_invert": 1}
         made = webui.ours(picture, mask=mask, **changes).pixels
-        self.check(made, picture, (128, 128), MASKED)
+        check_masked(made, picture, (128, 128), MASKED)
 
     @pytest.mark.parametrize("full_res", [False, True], ids=["whole picture", "only masked"])
     def test_a_blurred_mask_fades(self, webui, picture, full_res):
-        changes = {**self.changes, "inpaint_full_res": full_res, "mask_blur": 2}
+        changes = {**MASK_CHANGES, "inpaint_full_res": full_res, "mask_blur": 2}
         made = webui.ours(picture, mask=square_mask((64, 64), MASKED), **changes).pixels
-        self.check(made, picture, (128, 128), MASKED, fade=8)
+        check_masked(made, picture, (128, 128), MASKED, fade=8)
 
     @pytest.mark.parametrize("mode", [1, 2], ids=["crop", "fill"])
     @pytest.mark.parametrize("full_res", [False, True], ids=["whole picture", "only masked"])
     def test_resize_modes(self, webui, wide_picture, mode, full_res):
         """A 96x64 picture to 128x128: cropped it is doubled, filled it lies in the middle at 4/3."""
         mask = square_mask((96, 64), (36, 24, 60, 48))
-        changes = {**self.changes, "inpaint_full_res": full_res, "resize_mode": mode}
+        changes = {**MASK_CHANGES, "inpaint_full_res": full_res, "resize_mode": mode}
         made = webui.ours(wide_picture, mask=mask, **changes).pixels
         if mode == 1:
-            self.check(np.pad(made, [(0, 0), (32, 32), (0, 0)]), wide_picture, (192, 128), (36, 24, 60, 48), frame=32)
+            check_masked(np.pad(made, [(0, 0), (32, 32), (0, 0)]), wide_picture, (192, 128), (36, 24, 60, 48), frame=32)
         else:
-            self.check(made[22:107], wide_picture, (128, 85), (36, 24, 60, 48))
+            check_masked(made[22:107], wide_picture, (128, 85), (36, 24, 60, 48))
 
     def test_the_region_of_only_masked_is_worked_on_at_full_size(self, webui, picture):
         """The smaller the region, the more pixels it gets: what is pasted differs from the whole picture's."""
         mask = square_mask((64, 64), MASKED)
-        whole = webui.ours(picture, mask=mask, **self.changes, inpaint_full_res=False).pixels
-        region = webui.ours(picture, mask=mask, **self.changes, inpaint_full_res=True).pixels
+        whole = webui.ours(picture, mask=mask, **MASK_CHANGES, inpaint_full_res=False).pixels
+        region = webui.ours(picture, mask=mask, **MASK_CHANGES, inpaint_full_res=True).pixels
         assert (whole != region).any()
 
     def test_an_empty_mask_is_no_mask(self, webui, picture):
         mask = Image.new("L", (64, 64), 0)
-        made = webui.ours(picture, mask=mask, **self.changes, inpaint_full_res=True).pixels
+        made = webui.ours(picture, mask=mask, **MASK_CHANGES, inpaint_full_res=True).pixels
         assert np.abs(made - webui.ours(picture, denoising_strength=0.9).pixels).max() <= 1
 
     def test_soft_inpainting(self, webui, picture):
         soft = {"soft inpainting": {"args": [True, 1, 0.5, 4, 0, 0.5, 2]}}
         for full_res in (False, True):
-            changes = {**self.changes, "inpaint_full_res": full_res, "mask_blur": 4, "alwayson_scripts": soft}
+            changes = {**MASK_CHANGES, "inpaint_full_res": full_res, "mask_blur": 4, "alwayson_scripts": soft}
             result = webui.ours(picture, mask=square_mask((64, 64), MASKED), **changes)
             assert result.pictures[0].size == (128, 128)
             assert "Soft inpainting enabled" in result.infotext
@@ -416,38 +388,13 @@ class TestMasks:
     @pytest.mark.parametrize("full_res", [False, True], ids=["whole picture", "only masked"])
     def test_an_inpainting_model(self, webui, picture, full_res):
         name = checkpoint(webui, "inpainting")
-        changes = {**self.changes, "inpaint_full_res": full_res, "override_settings": {"sd_model_checkpoint": name}}
+        changes = {**MASK_CHANGES, "inpaint_full_res": full_res, "override_settings": {"sd_model_checkpoint": name}}
         made = webui.ours(picture, mask=square_mask((64, 64), MASKED), **changes).pixels
-        self.check(made, picture, (128, 128), MASKED)
+        check_masked(made, picture, (128, 128), MASKED)
 
     def test_an_inpainting_model_without_a_mask(self, webui, picture):
         changes = {"override_settings": {"sd_model_checkpoint": checkpoint(webui, "inpainting")}}
         assert webui.ours(picture, **changes).pictures[0].size == (128, 128)
-
-    @staticmethod
-    def check(made, picture, size, box, fade=0, frame=0):
-        """`box` is the mask in the small picture; around its border the reach of the resize and `fade` are left out.
-
-        So are `frame` columns at both sides. Sides that are no multiples of 8 are resized once more, by a few pixels.
-        """
-        across, down = size[0] / picture.width, size[1] / picture.height
-        original = np.asarray(picture.resize(size, Image.Resampling.LANCZOS)).astype(int)
-        assert made.shape == original.shape
-        x0, y0, x1, y1 = (round(edge * factor) for edge, factor in zip(box, (across, down) * 2, strict=True))
-        margin = round(3 * max(across, down)) + 1 + fade
-        outside = np.ones(made.shape[:2], bool)
-        outside[max(y0 - margin, 0) : y1 + margin, max(x0 - margin, 0) : x1 + margin] = False
-        outside[:, :frame] = outside[:, made.shape[1] - frame :] = False
-        assert np.abs(made - original)[outside].max() <= (2 if size[0] % 8 == 0 else 5)
-        inside = np.abs(made - original)[y0 + margin : y1 - margin, x0 + margin : x1 - margin]
-        assert inside.mean() > 5
-
-
-def checkpoint(webui, part: str) -> str:
-    names = [model["title"] for model in webui.call("/sdapi/v1/sd-models") if part in model["model_name"]]
-    if not names:
-        pytest.skip(f'the WebUI has no checkpoint whose name contains "{part}"')
-    return names[0]
 
 
 class TestTogetherWith:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.live.test_ui import Accordion, Page, browser  # noqa: F401
+from tests.live.browser import Accordion, Page
 
 METHOD, SCHEDULER = "bislerp", "karras"
 
@@ -79,7 +79,7 @@ class ComparePage(Page):
 
 
 @pytest.fixture(scope="module")
-def page(browser, webui, picture) -> Iterator[ComparePage]:  # noqa: F811
+def page(browser, webui, picture) -> Iterator[ComparePage]:
     """One page, on which a comparison has run."""
     tab = browser.new_page(viewport={"width": 1400, "height": 1800}, has_touch=True)
     tab.set_default_timeout(15_000)

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from tests.live import test_api
+from tests.live.calls import LIKE_HOST, MASK_CHANGES, MASKED, check_masked, checkpoint, options, refused, square_mask
 
 TOO_LARGE = "LATENT_UPSCALE_TOO_LARGE"
 """A side length in pixels at which the WebUI is out of memory: for a WebUI whose memory somebody has limited."""
@@ -26,18 +26,6 @@ TOO_LARGE = "LATENT_UPSCALE_TOO_LARGE"
 def pictures_of(result: Any, count: int) -> list[np.ndarray]:
     """The last pictures of a result; a grid may come before them."""
     return [np.asarray(one.convert("RGB")).astype(int) for one in result.pictures[-count:]]
-
-
-@contextmanager
-def options(webui: Any, **changes: Any) -> Iterator[None]:
-    """Settings of the WebUI as a person sets them, put back afterwards."""
-    before = webui.call("/sdapi/v1/options")
-    webui.need_options(changes)
-    webui.call("/sdapi/v1/options", changes)
-    try:
-        yield
-    finally:
-        webui.call("/sdapi/v1/options", {name: before[name] for name in changes})
 
 
 @contextmanager
@@ -109,7 +97,7 @@ class TestLora:
     def test_the_hosts_settings_give_the_hosts_picture(self, webui, picture, lora):
         changes = {"prompt": f"a lighthouse {lora}"}
         host = webui.warm(picture, **changes).pixels
-        np.testing.assert_array_equal(webui.ours(picture, test_api.LIKE_HOST, **changes).pixels, host)
+        np.testing.assert_array_equal(webui.ours(picture, LIKE_HOST, **changes).pixels, host)
         np.testing.assert_array_equal(webui.host(picture, **changes).pixels, host)
 
 
@@ -119,7 +107,7 @@ class TestRestoreFaces:
         for restorer in webui.call("/sdapi/v1/face-restorers"):
             chosen = {"override_settings": {"face_restoration_model": restorer["name"]}, "restore_faces": True}
             host = webui.warm(picture, **chosen)
-            ours = webui.ours(picture, test_api.LIKE_HOST, **chosen)
+            ours = webui.ours(picture, LIKE_HOST, **chosen)
             np.testing.assert_array_equal(ours.pixels, host.pixels)
             assert f"Face restoration: {restorer['name']}" in ours.infotext
 
@@ -155,24 +143,24 @@ class TestSeedsAndBatches:
     def test_seeds_resized_from_another_size(self, webui, picture):
         changes = {"seed_resize_from_w": 64, "seed_resize_from_h": 64}
         host = webui.warm(picture, **changes).pixels
-        np.testing.assert_array_equal(webui.ours(picture, test_api.LIKE_HOST, **changes).pixels, host)
+        np.testing.assert_array_equal(webui.ours(picture, LIKE_HOST, **changes).pixels, host)
 
     @pytest.mark.parametrize("full_res", [False, True], ids=["whole picture", "only masked"])
     def test_several_init_pictures_with_a_mask(self, webui, picture, full_res):
         """The host takes pictures of one size and one mask."""
         pictures = [picture, ImageOps.flip(picture)]
-        mask = test_api.square_mask((64, 64), test_api.MASKED)
-        changes = {**test_api.TestMasks.changes, "inpaint_full_res": full_res, "batch_size": 2}
+        mask = square_mask((64, 64), MASKED)
+        changes = {**MASK_CHANGES, "inpaint_full_res": full_res, "batch_size": 2}
         made = pictures_of(webui.ours(pictures, mask=mask, **changes), 2)
         for result, source in zip(made, pictures, strict=True):
-            test_api.TestMasks.check(result, source, (128, 128), test_api.MASKED)
+            check_masked(result, source, (128, 128), MASKED)
 
     @pytest.mark.parametrize("full_res", [False, True], ids=["whole picture", "only masked"])
     def test_batch_count_and_size_with_a_mask(self, webui, picture, full_res):
-        mask = test_api.square_mask((64, 64), test_api.MASKED)
-        changes = {**test_api.TestMasks.changes, "inpaint_full_res": full_res, "batch_size": 2, "n_iter": 2}
+        mask = square_mask((64, 64), MASKED)
+        changes = {**MASK_CHANGES, "inpaint_full_res": full_res, "batch_size": 2, "n_iter": 2}
         for made in pictures_of(webui.ours(picture, mask=mask, **changes), 4):
-            test_api.TestMasks.check(made, picture, (128, 128), test_api.MASKED)
+            check_masked(made, picture, (128, 128), MASKED)
 
 
 class TestMasks:
@@ -181,7 +169,7 @@ class TestMasks:
     @pytest.mark.parametrize("fill", [0, 1, 2, 3], ids=["fill", "original", "latent noise", "latent nothing"])
     @pytest.mark.parametrize("full_res", [False, True], ids=["whole picture", "only masked"])
     def test_all_of_its_controls_together(self, webui, picture, full_res, fill, blur, invert):
-        mask = test_api.square_mask((64, 64), test_api.MASKED)
+        mask = square_mask((64, 64), MASKED)
         changes = {
             "mask": ImageOps.invert(mask) if invert else mask,
             "inpaint_full_res": full_res,
@@ -191,25 +179,25 @@ class TestMasks:
             "denoising_strength": 0.9,
         }
         made = webui.ours(picture, **changes).pixels
-        test_api.TestMasks.check(made, picture, (128, 128), test_api.MASKED, fade=4 * blur)
+        check_masked(made, picture, (128, 128), MASKED, fade=4 * blur)
 
     @pytest.mark.parametrize("size", [(128, 128), (100, 92)])
     @pytest.mark.parametrize("fill", [0, 1, 2, 3], ids=["fill", "original", "latent noise", "latent nothing"])
     @pytest.mark.parametrize("full_res", [False, True], ids=["whole picture", "only masked"])
     def test_an_inpainting_model(self, webui, picture, full_res, fill, size):
         changes = {
-            **test_api.TestMasks.changes,
+            **MASK_CHANGES,
             "inpaint_full_res": full_res,
             "inpainting_fill": fill,
-            "override_settings": {"sd_model_checkpoint": test_api.checkpoint(webui, "inpainting")},
+            "override_settings": {"sd_model_checkpoint": checkpoint(webui, "inpainting")},
         }
-        mask = test_api.square_mask((64, 64), test_api.MASKED)
+        mask = square_mask((64, 64), MASKED)
         made = webui.ours(picture, mask=mask, width=size[0], height=size[1], **changes).pixels
-        test_api.TestMasks.check(made, picture, size, test_api.MASKED)
+        check_masked(made, picture, size, MASKED)
 
     def test_what_is_outside_the_mask_comes_back_without_the_script_too(self, webui, picture):
         """A generation with a mask leaves nothing behind."""
-        mask = test_api.square_mask((64, 64), test_api.MASKED)
+        mask = square_mask((64, 64), MASKED)
         before = webui.warm(picture, mask=mask, resize_mode=0).pixels
         webui.ours(picture, mask=mask, inpaint_full_res=True)
         np.testing.assert_array_equal(webui.host(picture, mask=mask, resize_mode=0).pixels, before)
@@ -232,12 +220,12 @@ class TestStopping:
     @pytest.mark.parametrize("full_res", [False, True], ids=["whole picture", "only masked"])
     def test_interrupting_with_a_mask_keeps_the_surroundings(self, webui, picture, full_res):
         before = webui.warm(picture).pixels
-        mask = test_api.square_mask((64, 64), test_api.MASKED)
-        changes = {**test_api.TestMasks.changes, "inpaint_full_res": full_res, **self.long}
+        mask = square_mask((64, 64), MASKED)
+        changes = {**MASK_CHANGES, "inpaint_full_res": full_res, **self.long}
         with while_running(webui, webui.ours, picture, mask=mask, **changes) as running:
             webui.call("/sdapi/v1/interrupt", {})
             made = running.result().pixels
-        test_api.TestMasks.check(made, picture, (256, 256), test_api.MASKED)
+        check_masked(made, picture, (256, 256), MASKED)
         np.testing.assert_array_equal(webui.host(picture).pixels, before)
 
     def test_an_interrupted_batch_keeps_what_is_finished(self, webui, picture):
@@ -304,7 +292,7 @@ class TestOthers:
         before, kept = webui.warm(picture).pixels, webui.call("/sdapi/v1/options")
         ours = webui.ours(picture).pixels
         large = picture.resize((side, side)) if source else picture
-        error = test_api.refused(webui.ours, large, seed=99, width=size[0], height=size[1])
+        error = refused(webui.ours, large, seed=99, width=size[0], height=size[1])
         assert error.status == 500
         assert "memory" in error.message
         np.testing.assert_array_equal(webui.host(picture).pixels, before)

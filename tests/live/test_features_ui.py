@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
-from tests.live import test_api
-from tests.live.test_features import options
-from tests.live.test_ui import Page, browser  # noqa: F401
+from tests.live.browser import Page
+from tests.live.calls import MASKED, check_masked, options, square_mask
 
 STYLE = "latent upscale live test"
 ROUNDING = 2
@@ -85,7 +84,7 @@ class FeaturePage(Page):
 
 
 @pytest.fixture
-def page(browser, webui, picture) -> Iterator[FeaturePage]:  # noqa: F811
+def page(browser, webui, picture) -> Iterator[FeaturePage]:
     tab = browser.new_page(viewport={"width": 1400, "height": 1800})
     tab.set_default_timeout(15_000)
     page = FeaturePage(tab, webui.url)
@@ -260,7 +259,7 @@ def test_defaults_from_the_settings_page(page, webui, picture):
 @pytest.mark.parametrize("area", ["Whole picture", "Only masked"])
 @pytest.mark.parametrize("inverted", [False, True], ids=["masked", "not masked"])
 def test_inpaint_upload(page, webui, picture, area, inverted):
-    mask = test_api.square_mask((64, 64), test_api.MASKED)
+    mask = square_mask((64, 64), MASKED)
     page.mode("Inpaint upload")
     page.put("img_inpaint_base", picture)
     page.put("img_inpaint_mask", ImageOps.invert(mask) if inverted else mask)
@@ -271,7 +270,7 @@ def test_inpaint_upload(page, webui, picture, area, inverted):
     page.number("img2img_denoising_strength", 0.9)
     page.number("img2img_mask_blur", 1)
     page.generate()
-    test_api.TestMasks.check(page.pixels, picture, (128, 128), test_api.MASKED, fade=4)
+    check_masked(page.pixels, picture, (128, 128), MASKED, fade=4)
 
 
 @pytest.mark.parametrize("area", ["Whole picture", "Only masked"])
@@ -284,7 +283,7 @@ def test_the_batch_tab_with_masks(page, webui, picture, area, tmp_path):
         (tmp_path / folder).mkdir()
     for name, source in sources.items():
         source.save(tmp_path / "in" / f"{name}.png")
-        test_api.square_mask((64, 64), test_api.MASKED).save(tmp_path / "masks" / f"{name}.png")
+        square_mask((64, 64), MASKED).save(tmp_path / "masks" / f"{name}.png")
     page.mode("Inpaint upload")  # the Batch tab uses the area that is chosen there
     page.radio("img2img_inpaint_full_res", area)
     page.mode("Batch")
@@ -300,7 +299,7 @@ def test_the_batch_tab_with_masks(page, webui, picture, area, tmp_path):
     files = sorted((tmp_path / "out").rglob("*.png"))  # with the pictures' names or, in Forge, with numbers
     for file, source in zip(files, sources.values(), strict=True):
         made = np.asarray(Image.open(file).convert("RGB")).astype(int)
-        test_api.TestMasks.check(made, source, (128, 128), test_api.MASKED, fade=16)
+        check_masked(made, source, (128, 128), MASKED, fade=16)
 
 
 def test_a_sampler_that_ignores_sigmas_is_said_below_the_result(page):

@@ -15,8 +15,6 @@ from urllib.parse import urlparse
 import numpy as np
 import pytest
 
-from tests.live.test_ui import browser  # noqa: F401
-
 REPOSITORY = "LATENT_UPSCALE_REPOSITORY"
 PATIENCE = 300
 """Seconds in which the WebUI has to be back."""
@@ -47,7 +45,7 @@ def scripts(webui: Any) -> list[str]:
 class Extensions:
     """The tab "Extensions"."""
 
-    def __init__(self, browser: Any, webui: Any, folder: str = "") -> None:  # noqa: F811
+    def __init__(self, browser: Any, webui: Any, folder: str = "") -> None:
         self.webui = webui
         self.folder = folder
         self.page = browser.new_page(viewport={"width": 1400, "height": 1000})
@@ -98,7 +96,7 @@ def answers(host: str, port: int) -> bool:
 
 
 @pytest.mark.skipif(REPOSITORY not in os.environ, reason=f"put the address of a git repository into {REPOSITORY}")
-def test_it_is_installed_used_and_disabled_without_a_trace(webui, browser, picture):  # noqa: F811
+def test_it_is_installed_used_and_disabled_without_a_trace(webui, browser, picture):
     if "latent upscale" in scripts(webui):
         pytest.skip("the WebUI has the extension already")
     host, before = webui.warm(picture).pixels, state_of(webui)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lib_latent_upscale.settings import UpscaleSettings
-from tests.live.test_api import MASKED, TestMasks, parameters, square_mask
+from tests.live.calls import MASK_CHANGES, MASKED, check_masked, parameters, square_mask
 
 JUST_RESIZE = {"method": "pixels", "scheduler": "automatic", "exact_steps": False}
 LEARNED = ("learned", "learned-latent")
@@ -58,9 +58,9 @@ class TestEachMethod:
 
     @pytest.mark.parametrize("full_res", [False, True], ids=["whole picture", "only masked"])
     def test_masks(self, webui, picture, method, full_res):
-        changes = {**TestMasks.changes, "inpaint_full_res": full_res}
+        changes = {**MASK_CHANGES, "inpaint_full_res": full_res}
         made = webui.ours(picture, {"method": method}, mask=square_mask((64, 64), MASKED), **changes).pixels
-        TestMasks.check(made, picture, (128, 128), MASKED)
+        check_masked(made, picture, (128, 128), MASKED)
 
     def test_the_infotext_names_the_weights(self, webui, picture, method):
         written = parameters(webui.ours(picture, {"method": method}).infotext)

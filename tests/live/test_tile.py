@@ -4,51 +4,30 @@ A randomly initialised model of full size is enough. Pictures are small and of o
 seconds, and memory for both models is needed.
 """
 
-import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import save
 
 from lib_latent_upscale.tile_settings import TILE_MODEL_LABEL, TileSettings
-from tests.live.test_api import parameters, refused, square_mask
-
-FAST = {"steps": 1, "cfg_scale": 1}
+from tests.live.calls import TILE_FAST, control_file, encoded, parameters, refused, square_mask, tile
 
 
 @pytest.fixture(scope="module")
-def model(webui) -> str:
-    """The tile model that the panel offers first, after "automatic"."""
-    info = next(s for s in webui.call("/sdapi/v1/script-info") if s["name"] == "latent upscale")
-    offered = next((arg["choices"] for arg in info["args"] if arg["label"] == "Tile model"), [])
-    if len(offered) < 2:
-        pytest.skip("the WebUI has no ControlNet, or no tile model that fits the checkpoint")
-    return offered[1]
-
-
-@pytest.fixture(scope="module")
-def made(webui, picture, model) -> Any:
+def made(webui, picture, tile_model) -> Any:
     """Makes a picture, each only once."""
     known: dict[str, Any] = {}
 
     def make(given: dict[str, Any], **changes: Any) -> Any:
         key = repr((given, sorted(changes.items())))
         if key not in known:
-            known[key] = webui.ours(picture, given, **{**FAST, **changes})
+            known[key] = webui.ours(picture, given, **{**TILE_FAST, **changes})
         return known[key]
 
     make({})  # the first picture after a start may differ in its last bits
     known.clear()
     return make
-
-
-def tile(**given: Any) -> dict[str, Any]:
-    return {"tile_controlnet": True, **{f"tile_controlnet_{name}": value for name, value in given.items()}}
 
 
 SECOND = {"second_pass": True, "second_steps": 1, "second_denoising_strength": 0.5}
@@ -68,10 +47,10 @@ def test_without_weight_it_is_the_picture_without(made):
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_units_of_the_person_work_beside_it(webui, made, model, count):
+def test_units_of_the_person_work_beside_it(webui, made, tile_model, count):
     """Three are all the slots that ControlNet has by default."""
     nothing = next(name for name in webui.call("/controlnet/module_list")["module_list"] if name.lower() == "none")
-    name = next(name for name in webui.call("/controlnet/model_list")["model_list"] if name.startswith(model))
+    name = next(name for name in webui.call("/controlnet/model_list")["model_list"] if name.startswith(tile_model))
     unit = {"enabled": True, "module": nothing, "model": name, "weight": 0.6, "image": _blue(), "pixel_perfect": True}
     own = {"alwayson_scripts": {"controlnet": {"args": [unit] * count}}}
     alone, both = made({}, **own), made(tile(), **own)
@@ -83,17 +62,15 @@ def test_units_of_the_person_work_beside_it(webui, made, model, count):
 
 
 def _blue() -> str:
-    from tests.live.conftest import encoded
-
     return encoded(Image.new("RGB", (64, 64), (20, 60, 200)))
 
 
-def test_the_infotext_makes_it_again(webui, picture, made, model):
+def test_the_infotext_makes_it_again(webui, picture, made, tile_model):
     written = parameters(made(tile(weight=0.5)).infotext)
-    assert written[TILE_MODEL_LABEL] == model
+    assert written[TILE_MODEL_LABEL] == tile_model
     assert TileSettings.from_infotext(written) == TileSettings(weight=0.5)
     assert "ControlNet 0" not in written
-    again = webui.ours(picture, tile(weight=0.5, model=written[TILE_MODEL_LABEL]), **FAST)
+    again = webui.ours(picture, tile(weight=0.5, model=written[TILE_MODEL_LABEL]), **TILE_FAST)
     np.testing.assert_array_equal(again.pixels, made(tile(weight=0.5)).pixels)
 
 
@@ -106,7 +83,7 @@ def test_the_infotext_makes_it_again(webui, picture, made, model):
     ],
     ids=str,
 )
-def test_bad_values_are_refused(webui, picture, model, given, said):
+def test_bad_values_are_refused(webui, picture, tile_model, given, said):
     error = refused(webui.ours, picture, given)
     assert error.status == 422
     assert said in error.message
@@ -148,9 +125,9 @@ class TestSecondPass:
 
 
 class TestComparison:
-    def test_the_pass_is_one_more_variant(self, webui, picture, made, model):
-        before = webui.warm(picture, **FAST).pixels
-        result = webui.ours(picture, {**tile(), "compare": True}, **FAST)
+    def test_the_pass_is_one_more_variant(self, webui, picture, made, tile_model):
+        before = webui.warm(picture, **TILE_FAST).pixels
+        result = webui.ours(picture, {**tile(), "compare": True}, **TILE_FAST)
         record = result.info["extra_generation_params"]["Latent upscale comparison"]
         shown = [one["name"] for one in record["pictures"]]
         assert shown[-4:] == [
@@ -161,112 +138,71 @@ class TestComparison:
         ]
         *others, last = record["comparisons"][0]["variants"]
         assert last["passes"] == ["tile ControlNet"]
-        assert f"{TILE_MODEL_LABEL}: {model}" in last["parameters"]
+        assert f"{TILE_MODEL_LABEL}: {tile_model}" in last["parameters"]
         assert not any(TILE_MODEL_LABEL in one["parameters"] for one in others)
         for index, alone in ((-4, before), (-2, made({}).pixels), (-1, made(tile()).pixels)):
             np.testing.assert_array_equal(np.asarray(result.pictures[index].convert("RGB")), alone)
-        webui.warm(picture, **FAST)
-        np.testing.assert_array_equal(webui.host(picture, **FAST).pixels, before)
-        np.testing.assert_array_equal(webui.ours(picture, **FAST).pixels, made({}).pixels)
+        webui.warm(picture, **TILE_FAST)
+        np.testing.assert_array_equal(webui.host(picture, **TILE_FAST).pixels, before)
+        np.testing.assert_array_equal(webui.ours(picture, **TILE_FAST).pixels, made({}).pixels)
 
     def test_a_second_pass_is_one_too(self, webui, picture, made):
-        result = webui.ours(picture, {**tile(**SECOND), "compare": True}, **FAST)
+        result = webui.ours(picture, {**tile(**SECOND), "compare": True}, **TILE_FAST)
         np.testing.assert_array_equal(np.asarray(result.pictures[-2].convert("RGB")), made({}).pixels)
         np.testing.assert_array_equal(np.asarray(result.pictures[-1].convert("RGB")), made(tile(**SECOND)).pixels)
-
-
-ATTENTION = "input_blocks.5.1.transformer_blocks.0.attn2.to_k.weight"
-"""sd-webui-controlnet takes the width of the text from there."""
-
-
-def control_file(text_width: int) -> bytes:
-    """Starts like a ControlNet, but everything else is missing and what there is is too small."""
-    hint = torch.zeros(16, 3, 3, 3)
-    return save({"input_hint_block.0.weight": hint, ATTENTION: torch.zeros(64, text_width)})
-
-
-@pytest.fixture
-def folder(webui, picture, model) -> Path:
-    """Where tile models are put."""
-    said = refused(webui.ours, picture, tile(model="no such")).message
-    folder = Path(re.search(r"into (.+)$", said).group(1))
-    if not folder.is_dir():
-        pytest.skip("the WebUI runs on another machine: no file can be put into its folder")
-    return folder
-
-
-@pytest.fixture
-def put(folder, model) -> Iterator[Callable[..., Path]]:
-    """Puts a file with this content, or else the tile model itself, under another name for one test."""
-    files = []
-
-    def put(name: str, content: bytes | None = None) -> Path:
-        file, original = folder / f"{name}.safetensors", folder / f"{model}.safetensors"
-        files.append(file)
-        if content is not None:
-            file.write_bytes(content)
-        elif original.exists():
-            file.symlink_to(original)
-        else:
-            pytest.skip(f"{original.name} is in another folder")
-        return file
-
-    yield put
-    for file in files:
-        file.unlink(missing_ok=True)
 
 
 class TestFiles:
     """Files beside the tile model, in the folder that the WebUI names."""
 
-    def test_one_put_there_just_now_is_found(self, webui, picture, made, put):
-        result = webui.ours(picture, tile(model=put("just_now_tile").stem), **FAST)
+    def test_one_put_there_just_now_is_found(self, webui, picture, made, put_tile):
+        result = webui.ours(picture, tile(model=put_tile("just_now_tile").stem), **TILE_FAST)
         assert parameters(result.infotext)[TILE_MODEL_LABEL] == "just_now_tile"
         np.testing.assert_array_equal(result.pixels, made(tile()).pixels)
 
-    def test_one_that_has_gone_is_refused(self, webui, picture, put):
-        file = put("gone_tile")
-        webui.ours(picture, tile(model="gone_tile"), **FAST)
+    def test_one_that_has_gone_is_refused(self, webui, picture, put_tile):
+        file = put_tile("gone_tile")
+        webui.ours(picture, tile(model="gone_tile"), **TILE_FAST)
         file.unlink()
         error = refused(webui.ours, picture, tile(model="gone_tile"))
         assert error.status == 422
         assert "gone_tile" in error.message
 
     @pytest.mark.parametrize(("text_width", "family"), [(1024, "SD 2.x"), (2048, "SDXL")])
-    def test_one_of_another_family_is_refused(self, webui, picture, put, text_width, family):
-        put("other_family_tile", control_file(text_width))
+    def test_one_of_another_family_is_refused(self, webui, picture, put_tile, text_width, family):
+        put_tile("other_family_tile", control_file(text_width))
         error = refused(webui.ours, picture, tile(model="other_family_tile"))
         assert error.status == 422
         assert f"other_family_tile is made for {family}, but the checkpoint" in error.message
         assert "choose a tile model of that family" in error.message
 
     @pytest.mark.parametrize("content", [b"", b"<!doctype html>", control_file(768)[:-1000]], ids=len)
-    def test_a_damaged_one_is_refused(self, webui, picture, put, content):
-        put("damaged_tile", content)
+    def test_a_damaged_one_is_refused(self, webui, picture, put_tile, content):
+        put_tile("damaged_tile", content)
         error = refused(webui.ours, picture, tile(model="damaged_tile"))
         assert error.status == 422
         assert "damaged_tile cannot be loaded: damaged_tile.safetensors" in error.message
 
-    def test_one_that_controlnet_cannot_load_makes_no_picture(self, webui, picture, made, put):
+    def test_one_that_controlnet_cannot_load_makes_no_picture(self, webui, picture, made, put_tile):
         """The WebUI swallows what ControlNet says, and would go on without it."""
-        put("a_strange_tile", control_file(768))
-        error = refused(webui.ours, picture, tile(model="a_strange_tile"), **FAST)
+        put_tile("a_strange_tile", control_file(768))
+        error = refused(webui.ours, picture, tile(model="a_strange_tile"), **TILE_FAST)
         assert "ControlNet has not taken the tile unit with a_strange_tile" in error.message
         assert "No picture was made" in error.message
-        np.testing.assert_array_equal(webui.ours(picture, **FAST).pixels, made({}).pixels)
-        np.testing.assert_array_equal(webui.ours(picture, tile(), **FAST).pixels, made(tile()).pixels)
+        np.testing.assert_array_equal(webui.ours(picture, **TILE_FAST).pixels, made({}).pixels)
+        np.testing.assert_array_equal(webui.ours(picture, tile(), **TILE_FAST).pixels, made(tile()).pixels)
 
-    def test_in_a_second_pass_the_first_picture_is_kept(self, webui, picture, made, put):
-        put("a_strange_tile", control_file(768))
-        kept = webui.ours(picture, tile(model="a_strange_tile", **SECOND), **FAST)
+    def test_in_a_second_pass_the_first_picture_is_kept(self, webui, picture, made, put_tile):
+        put_tile("a_strange_tile", control_file(768))
+        kept = webui.ours(picture, tile(model="a_strange_tile", **SECOND), **TILE_FAST)
         assert "the second pass failed: Latent Upscale: ControlNet has not taken the tile unit" in kept.infotext
         assert TILE_MODEL_LABEL not in kept.infotext
         np.testing.assert_array_equal(kept.pixels, made({}).pixels)
 
 
-def test_pictures_without_it_stay_the_same(webui, picture, model):
-    before = webui.warm(picture, **FAST).pixels
-    webui.ours(picture, tile(), **{**FAST, "seed": 99})
+def test_pictures_without_it_stay_the_same(webui, picture, tile_model):
+    before = webui.warm(picture, **TILE_FAST).pixels
+    webui.ours(picture, tile(), **{**TILE_FAST, "seed": 99})
     refused(webui.ours, picture, tile(model="no such"))
-    webui.warm(picture, **FAST)
-    np.testing.assert_array_equal(webui.host(picture, **FAST).pixels, before)
+    webui.warm(picture, **TILE_FAST)
+    np.testing.assert_array_equal(webui.host(picture, **TILE_FAST).pixels, before)

@@ -8,8 +8,8 @@ import pytest
 
 from lib_latent_upscale.settings import AUTOMATIC
 from lib_latent_upscale.tile_settings import TILE_MODEL_LABEL
-from tests.live.test_tile import FAST, control_file, folder, model, put, tile  # noqa: F401
-from tests.live.test_ui import Accordion, Page, browser, page  # noqa: F401
+from tests.live.browser import Accordion, Page
+from tests.live.calls import TILE_FAST, control_file, tile
 
 PASTED = {
     "Tile weight": "0.65",
@@ -35,10 +35,10 @@ FIRST = (
 
 
 class TileAccordion(Accordion):
-    def __init__(self, page: Page) -> None:  # noqa: F811
+    def __init__(self, page: Page) -> None:
         super().__init__(page, "tile")
-        page.number("img2img_steps", FAST["steps"])
-        page.number("img2img_cfg_scale", FAST["cfg_scale"])
+        page.number("img2img_steps", TILE_FAST["steps"])
+        page.number("img2img_cfg_scale", TILE_FAST["cfg_scale"])
 
     def open(self) -> None:
         super().open("Tile weight")
@@ -72,7 +72,7 @@ class Unit:
 
     KINDS = {"enable_checkbox": "checkbox", "control_weight_slider": "number", "ending_control_step_slider": "number"}  # noqa: RUF012
 
-    def __init__(self, page: Page) -> None:  # noqa: F811
+    def __init__(self, page: Page) -> None:
         self.page = page
 
     def _input(self, name: str) -> Any:
@@ -80,7 +80,7 @@ class Unit:
             f"#img2img_controlnet_ControlNet-0_controlnet_{name} input[type={self.KINDS[name]}]"
         ).first
 
-    def set_up(self, model: str) -> None:  # noqa: F811
+    def set_up(self, model: str) -> None:
         self.page.page.locator("#img2img_controlnet #controlnet > .label-wrap").first.click()
         self._input("enable_checkbox").check()
         self.page.page.locator("#img2img_controlnet_ControlNet-0_controlnet_model_dropdown input").first.click()
@@ -98,7 +98,7 @@ class Unit:
 
 
 @pytest.fixture
-def accordion(page, model) -> TileAccordion:  # noqa: F811
+def accordion(page, tile_model) -> TileAccordion:
     return TileAccordion(page)
 
 
@@ -106,37 +106,37 @@ def pixels(shown: Any) -> Any:
     return np.asarray(shown.convert("RGB")).astype(int)
 
 
-def by_api(webui: Any, picture: Any, given: dict[str, Any], page: Page, **more: Any) -> Any:  # noqa: F811
+def by_api(webui: Any, picture: Any, given: dict[str, Any], page: Page, **more: Any) -> Any:
     """The same over the API, with what the page has by default."""
     sampler = re.search(r"Sampler: ([^,]+)", page.infotext).group(1)
-    changes = {"sampler_name": sampler, "denoising_strength": 0.75, "prompt": "", **FAST, **more}
+    changes = {"sampler_name": sampler, "denoising_strength": 0.75, "prompt": "", **TILE_FAST, **more}
     return webui.ours(picture, given, **changes).pixels
 
 
-def test_a_picture_with_the_chosen_model_comes_out(accordion, page, webui, picture, model):  # noqa: F811
+def test_a_picture_with_the_chosen_model_comes_out(accordion, page, webui, picture, tile_model):
     accordion.open()
-    page.choose("Tile model", model)
+    page.choose("Tile model", tile_model)
     page.generate()
     assert page.results[-1].size == (128, 128)
-    assert f"{TILE_MODEL_LABEL}: {model}, Tile ControlNet weight: 1" in page.infotext
+    assert f"{TILE_MODEL_LABEL}: {tile_model}, Tile ControlNet weight: 1" in page.infotext
     made = pixels(page.results[-1])
     np.testing.assert_array_equal(made, by_api(webui, picture, tile(), page))
     assert np.abs(made - by_api(webui, picture, {}, page)).mean() > 0.1
 
 
-def test_fitting_models_are_offered_and_looked_for_again(accordion, put, model):  # noqa: F811
+def test_fitting_models_are_offered_and_looked_for_again(accordion, put_tile, tile_model):
     accordion.open()
     known = accordion.offered
-    assert known[:2] == [AUTOMATIC, model]
-    put("just_now_tile")
-    put("other_family_tile", control_file(2048))
-    put("damaged_tile", control_file(768)[:-1000])
+    assert known[:2] == [AUTOMATIC, tile_model]
+    put_tile("just_now_tile")
+    put_tile("other_family_tile", control_file(2048))
+    put_tile("damaged_tile", control_file(768)[:-1000])
     assert accordion.offered == known
     accordion.refresh("just_now_tile")
     assert sorted(accordion.offered) == sorted([*known, "just_now_tile"])
 
 
-def test_controls_of_the_second_pass_appear_when_it_is_on(accordion, page):  # noqa: F811
+def test_controls_of_the_second_pass_appear_when_it_is_on(accordion, page):
     accordion.open()
     steps = page.panel.get_by_label("Second pass steps", exact=True).locator("visible=true")
     assert steps.count() == 0
@@ -146,12 +146,12 @@ def test_controls_of_the_second_pass_appear_when_it_is_on(accordion, page):  # n
     steps.wait_for(state="hidden")
 
 
-def test_a_pasted_infotext_sets_every_control_and_its_absence_switches_it_off(accordion, page, model):  # noqa: F811
-    text = f"{FIRST}, {TILE_MODEL_LABEL}: {model}, {TEXT}"
+def test_a_pasted_infotext_sets_every_control_and_its_absence_switches_it_off(accordion, page, tile_model):
+    text = f"{FIRST}, {TILE_MODEL_LABEL}: {tile_model}, {TEXT}"
     page.paste(text)
     accordion.is_on(True)
     page.labelled("Second pass steps").wait_for()
-    assert page.labelled("Tile model").input_value() == model
+    assert page.labelled("Tile model").input_value() == tile_model
     shown = {label: page.labelled(label).input_value() for label in PASTED}
     assert shown == PASTED
     assert page.labelled("Tile ControlNet as a second pass").is_checked()
@@ -164,7 +164,7 @@ def test_a_pasted_infotext_sets_every_control_and_its_absence_switches_it_off(ac
     assert TILE_MODEL_LABEL not in page.infotext
 
 
-def test_the_last_generation_is_pasted_with_its_pass(accordion, page):  # noqa: F811
+def test_the_last_generation_is_pasted_with_its_pass(accordion, page):
     """The host keeps the text of the last generation, written before its pictures, for an empty prompt."""
     accordion.open()
     page.labelled("Tile weight").fill("0.45")
@@ -178,12 +178,12 @@ def test_the_last_generation_is_pasted_with_its_pass(accordion, page):  # noqa: 
     assert not unit.is_checked()
 
 
-def test_a_unit_of_the_person_works_beside_it_and_keeps_its_values(accordion, page, webui, picture, model):  # noqa: F811
+def test_a_unit_of_the_person_works_beside_it_and_keeps_its_values(accordion, page, webui, picture, tile_model):
     unit = Unit(page)
-    unit.set_up(model)
+    unit.set_up(tile_model)
     before = unit.values
     assert before[0]
-    assert before[1].startswith(model)
+    assert before[1].startswith(tile_model)
     assert before[2:] == ["0.6", "0.9"]
     page.choose("Script", "Latent Upscale")
     page.generate()
@@ -202,7 +202,7 @@ def test_a_unit_of_the_person_works_beside_it_and_keeps_its_values(accordion, pa
         assert np.abs(both - other).mean() > 0.1
 
 
-def test_it_counts_in_an_xyz_plot(accordion, page, webui, picture):  # noqa: F811
+def test_it_counts_in_an_xyz_plot(accordion, page, webui, picture):
     accordion.open()
     page.choose("Script", "X/Y/Z plot")
     page.choose("X type", "[Latent Upscale] Method")
@@ -221,23 +221,23 @@ def test_it_counts_in_an_xyz_plot(accordion, page, webui, picture):  # noqa: F81
 
 
 class TestWhatIsWrongIsSaid:
-    def test_a_wrong_value(self, accordion, page):  # noqa: F811
+    def test_a_wrong_value(self, accordion, page):
         accordion.open()
         page.labelled("Tile start").fill("1")
         page.labelled("Tile start").press("Tab")
         page.generate()
         assert "start must be smaller than end" in accordion.error
 
-    def test_a_pasted_model_that_is_not_here(self, accordion, page, model):  # noqa: F811
+    def test_a_pasted_model_that_is_not_here(self, accordion, page, tile_model):
         page.paste(f"{FIRST}, {TILE_MODEL_LABEL}: somebodys_tile, {TEXT}")
         accordion.is_on(True)
         page.generate()
-        assert f"Tile model is 'somebodys_tile'; choose one of: {model}" in accordion.error
+        assert f"Tile model is 'somebodys_tile'; choose one of: {tile_model}" in accordion.error
         assert "Put tile models" in accordion.error
 
-    def test_a_model_that_has_gone(self, accordion, page, put):  # noqa: F811
+    def test_a_model_that_has_gone(self, accordion, page, put_tile):
         accordion.open()
-        file = put("gone_tile")
+        file = put_tile("gone_tile")
         accordion.refresh(file.stem)
         page.choose("Tile model", file.stem)
         file.unlink()
@@ -245,9 +245,9 @@ class TestWhatIsWrongIsSaid:
         assert "gone_tile" in accordion.error
         assert "No such file" in accordion.error
 
-    def test_a_model_that_controlnet_cannot_load(self, accordion, page, put):  # noqa: F811
+    def test_a_model_that_controlnet_cannot_load(self, accordion, page, put_tile):
         accordion.open()
-        file = put("a_strange_tile", control_file(768))
+        file = put_tile("a_strange_tile", control_file(768))
         accordion.refresh(file.stem)
         page.choose("Tile model", file.stem)
         page.generate()

@@ -1,161 +1,16 @@
 """What a person does in the browser, against a real WebUI, with playwright and chromium."""
 
-import io
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from lib_latent_upscale.catalogue import CATALOGUE
 from lib_latent_upscale.options import rows
 
 SETTINGS = {"Upscale method": "lanczos", "Scheduler": "karras", "Exact steps": False, "Keep statistics": True}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright")
-    with playwright.sync_playwright() as running:
-        try:
-            browser = running.chromium.launch(
-                executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=["--no-sandbox"]
-            )
-        except playwright.Error as error:
-            pytest.skip(f"no chromium: {error}; name it in CHROMIUM")
-        yield browser
-        browser.close()
-
-
-class Page:
-    """The img2img tab, for people: by labels."""
-
-    def __init__(self, page: Any, url: str) -> None:
-        self.page = page
-        self._queued: list[Any] = []
-        # playwright marks its handler, which the method of a list does not allow
-        page.on("websocket", lambda socket: self._queued.append(socket))  # noqa: PLW0108
-        page.goto(url)
-        self.open_img2img()
-
-    @property
-    def panel(self) -> Any:
-        return self.page.locator("#img2img_script_container")
-
-    def tab(self, name: str) -> None:
-        self.page.locator("#tabs > .tab-nav button").filter(
-            has_text=re.compile(f"^ *{name} *$", re.IGNORECASE)
-        ).first.click()
-
-    def open_img2img(self) -> None:
-        self.page.wait_for_selector("#img2img_script_container #script_list input", state="attached", timeout=60_000)
-        # Forge sets sizes and samplers of both tabs once more after the page has come.
-        self.page.wait_for_function(
-            """() => {
-                const height = opts[`${opts.forge_preset}_t2i_height`];
-                const shown = document.querySelector('#txt2img_height input[type=number]').value;
-                return Object.keys(opts).length > 0 && (!height || Number(shown) === height);
-            }""",
-            timeout=60_000,
-        )
-        self.tab("img2img")
-
-    def settle(self) -> None:
-        """Wait for what the host queues when its page has come; restarts of gradio 3 have hung that did not."""
-        self.page.wait_for_load_state("networkidle")
-        while not all(socket.is_closed() for socket in self._queued):
-            self.page.wait_for_timeout(100)
-
-    def labelled(self, label: str) -> Any:
-        return self.panel.get_by_label(label, exact=True).locator("visible=true").first
-
-    def choose(self, label: str, value: str) -> None:
-        self.labelled(label).click()
-        option = self.page.locator("ul.options li:visible, ul[role=listbox] li:visible")
-        option.filter(has_text=re.compile(f"^[ ✓]*{re.escape(value)} *$")).first.click()
-
-    def number(self, elem_id: str, value: float) -> None:
-        field = self.page.locator(f"#{elem_id} input[type=number]").first
-        field.fill(str(value))
-        field.press("Tab")
-
-    def upload(self, picture: Image.Image) -> None:
-        buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
-        files = [{"name": "small.png", "mimeType": "image/png", "buffer": buffer.getvalue()}]
-        self.page.locator("#img2img_image input[type=file]").set_input_files(files)
-        self.page.wait_for_selector("#img2img_image img")
-
-    def paste(self, infotext: str) -> None:
-        self.page.locator("#img2img_prompt textarea").fill(infotext)
-        self.page.locator("#img2img_tools #paste, #img2img_tools button").first.click()
-
-    def generate(self) -> None:
-        """Press the button and wait until other pictures, or an error, are there."""
-        shown = """() => [...document.querySelectorAll('#img2img_gallery img')].map(image => image.src).join()
-            + (document.querySelector('#html_log_img2img :is(.error, .comments)')?.innerText ?? '')"""
-        before = self.page.evaluate(shown)
-        self.page.locator("#img2img_generate").click()
-        self.page.wait_for_function(f"before => ({shown})() !== before", arg=before, timeout=120_000)
-        self.page.wait_for_selector("#img2img_interrupt", state="hidden", timeout=120_000)
-
-    @property
-    def infotext(self) -> str:
-        return self.page.locator("#html_info_img2img").last.inner_text()
-
-    @property
-    def results(self) -> list[Image.Image]:
-        sources = self.page.locator("#img2img_gallery .thumbnails img, #img2img_gallery .grid-container img")
-        addresses = sources.evaluate_all("found => found.map(image => image.src)")
-        addresses = addresses or [self.page.locator("#img2img_gallery img").first.get_attribute("src")]
-        return [Image.open(io.BytesIO(self.page.request.get(address).body())) for address in addresses]
-
-    @property
-    def drawing(self) -> str:
-        return self.panel.locator("svg[aria-label^=Sigmas]").inner_html()
-
-    def drawn(self, text: str) -> None:
-        self.panel.locator("svg[aria-label^=Sigmas] text").filter(has_text=text).first.wait_for(timeout=20_000)
-
-
-class Accordion:
-    """An accordion of the script's panel with a checkbox in its head."""
-
-    def __init__(self, page: Page, name: str) -> None:
-        self.page = page
-        self.name = name
-        self.head = page.panel.locator(f"[id$=latent_upscale_{name}] > .label-wrap:visible")
-
-    def open(self, control: str) -> None:
-        """Switch it on, and wait for one of its controls."""
-        self.page.choose("Script", "Latent Upscale")
-        self.head.click()  # opened, it is on
-        self.page.labelled(control).wait_for()
-
-    def is_on(self, wanted: bool) -> None:
-        self.page.page.wait_for_function(
-            "([name, wanted]) => [...document.querySelectorAll(`[id$=latent_upscale_${name}] > .label-wrap input`)]"
-            ".some(box => box.offsetParent && box.checked === wanted)",
-            arg=[self.name, wanted],
-        )
-
-
-@pytest.fixture
-def page(browser, webui, picture) -> Iterator[Page]:
-    tab = browser.new_page(viewport={"width": 1400, "height": 1800})
-    tab.set_default_timeout(15_000)
-    page = Page(tab, webui.url)
-    page.upload(picture)
-    page.number("img2img_width", 128)
-    page.number("img2img_height", 128)
-    page.number("img2img_steps", 4)
-    page.number("img2img_seed", 7)
-    yield page
-    tab.close()
 
 
 def test_pick_the_script_and_generate(page, webui, picture):

@@ -13,32 +13,17 @@ from PIL import Image
 
 from lib_latent_upscale.samplers import X4_SAMPLERS
 from lib_latent_upscale.x4_upscaler import X4Settings
-from tests.live.test_api import parameters, refused
+from tests.live.calls import described, parameters, refused
 
 FAST = {"x4": True, "x4_steps": 2}
 SINGLE_FILE = "x4-upscaler-ema"
 
 
-def described(webui: Any) -> dict[str, dict[str, Any]]:
-    """The script's controls by label, as the API describes them."""
-    info = next(one for one in webui.call("/sdapi/v1/script-info") if one["name"] == "latent upscale")
-    return {argument["label"]: argument for argument in info["args"]}
-
-
-@pytest.fixture(scope="module")
-def model(webui) -> str:
-    """The name of the x4 upscaler that the calls use."""
-    names = described(webui)["x4 model"]["choices"]
-    if not names:
-        pytest.skip("this WebUI has no x4 upscaler: put one into models/x4-upscaler and reload the page")
-    return names[0]
-
-
 @pytest.fixture
-def x4(webui, model, picture) -> Any:
+def x4(webui, x4_model, picture) -> Any:
     """A call with the pass."""
     return lambda given=(), **changes: webui.ours(
-        changes.pop("source", picture), {**FAST, "x4_model": model, **dict(given)}, **changes
+        changes.pop("source", picture), {**FAST, "x4_model": x4_model, **dict(given)}, **changes
     )
 
 
@@ -77,7 +62,7 @@ class TestPictures:
         np.testing.assert_array_equal(again.pixels, first.pixels)
         assert again.infotext == first.infotext
 
-    def test_the_infotext_says_everything(self, x4, model):
+    def test_the_infotext_says_everything(self, x4, x4_model):
         given = {
             "x4_prompt": "a lighthouse, at dusk",
             "x4_negative_prompt": "fog",
@@ -92,7 +77,7 @@ class TestPictures:
             "x4_seed": 12,
         }
         infotext = x4(given).infotext
-        assert f"x4 upscaler model: {model}" in infotext
+        assert f"x4 upscaler model: {x4_model}" in infotext
         settings = X4Settings(steps=2, **{name.removeprefix("x4_"): value for name, value in given.items()})
         for label, value in settings.to_infotext().items():
             assert f'{label}: "{value}"' in infotext if "," in value else f"{label}: {value}" in infotext
@@ -312,7 +297,7 @@ class TestWaiting:
         np.testing.assert_array_equal(result.pixels, webui.ours(picture).pixels)
 
 
-def test_its_numbers_are_axes_of_xyz_plot(webui, picture, model):
+def test_its_numbers_are_axes_of_xyz_plot(webui, picture, x4_model):
     scripts = webui.call("/sdapi/v1/script-info")
     info = next(script for script in scripts if script["name"] == "x/y/z plot" and script["is_img2img"])
     label = "[Latent Upscale] x4 noise level"
@@ -326,7 +311,7 @@ def test_its_numbers_are_axes_of_xyz_plot(webui, picture, model):
 
 
 class TestComparison:
-    def test_the_pass_is_one_more_variant(self, x4, webui, picture, model):
+    def test_the_pass_is_one_more_variant(self, x4, webui, picture, x4_model):
         result = x4({"compare": True})
         record = result.info["extra_generation_params"]["Latent upscale comparison"]
         shown = [one["name"] for one in record["pictures"]]
@@ -342,6 +327,6 @@ class TestComparison:
         assert last["passes"] == ["x4 upscaler"]
         np.testing.assert_array_equal(pixels(result.pictures[-1]), x4().pixels)
         np.testing.assert_array_equal(pixels(result.pictures[-2]), webui.ours(picture).pixels)
-        assert f"x4 upscaler model: {model}" in result.info["infotexts"][-1]
+        assert f"x4 upscaler model: {x4_model}" in result.info["infotexts"][-1]
         assert not any("x4 upscaler" in one["parameters"] for one in others)
-        assert f"x4 upscaler model: {model}" in result.infotext
+        assert f"x4 upscaler model: {x4_model}" in result.infotext

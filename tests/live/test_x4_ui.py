@@ -5,8 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from tests.live.test_ui import Accordion, Page, browser, page  # noqa: F401
-from tests.live.test_x4 import model  # noqa: F401
+from tests.live.browser import Accordion, Page
 
 PASTED = {
     "x4 prompt": "a lighthouse, at dusk",
@@ -35,7 +34,7 @@ FIRST = (
 
 
 class X4Accordion(Accordion):
-    def __init__(self, page: Page) -> None:  # noqa: F811
+    def __init__(self, page: Page) -> None:
         super().__init__(page, "x4")
 
     def open(self) -> None:
@@ -48,28 +47,28 @@ class X4Accordion(Accordion):
 
 
 @pytest.fixture
-def accordion(page, model) -> X4Accordion:  # noqa: F811
+def accordion(page, x4_model) -> X4Accordion:
     return X4Accordion(page)
 
 
-def test_a_picture_comes_out_four_times_larger(accordion, page, webui, picture, model):  # noqa: F811
+def test_a_picture_comes_out_four_times_larger(accordion, page, webui, picture, x4_model):
     accordion.open()
     accordion.number("x4 steps", 2)
     page.generate()
     assert page.results[-1].size == (512, 512)
-    assert f"x4 upscaler model: {model}, x4 upscaler noise level: 20" in page.infotext
+    assert f"x4 upscaler model: {x4_model}, x4 upscaler noise level: 20" in page.infotext
     sampler = re.search(r"Sampler: ([^,]+)", page.infotext).group(1)
     changes = {"sampler_name": sampler, "steps": 4, "cfg_scale": 7, "denoising_strength": 0.75, "prompt": ""}
     made = np.asarray(page.results[-1].convert("RGB")).astype(int)
-    again = webui.ours(picture, {"x4": True, "x4_steps": 2, "x4_model": model}, **changes)
+    again = webui.ours(picture, {"x4": True, "x4_steps": 2, "x4_model": x4_model}, **changes)
     np.testing.assert_array_equal(made, again.pixels)
 
 
-def test_a_pasted_infotext_sets_every_control_and_its_absence_switches_it_off(accordion, page, model):  # noqa: F811
-    text = f"{FIRST}, x4 upscaler model: {model}, {TEXT}"
+def test_a_pasted_infotext_sets_every_control_and_its_absence_switches_it_off(accordion, page, x4_model):
+    text = f"{FIRST}, x4 upscaler model: {x4_model}, {TEXT}"
     page.paste(text)
     accordion.is_on(True)
-    assert page.labelled("x4 model").input_value() == model
+    assert page.labelled("x4 model").input_value() == x4_model
     shown = {label: page.labelled(label).input_value() for label in PASTED}
     assert shown == PASTED
     assert not page.labelled("x4 colour guard").is_checked()
@@ -84,7 +83,7 @@ def test_a_pasted_infotext_sets_every_control_and_its_absence_switches_it_off(ac
     assert page.results[-1].size == (128, 128)
 
 
-def test_the_last_generation_is_pasted_with_its_pass(accordion, page):  # noqa: F811
+def test_the_last_generation_is_pasted_with_its_pass(accordion, page):
     """The host keeps the text of the last generation, written before its pictures, for an empty prompt."""
     accordion.open()
     accordion.number("x4 steps", 3)
@@ -95,14 +94,14 @@ def test_the_last_generation_is_pasted_with_its_pass(accordion, page):  # noqa: 
     assert page.labelled("x4 steps").input_value() == "3"
 
 
-def test_models_can_be_looked_for_again(accordion, page, model):  # noqa: F811
+def test_models_can_be_looked_for_again(accordion, page, x4_model):
     accordion.open()
     page.panel.locator("[id$=latent_upscale_x4_refresh]:visible").click()
-    page.choose("x4 model", model)
-    assert page.labelled("x4 model").input_value() == model
+    page.choose("x4 model", x4_model)
+    assert page.labelled("x4 model").input_value() == x4_model
 
 
-def test_what_is_wrong_is_said(accordion, page):  # noqa: F811
+def test_what_is_wrong_is_said(accordion, page):
     accordion.open()
     accordion.number("x4 tile size", 32)
     accordion.number("x4 tile overlap", 64)
@@ -111,13 +110,13 @@ def test_what_is_wrong_is_said(accordion, page):  # noqa: F811
     assert said in page.page.locator("#html_log_img2img").last.inner_text()
 
 
-def test_a_tile_that_is_too_small_cannot_be_chosen(accordion, page):  # noqa: F811
+def test_a_tile_that_is_too_small_cannot_be_chosen(accordion, page):
     accordion.open()
     accordion.number("x4 tile size", 8)
     assert page.labelled("x4 tile size").input_value() in {"0", "32"}
 
 
-def test_the_settings_page_names_folder_and_memory(page):  # noqa: F811
+def test_the_settings_page_names_folder_and_memory(page):
     page.tab("Settings")
     page.page.locator("#settings button").filter(has_text=re.compile("^ *Latent Upscale *$")).click()
     section = page.page.locator("#settings_latent_upscale")

@@ -11,6 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.core.x4_small import write_folder
+from tests.webui.comparing_host import ComparingHost
+from tests.webui.x4_double import Upscaler
+
 FOLDER = Path(__file__).parent
 SCRIPT = FOLDER.parents[1] / "scripts" / "latent_upscale.py"
 
@@ -108,3 +112,30 @@ def timestep_sampler() -> Any:
 @pytest.fixture
 def discarding_sampler() -> Any:
     return double.Sampler(discards=True)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("models") / "small")
+
+
+@pytest.fixture
+def models(webui, small, tmp_path) -> Iterator[Path]:
+    """The host's folder for x4 upscalers, with one model in it."""
+    folder = tmp_path / "x4-upscaler"
+    folder.mkdir()
+    (folder / "small").symlink_to(small)
+    webui.modules["modules.paths"].models_path = str(tmp_path)
+    webui.adapter("passes.x4").missing = lambda: None
+    return folder
+
+
+@pytest.fixture
+def upscaler(webui, models) -> Upscaler:
+    return Upscaler(webui)
+
+
+@pytest.fixture
+def host(webui):
+    """The double with what a comparison needs besides: a state, seeds, samplers that launch, and infotexts."""
+    return ComparingHost(webui)

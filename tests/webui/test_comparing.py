@@ -2,112 +2,17 @@
 
 import json
 import sys
-from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from lib_latent_upscale.comparison.settings import CompareSettings
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.x4_upscaler import X4OutOfMemory
-from tests.webui.test_x4_pass import fail, models, small, upscaler  # noqa: F401
+from tests.webui.comparing_host import RECORD, names
+from tests.webui.x4_double import fail
 
-RECORD = "Latent upscale comparison"
 HOST = ["WebUI, latent upscale", "WebUI, Just resize"]
-
-
-@pytest.fixture
-def host(webui):
-    """The double with what a comparison needs besides: a state, seeds, samplers that launch, and infotexts."""
-    return ComparingHost(webui)
-
-
-class ComparingHost:
-    def __init__(self, webui: Any) -> None:
-        self.webui = webui
-        self.double = sys.modules["host_double"]
-        self.encoded = 0
-        self.fails: dict[int, Exception] = {}
-        self.during: dict[int, Any] = {}
-        self.runs: list[Any] = []
-        self.state = self.double.State()
-        modules = webui.modules
-        encode = modules["modules.processing"].images_tensor_to_samples
-
-        def counted(*args: Any) -> torch.Tensor:
-            self.encoded += 1
-            return encode(*args)
-
-        vars(modules["modules.processing"]).update(
-            images_tensor_to_samples=counted,
-            process_images=self.process,
-            fix_seed=lambda p: setattr(p, "seed", 11 if p.seed == -1 else p.seed),
-            create_infotext=lambda p, *_, **__: json.dumps(p.extra_generation_params),
-        )
-        modules["modules.shared"].state = self.state
-        modules["modules.devices"].NansException = type("NansException", (Exception,), {})
-        modules["modules.sd_samplers"].all_samplers_map = {"Euler": None, "Heun": None}
-        modules["modules.images"].get_font = lambda _size: SimpleNamespace()
-
-    def compare(self, picture: Image.Image, asked: dict[str, Any], **values: Any) -> Any:
-        return self.webui.run(self.processing(picture, **values), {"compare": True, **asked})
-
-    def processing(self, picture: Image.Image, **values: Any) -> Any:
-        sampler_class, img2img_class = self.double.Sampler, self.double.Img2Img
-
-        class Sampler(sampler_class):
-            def sample_img2img(self, p, latent, steps=None):
-                super().sample_img2img(p, latent, steps)
-                return self.launch_sampling(len(self.ran) - 1, lambda: latent)
-
-            def launch_sampling(self, _steps, sample):
-                return sample()
-
-        @dataclass
-        class Img2Img(img2img_class):
-            scheduler: str = "Automatic"
-            cfg_scale: float = 7.0
-            do_not_save_grid: bool = True
-            styles: list[str] = field(default_factory=list)
-            comments: dict[str, int] = field(default_factory=dict)
-
-            def comment(self, text):
-                self.comments[text] = 1
-
-            def init(self, *args):
-                self.next_sampler = Sampler()
-                super().init(*args)
-
-        return Img2Img([picture], scripts=self.webui.runner, script_args=list(self.webui.arguments), **values)
-
-    def process(self, p: Any) -> Any:
-        index = len(self.runs)
-        self.runs.append(p)
-        if index in self.fails:
-            raise self.fails[index]
-        done = self.double.process_images(p)
-        p.all_prompts, p.all_seeds, p.all_subseeds = [""], [p.seed], [0]
-        self.during.get(index, lambda: None)()
-        shade = Image.fromarray(np.random.default_rng(index).integers(0, 255, (128, 128, 3), dtype=np.uint8))
-        return SimpleNamespace(
-            images=[shade.resize(done.images[0].size)],
-            infotexts=[", ".join(f"{label}: {value}" for label, value in done.infotexts[0].items())],
-            index_of_first_image=0,
-            all_prompts=[""],
-            all_negative_prompts=[""],
-            all_seeds=[p.seed],
-            all_subseeds=[0],
-            sd_model_name="double",
-            extra_generation_params=p.extra_generation_params,
-        )
-
-
-def names(result: Any) -> list[str]:
-    return [one["name"] for one in result.extra_generation_params[RECORD]["comparisons"][0]["variants"]]
 
 
 def test_the_resized_picture_carries_no_settings_of_ours(host, picture):
@@ -226,7 +131,7 @@ class TestPasses:
     def record(self, result):
         return result.extra_generation_params[RECORD]["comparisons"][0]["variants"]
 
-    def test_a_pass_that_is_set_up_is_one_more_variant(self, host, upscaler, picture):  # noqa: F811
+    def test_a_pass_that_is_set_up_is_one_more_variant(self, host, upscaler, picture):
         result = host.compare(picture, {"x4": True, "x4_noise_level": 50})
         assert names(result) == [*HOST, "Latent Upscale", "Latent Upscale + x4 upscaler"]
         assert upscaler.seeds == [7]
@@ -236,7 +141,7 @@ class TestPasses:
         assert not any("x4" in one["parameters"] for one in others)
         assert [run.extra_generation_params for run in host.runs] == [{}] * 4
 
-    def test_a_larger_result_is_measured_and_shown_shrunk_and_given_whole(self, host, upscaler, picture):  # noqa: F811
+    def test_a_larger_result_is_measured_and_shown_shrunk_and_given_whole(self, host, upscaler, picture):
         result = host.compare(picture, {"x4": True})
         assert [image.size for image in result.images[-3:]] == [(128, 128), (128, 128), (512, 512)]
         assert [one["shrunk_from"] for one in self.record(result)] == [None, None, None, [512, 512]]
@@ -245,29 +150,29 @@ class TestPasses:
         notes = result.extra_generation_params[RECORD]["pictures"][-1]["notes"]
         assert "512 x 512 pixels, shrunk here" in notes
 
-    def test_the_comparison_can_be_made_again_with_its_passes(self, host, upscaler, picture):  # noqa: F811
+    def test_the_comparison_can_be_made_again_with_its_passes(self, host, upscaler, picture):
         text = json.loads(host.compare(picture, {"x4": True, "x4_steps": 3}).infotexts[0])
         assert (text["Latent upscale compare"], text["x4 upscaler steps"]) == ("True", "3")
 
-    def test_the_same_upscale_with_and_without_it_are_two(self, host, upscaler, picture):  # noqa: F811
+    def test_the_same_upscale_with_and_without_it_are_two(self, host, upscaler, picture):
         result = host.compare(picture, {"x4": True, "compare_methods": ["nearest", "area"]})
         assert names(result) == [*HOST, "Latent Upscale", "Latent Upscale + x4 upscaler"]
         assert self.record(result)[2]["same_result"] == ["nearest + simple", "area + simple"]
         assert self.record(result)[3]["same_result"] == []
 
-    def test_one_whose_pass_failed_is_left_out_and_it_is_said(self, host, upscaler, picture):  # noqa: F811
+    def test_one_whose_pass_failed_is_left_out_and_it_is_said(self, host, upscaler, picture):
         upscaler.happens[1] = fail(X4OutOfMemory("The memory is not enough"))
         result = host.compare(picture, {"x4": True})
         assert names(result) == [*HOST, "Latent Upscale"]
         assert "The memory is not enough" in result.comments
         assert "1 of 4 variants were not finished" in result.comments
 
-    def test_a_pass_that_cannot_run_is_refused_before_any_work(self, host, upscaler, picture):  # noqa: F811
+    def test_a_pass_that_cannot_run_is_refused_before_any_work(self, host, upscaler, picture):
         with pytest.raises(ValueError, match="x4_model is 'none'"):
             host.compare(picture, {"x4": True, "x4_model": "none"}, is_api=True)
         assert host.runs == []
 
-    def test_every_picture_of_a_pass_is_a_job_of_the_progress_bar(self, host, upscaler, picture):  # noqa: F811
+    def test_every_picture_of_a_pass_is_a_job_of_the_progress_bar(self, host, upscaler, picture):
         host.compare(picture, {"x4": True}, n_iter=1)
         assert (host.state.job_count, host.state.job_no) == (5, 5)
 

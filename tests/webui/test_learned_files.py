@@ -9,7 +9,7 @@ import torch
 from lib_latent_upscale.learned import upscale_with
 from lib_latent_upscale.learned.files import file_hash
 from tests.core import latent_files
-from tests.webui.test_comparing import host, names  # noqa: F401
+from tests.webui.comparing_host import names
 
 NAME = "sd15_resizer"
 METHOD = f"learned-latent: {NAME}"
@@ -203,7 +203,7 @@ def test_it_is_a_value_of_the_axis_and_an_absent_one_is_refused_before_the_first
         axis.confirm(webui.process(picture), ["area", "learned-latent: gone"])
 
 
-def test_it_takes_part_in_a_comparison_and_one_that_cannot_work_does_not_spoil_it(host, own, picture, sd1):  # noqa: F811
+def test_it_takes_part_in_a_comparison_and_one_that_cannot_work_does_not_spoil_it(host, own, picture, sd1):
     of_sdxl(own.with_name("upscaler_SDXL.safetensors"))
     compared = [METHOD, "learned-latent: upscaler_SDXL"]
     result = host.compare(picture, {"compare_methods": compared}, sd_model=sd1)

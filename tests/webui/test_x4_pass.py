@@ -3,11 +3,7 @@
 import copy
 import struct
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,74 +12,12 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from lib_latent_upscale.x4_upscaler import (
-    X4Interrupted,
     X4OutOfMemory,
-    X4Result,
     X4Settings,
     load_x4,
     upscale_x4,
 )
-from tests.core.x4_small import write_folder
-
-
-@pytest.fixture(scope="session")
-def small(tmp_path_factory) -> Path:
-    return write_folder(tmp_path_factory.mktemp("models") / "small")
-
-
-@pytest.fixture
-def models(webui, small, tmp_path) -> Iterator[Path]:
-    """The host's folder for x4 upscalers, with one model in it."""
-    folder = tmp_path / "x4-upscaler"
-    folder.mkdir()
-    (folder / "small").symlink_to(small)
-    webui.modules["modules.paths"].models_path = str(tmp_path)
-    webui.adapter("passes.x4").missing = lambda: None
-    return folder
-
-
-class Upscaler:
-    """Stands for the x4 upscaler: enlarges without a model and remembers how it was called."""
-
-    def __init__(self, webui: Any) -> None:
-        self.seeds: list[int] = []
-        self.loaded: list[Path] = []
-        self.formats: list[torch.dtype | None] = []
-        self.moves = webui.modules["modules.sd_models"].moves
-        webui.modules["modules.sd_models"].model_data.sd_model = SimpleNamespace()
-        self.state = webui.modules["modules.shared"].state
-        self.happens: dict[int, Callable[[], None]] = {}
-        self.progress: list[tuple[Any, ...]] = []
-        webui.adapter("passes.x4").upscale_x4 = self.upscale
-        webui.adapter("passes.x4").load_x4 = self.load
-
-    def load(self, path: Path, dtype: torch.dtype | None, **_: Any) -> Any:
-        self.loaded.append(path)
-        self.formats.append(dtype)
-        return SimpleNamespace(name=path.name, unet=SimpleNamespace(dtype=dtype))
-
-    def upscale(self, picture: Image.Image, _model: Any, settings: X4Settings, progress: Any, interrupted: Any) -> Any:
-        assert self.moves[-1] == "away"
-        self.seeds.append(settings.seed)
-        self.happens.get(len(self.seeds), lambda: None)()
-        progress(1, 2)
-        self.progress.append((self.state.textinfo, self.state.sampling_step, self.state.sampling_steps))
-        if interrupted():
-            raise X4Interrupted("The x4 upscaler was interrupted; the picture before it is kept.")
-        large = picture.resize((4 * picture.width, 4 * picture.height))
-        return X4Result(large, replace(settings, tile=96, decoder_tile=128), ("Smaller tiles were used.",))
-
-
-@pytest.fixture
-def upscaler(webui, models) -> Upscaler:
-    return Upscaler(webui)
-
-
-def fail(error: Exception) -> Callable[[], None]:
-    def failing() -> None:
-        raise error
-
-    return failing
+from tests.webui.x4_double import fail
 
 
 class TestRefusals:

@@ -1,0 +1,109 @@
+"""What several live tests call."""
+
+import base64
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save
+
+
+def encoded(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+LIKE_HOST = {"method": "bilinear", "scheduler": "automatic", "exact_steps": False}
+"""Settings with which the picture is the host's own."""
+
+
+def refused(call: Callable[..., object], *args: object, **changes: object) -> Exception:
+    try:
+        call(*args, **changes)
+    except Exception as error:
+        if type(error).__name__ == "RefusedError":
+            return error
+        raise
+    pytest.fail("the call was not refused")
+
+
+def parameters(infotext: str) -> dict[str, str]:
+    return dict(part.split(": ", 1) for part in infotext.splitlines()[-1].split(", ") if ": " in part)
+
+
+@contextmanager
+def options(webui: Any, **changes: Any) -> Iterator[None]:
+    """Settings of the WebUI as a person sets them, put back afterwards."""
+    before = webui.call("/sdapi/v1/options")
+    webui.need_options(changes)
+    webui.call("/sdapi/v1/options", changes)
+    try:
+        yield
+    finally:
+        webui.call("/sdapi/v1/options", {name: before[name] for name in changes})
+
+
+def checkpoint(webui, part: str) -> str:
+    names = [model["title"] for model in webui.call("/sdapi/v1/sd-models") if part in model["model_name"]]
+    if not names:
+        pytest.skip(f'the WebUI has no checkpoint whose name contains "{part}"')
+    return names[0]
+
+
+def square_mask(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
+    mask = Image.new("L", size, 0)
+    mask.paste(255, box)
+    return mask
+
+
+MASKED = (16, 24, 40, 48)
+
+
+MASK_CHANGES = {"mask_blur": 0, "denoising_strength": 0.9, "inpainting_fill": 1}
+
+
+def check_masked(made, picture, size, box, fade=0, frame=0):
+    """`box` is the mask in the small picture; around its border the reach of the resize and `fade` are left out.
+
+    So are `frame` columns at both sides. Sides that are no multiples of 8 are resized once more, by a few pixels.
+    """
+    across, down = size[0] / picture.width, size[1] / picture.height
+    original = np.asarray(picture.resize(size, Image.Resampling.LANCZOS)).astype(int)
+    assert made.shape == original.shape
+    x0, y0, x1, y1 = (round(edge * factor) for edge, factor in zip(box, (across, down) * 2, strict=True))
+    margin = round(3 * max(across, down)) + 1 + fade
+    outside = np.ones(made.shape[:2], bool)
+    outside[max(y0 - margin, 0) : y1 + margin, max(x0 - margin, 0) : x1 + margin] = False
+    outside[:, :frame] = outside[:, made.shape[1] - frame :] = False
+    assert np.abs(made - original)[outside].max() <= (2 if size[0] % 8 == 0 else 5)
+    inside = np.abs(made - original)[y0 + margin : y1 - margin, x0 + margin : x1 - margin]
+    assert inside.mean() > 5
+
+
+TILE_FAST = {"steps": 1, "cfg_scale": 1}
+
+
+def tile(**given: Any) -> dict[str, Any]:
+    return {"tile_controlnet": True, **{f"tile_controlnet_{name}": value for name, value in given.items()}}
+
+
+ATTENTION = "input_blocks.5.1.transformer_blocks.0.attn2.to_k.weight"
+"""sd-webui-controlnet takes the width of the text from there."""
+
+
+def control_file(text_width: int) -> bytes:
+    """Starts like a ControlNet, but everything else is missing and what there is is too small."""
+    hint = torch.zeros(16, 3, 3, 3)
+    return save({"input_hint_block.0.weight": hint, ATTENTION: torch.zeros(64, text_width)})
+
+
+def described(webui: Any) -> dict[str, dict[str, Any]]:
+    """The script's controls by label, as the API describes them."""
+    info = next(one for one in webui.call("/sdapi/v1/script-info") if one["name"] == "latent upscale")
+    return {argument["label"]: argument for argument in info["args"]}
