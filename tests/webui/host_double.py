@@ -299,6 +299,7 @@ class Options:
     def __init__(self) -> None:
         self.registered: list[str] = []
         self.data: dict[str, Any] = {"img2img_fix_steps": False}
+        self.data_labels: dict[str, OptionInfo] = {}
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -308,13 +309,15 @@ class Options:
 
     def add_option(self, name: str, info: Any) -> None:
         self.registered.append(name)
+        self.data_labels[name] = info
         if not hasattr(self, name):
             setattr(self, name, info.default)
 
 
 class OptionInfo:
-    def __init__(self, default: Any, label: str, *_: Any, **__: Any) -> None:
+    def __init__(self, default: Any, label: str, component: Any = None, component_args: Any = None, **_: Any) -> None:
         self.default, self.label = default, label
+        self.component, self.component_args = component, component_args
 
     def needs_reload_ui(self) -> OptionInfo:
         return self
@@ -439,7 +442,10 @@ def modules() -> dict[str, ModuleType]:
             "NansException": type("NansException", (Exception,), {}),
         },
         "paths": {"models_path": ""},
-        "ui_components": {"InputAccordion": Component},
+        "ui_components": {
+            "InputAccordion": Component,
+            "DropdownMulti": type("DropdownMulti", (Component,), {}),
+        },
         "ui_common": {"create_refresh_button": lambda *_: None},
         "sd_models": {
             "checkpoint_aliases": {},

@@ -121,6 +121,17 @@ def test_the_settings_page_holds_the_defaults(webui, picture):
     assert webui.run(webui.process(picture), {}).infotexts[0]["Latent upscale method"] == "lanczos"
 
 
+def test_the_host_can_update_every_control_of_the_settings_page(webui):
+    """When a page comes, it hands all that a control is made with to gr.update; one word too many ends that for all."""
+    known = {"choices", "minimum", "maximum", "step", "placeholder"}  # of Gradio 3.41
+    labels = webui.options.data_labels
+    assert {"latent_upscale_method", "latent_upscale_compare_methods"} <= set(labels)
+    for name, info in labels.items():
+        given = info.component_args() if callable(info.component_args) else info.component_args or {}
+        assert set(given) - {"precision"} <= known, name
+    assert labels["latent_upscale_compare_methods"].component.__name__ == "DropdownMulti"
+
+
 class TestAxes:
     def axis(self, webui, name):
         return next(axis for axis in webui.axes if axis.label == f"[Latent Upscale] {name}")

@@ -55,9 +55,11 @@ def add_options() -> None:
 
 def _info(row: Option) -> Any:
     import gradio as gr
-    from modules import shared
+    from modules import shared, ui_components
 
     kind, details = component(gr, row)
+    if details.pop("multiselect", False):  # the host updates a shown control with all that it is made with
+        kind = ui_components.DropdownMulti
     default = list(row.default) if isinstance(row.default, tuple) else row.default
     shown = () if isinstance(default, (bool, str)) and kind is not gr.Dropdown else (kind, _looked_up(row, details))
     return shared.OptionInfo(default, _label(row), *shown, section=_SECTION).needs_reload_ui()
