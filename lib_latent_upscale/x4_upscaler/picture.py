@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+
+from lib_latent_upscale.pictures import rgb_and_alpha
 
 __all__ = ["FACTOR", "Source", "guard_colours", "prepare"]
 
@@ -56,7 +56,7 @@ class Source:
 
 def prepare(picture: Image.Image) -> Source:
     """Any picture as the model wants it: RGB, sides of at least 64 and multiples of 8, mirrored at the border."""
-    rgb, alpha = _split(picture)
+    rgb, alpha = rgb_and_alpha(picture)
     values = np.asarray(rgb, dtype=np.float32)
     top, bottom = _margins(rgb.height)
     left, right = _margins(rgb.width)
@@ -68,28 +68,6 @@ def prepare(picture: Image.Image) -> Source:
 def _margins(length: int) -> tuple[int, int]:
     missing = max(math.ceil(length / _MULTIPLE) * _MULTIPLE, _SMALLEST) - length
     return missing // 2, missing - missing // 2
-
-
-def _split(picture: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """(RGB, transparency) of a picture in any mode."""
-    if picture.mode.startswith("I;16") or picture.mode == "I":
-        # Pillow cuts 16 bits off at 255 instead of scaling them.
-        picture = Image.fromarray((np.asarray(picture, dtype=np.int64).clip(0, 65535) // 257).astype(np.uint8))
-    if "A" not in picture.mode and "a" not in picture.mode and "transparency" not in picture.info:
-        return picture.convert("RGB"), None
-    rgba = picture.convert("RGBA")
-    alpha = rgba.getchannel("A")
-    return _fill_transparent(rgba.convert("RGB"), np.asarray(alpha) == 0), alpha
-
-
-def _fill_transparent(rgb: Image.Image, hidden: NDArray[np.bool_]) -> Image.Image:
-    """Give invisible pixels the nearest visible colour: what hides there must not bleed into the border."""
-    if not hidden.any() or hidden.all():
-        return rgb
-    from scipy.ndimage import distance_transform_edt
-
-    nearest: Any = distance_transform_edt(hidden, return_distances=False, return_indices=True)
-    return Image.fromarray(np.asarray(rgb)[tuple(nearest)])
 
 
 def guard_colours(decoded: Tensor, source: Tensor) -> Tensor:

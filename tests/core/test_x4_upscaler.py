@@ -257,12 +257,12 @@ def test_the_content_stays_in_place() -> None:
     assert errors[0, 0] < 4
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "1", "CMYK", "LA", "RGBA", "I;16"])
+@pytest.mark.parametrize("mode", ["L", "P", "1", "CMYK", "LA", "RGBA", "I;16", "F"])
 def test_any_mode(mode: str) -> None:
     source = picture(20, 12, "L")
-    if mode == "I;16":
-        source = Image.fromarray(np.asarray(source, dtype=np.uint16) * 257)
-    result = upscale_x4(source.convert(mode) if mode != "I;16" else source, oracle(), quick()).image
+    deep = {"I;16": np.asarray(source, dtype=np.uint16) * 257, "F": np.asarray(source, dtype=np.float32) / 255}
+    source = Image.fromarray(deep[mode]) if mode in deep else source.convert(mode)
+    result = upscale_x4(source, oracle(), quick()).image
     assert result.mode == ("RGBA" if "A" in mode else "RGB")
     assert abs(numbers(result)[..., :3].mean() - numbers(picture(20, 12, "L")).mean()) < 8
 

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from lib_latent_upscale.errors import InputError
+from lib_latent_upscale.pictures import eight_bits, filled, has_transparency
 from lib_latent_upscale.standalone.engine.generation import LARGEST_SIDE, SMALLEST_SIDE, check_size
 from lib_latent_upscale.standalone.files.metadata import kept_density, kept_exif
 
@@ -119,18 +118,17 @@ def _open(path: Path) -> Image.Image:
 
 def _normal(image: Image.Image) -> Picture:
     profile = image.info.get("icc_profile")
-    if image.mode.startswith(("I", "F")):
-        return _from_numbers(image)
+    image, notes = eight_bits(image)
     if image.mode == "CMYK":
         return Picture((profile and _converted(image, profile, None)) or image.convert("RGB"))
-    if not _has_transparency(image):
+    if not has_transparency(image):
         rgb, profile = _rgb(image, profile)
-        return Picture(rgb, icc_profile=profile)
+        return Picture(rgb, icc_profile=profile, notes=notes)
     rgba = image.convert("RGBA")
     if image.mode in ("LA", "La") or (image.mode == "L" and profile):
         rgb, profile = _rgb(rgba.getchannel("R"), profile)
         rgba = Image.merge("RGBA", (*rgb.split(), rgba.getchannel("A")))
-    return Picture(_filled(rgba), rgba.getchannel("A"), profile)
+    return Picture(filled(rgba), rgba.getchannel("A"), profile, notes=notes)
 
 
 def _rgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, bytes | None]:
@@ -139,53 +137,6 @@ def _rgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, bytes 
         return image.convert("RGB"), profile
     converted = _converted(image, profile, None) if profile and image.mode == "L" else None
     return converted or image.convert("RGB"), None
-
-
-def _has_transparency(image: Image.Image) -> bool:
-    return "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa")
-
-
-def _from_numbers(image: Image.Image) -> Picture:
-    """Grey pictures of 16 bits, 32 bits or floats in 8 bits; Pillow's own convert would cut them off."""
-    values = np.asarray(image, dtype=np.float64)
-    finite = np.isfinite(values)
-    deep = image.mode.startswith("I;") or image.format == "PNG"  # older Pillow opens a PNG of 16 bits as 32
-    full = 65535.0 if deep else _full(values[finite], whole=image.mode == "I")
-    shown = np.nan_to_num(values, nan=0.0, posinf=full, neginf=0.0).clip(0, full) / full * 255
-    grey = Image.fromarray(np.rint(shown).astype(np.uint8))
-    notes = () if deep else (_range_told(values[finite], full, int((~finite).sum())),)
-    rgb, _ = _rgb(grey, image.info.get("icc_profile"))
-    key = image.info.get("transparency")
-    if not isinstance(key, int):
-        return Picture(rgb, notes=notes)
-    alpha = Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8))
-    return Picture(_filled(Image.merge("RGBA", (*rgb.split(), alpha))), alpha, notes=notes)
-
-
-_OVERSHOOT = 1.05
-"""How far above white sharpening and resizing go."""
-
-
-def _full(values: np.ndarray[Any, np.dtype[np.float64]], *, whole: bool) -> float:
-    """The value of white: 1, 255, 65535 or the largest one, from what there is.
-
-    Args:
-        values: finite ones.
-        whole: whether they are integers by their type. Floats that are mostly in 0 to 1 are so with highlights above,
-            as renderers and raw converters write them, unless all are whole numbers.
-    """
-    highest = float(values.max(initial=0.0))
-    positive = values[values > 0]
-    whole = whole or (highest > 1 and bool((values == np.rint(values)).all()))
-    if not whole and (highest <= _OVERSHOOT or float(np.median(positive)) <= 1):
-        return 1.0
-    return next((full for full in (255.0, 65535.0) if highest <= (full if whole else full * _OVERSHOOT)), highest)
-
-
-def _range_told(values: np.ndarray[Any, np.dtype[np.float64]], full: float, broken: int) -> str:
-    lowest, highest = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
-    no_numbers = f", {broken} that are no finite numbers" if broken else ""
-    return f"values from {lowest:g} to {highest:g}{no_numbers}; 0 is taken as black and {full:g} as white."
 
 
 def _converted(image: Image.Image, profile: bytes | None, wanted: bytes | None) -> Image.Image | None:
@@ -200,24 +151,6 @@ def _profile(content: bytes | None) -> ImageCms.ImageCmsProfile:
     if content is None:
         return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
     return ImageCms.ImageCmsProfile(io.BytesIO(content))
-
-
-def _filled(rgba: Image.Image) -> Image.Image:
-    """RGB of a transparent picture: colours of invisible places come from their surroundings, coarse to fine.
-
-    What editors leave there (mostly black) would bleed into the visible edges through the latents.
-    """
-    premultiplied = rgba.convert("RGBa")
-    sizes = [rgba.size]
-    while max(sizes[-1]) > 1:
-        sizes.append((max(sizes[-1][0] // 2, 1), max(sizes[-1][1] // 2, 1)))
-    filled = Image.new("RGB", (1, 1))
-    for size in reversed(sizes):
-        level = premultiplied.resize(size, Image.Resampling.BOX).convert("RGBA")
-        visible = level.getchannel("A").point(lambda alpha: 255 if alpha else 0)
-        filled = filled.resize(size, Image.Resampling.BILINEAR)
-        filled.paste(level.convert("RGB"), mask=visible)
-    return filled
 
 
 @contextmanager
