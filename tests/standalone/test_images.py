@@ -9,8 +9,9 @@ import pytest
 from PIL import Image, ImageCms
 
 from lib_latent_upscale.errors import InputError
-from lib_latent_upscale.standalone.files.images import load_picture, save_png, written_whole
+from lib_latent_upscale.standalone.files.images import load_picture, save_png
 from lib_latent_upscale.standalone.files.inputs import find_pictures
+from lib_latent_upscale.writing import written_whole
 
 GREY = np.linspace(0, 255, 48 * 32).reshape(32, 48).astype(np.uint8)
 RGB = np.stack([GREY, GREY[::-1], GREY[:, ::-1]], axis=-1)

@@ -11,9 +11,9 @@ from PIL import Image
 from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.standalone.commands.cli import main
 from lib_latent_upscale.standalone.files.folders import Results
-from lib_latent_upscale.standalone.files.images import written_whole
 from lib_latent_upscale.standalone.files.inputs import Found, Inputs, find_pictures
 from lib_latent_upscale.standalone.files.outputs import Outputs, check_output_folder
+from lib_latent_upscale.writing import written_whole
 
 
 def upscale(*arguments):
@@ -146,7 +146,7 @@ def test_a_request_to_end_leaves_no_half_written_file(tmp_path):
     code = (
         "import pathlib, sys, time\n"
         "from lib_latent_upscale.standalone.commands import cli\n"
-        "from lib_latent_upscale.standalone.files.images import written_whole\n"
+        "from lib_latent_upscale.writing import written_whole\n"
         "cli._end_orderly()\n"
         f"with written_whole(pathlib.Path({str(tmp_path)!r}, 'p.png')) as part:\n"
         "    part.write_bytes(b'half')\n"

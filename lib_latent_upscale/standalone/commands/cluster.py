@@ -23,9 +23,9 @@ from lib_latent_upscale.standalone.commands.cli import quiet_libraries
 from lib_latent_upscale.standalone.commands.common import notice
 from lib_latent_upscale.standalone.commands.upscaler import Job, Outcome, Upscaler, checked_models, read
 from lib_latent_upscale.standalone.engine.models import first_line
-from lib_latent_upscale.standalone.files.formats import write_whole
 from lib_latent_upscale.standalone.files.images import Picture
 from lib_latent_upscale.standalone.files.settings import FileSettings
+from lib_latent_upscale.writing import write_whole
 
 __all__ = ["Cluster", "Worker", "check_cluster", "cluster"]
 

@@ -31,10 +31,11 @@ from lib_latent_upscale.standalone.engine.engine import Engine, Prepared
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
 from lib_latent_upscale.standalone.engine.models import checked_source, model_name
 from lib_latent_upscale.standalone.engine.tile import check_range
-from lib_latent_upscale.standalone.files.images import Picture, save_png, written_whole
+from lib_latent_upscale.standalone.files.images import Picture, save_png
 from lib_latent_upscale.standalone.files.inputs import find_inputs
 from lib_latent_upscale.standalone.files.outputs import Outputs
 from lib_latent_upscale.standalone.files.shapes import shaped
+from lib_latent_upscale.writing import written_whole
 
 __all__ = ["compare", "default_variants", "generation_of", "parse_variant", "run", "subject_of", "tile_variants"]
 

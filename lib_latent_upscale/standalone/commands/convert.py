@@ -7,8 +7,8 @@ import sys
 
 from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.learned.files import SUFFIX, convert_pickle
-from lib_latent_upscale.standalone.files.images import written_whole
 from lib_latent_upscale.standalone.files.outputs import Outputs
+from lib_latent_upscale.writing import written_whole
 
 __all__ = ["run"]
 

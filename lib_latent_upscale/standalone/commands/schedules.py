@@ -14,8 +14,8 @@ from torch import Tensor
 from lib_latent_upscale.noise_tables import sd1_sigmas
 from lib_latent_upscale.schedules import SCHEDULES, StepPlan
 from lib_latent_upscale.settings import UpscaleSettings
-from lib_latent_upscale.standalone.files.images import written_whole
 from lib_latent_upscale.standalone.files.outputs import Outputs
+from lib_latent_upscale.writing import written_whole
 
 __all__ = ["Row", "plan_rows", "plot_rows", "run"]
 

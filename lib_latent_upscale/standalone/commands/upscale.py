@@ -34,7 +34,7 @@ from lib_latent_upscale.standalone.engine.generation import (
 )
 from lib_latent_upscale.standalone.engine.models import checked_source, model_name
 from lib_latent_upscale.standalone.engine.tile import check_range
-from lib_latent_upscale.standalone.files.folders import Results, Tally, tried
+from lib_latent_upscale.standalone.files.folders import Results, Tally, tried, work_through
 from lib_latent_upscale.standalone.files.formats import check_format, format_of
 from lib_latent_upscale.standalone.files.inputs import Found, Inputs
 from lib_latent_upscale.standalone.files.marks import mark_of
@@ -106,23 +106,15 @@ def _asked(arguments: argparse.Namespace, generation: GenerationSettings, files:
 
 
 def _many(arguments: argparse.Namespace, files: FileSettings, inputs: Inputs, output: Path | None) -> int:
-    tally = Tally(len(inputs.found))
-    suffix = format_of(files).suffixes[0]
-    results = Results(inputs, Outputs(inputs.paths, arguments.overwrite), suffix, "upscaled", output)
-    results.check()
-    jobs = _Planner(arguments, files, results, tally).jobs()
-    if not jobs:
-        return tally.report()
-    batches = _batches(jobs, arguments.batch_size)
-    try:
+    outputs = Outputs(inputs.paths, arguments.overwrite)
+    results = Results(inputs, outputs, format_of(files).suffixes[0], "upscaled", output)
+
+    def work(jobs: list[Job], tally: Tally) -> None:
+        batches = _batches(jobs, arguments.batch_size)
         with _upscaling(arguments, files, len(batches)) as upscaled:
-            for job in jobs:
-                job.output.parent.mkdir(parents=True, exist_ok=True)
             _work(upscaled(batches), tally, len(jobs), quiet=arguments.quiet)
-    except KeyboardInterrupt:
-        tally.report()
-        raise
-    return tally.report()
+
+    return work_through(results, _Planner(arguments, files, results), work)
 
 
 _Upscaled: TypeAlias = Callable[[Sequence[Sequence[Job]]], Iterator[Outcome]]
@@ -171,39 +163,33 @@ class _Plan:
 
 @dataclass
 class _Planner:
-    """What there is to do with many pictures; what is finished or cannot be used is counted."""
+    """What there is to do with many pictures.
+
+    Bad settings end here, before any work; a picture that is bad or becomes too large fails alone.
+    """
 
     arguments: argparse.Namespace
     files: FileSettings
     results: Results
-    tally: Tally
     plans: dict[tuple[int, int], _Plan | SizeError] = field(default_factory=dict)
     """By the size of the picture."""
 
-    def jobs(self) -> list[Job]:
-        """Bad settings end here, before any work; a picture that is bad or becomes too large fails alone."""
-        found = (self._job(one) for one in self.results.inputs.found)
-        return [job for job in found if job is not None]
-
-    def _job(self, one: Found) -> Job | None:
+    def __call__(self, one: Found, tally: Tally) -> Job | None:
+        """The job of a picture; None where it is finished or cannot be used, which is counted."""
         source = one.path
-        picture = tried(opened, source, self.tally.failures)  # in full, since a damaged one may have a good header
+        picture = tried(opened, source, tally.failures)  # in full, since a damaged one may have a good header
         if picture is None:
             return None
         if picture.size not in self.plans:
             self.plans[picture.size] = self._plan(picture.size)
         plan = self.plans[picture.size]
         if isinstance(plan, SizeError):
-            self.tally.failures[source] = f"{source}: {plan}"
+            tally.failures[source] = f"{source}: {plan}"
             return None
         mark = mark_of(source, plan.asked)
         size, skips = _final_size(plan.generation, self.arguments), self.files.skip_finished
-        placed = tried(lambda _: self.results.place(one, size, mark if skips else None), source, self.tally.failures)
-        if placed is None:
-            return None
-        output, finished = placed
-        if finished:
-            self.tally.skipped += 1
+        output = self.results.placed(one, size, mark if skips else None, tally)
+        if output is None:
             return None
         return Job(source, output, self._seeded(plan.generation), picture.size, mark)
 

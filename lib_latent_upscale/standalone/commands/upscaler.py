@@ -19,11 +19,12 @@ from lib_latent_upscale.standalone.engine.infotext import add_labels
 from lib_latent_upscale.standalone.engine.models import checked_source
 from lib_latent_upscale.standalone.engine.tile_models import checked_tile
 from lib_latent_upscale.standalone.files.folders import tried
-from lib_latent_upscale.standalone.files.formats import encoded, write_whole
+from lib_latent_upscale.standalone.files.formats import encoded
 from lib_latent_upscale.standalone.files.images import Picture, load_picture
 from lib_latent_upscale.standalone.files.marks import MARK
 from lib_latent_upscale.standalone.files.settings import FileSettings
 from lib_latent_upscale.standalone.files.shapes import shaped
+from lib_latent_upscale.writing import write_whole
 
 __all__ = ["Job", "Outcome", "Upscaler", "checked_models", "read"]
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,7 +29,7 @@ from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings, x4_labels
 from lib_latent_upscale.standalone.engine.infotext import add_labels
 from lib_latent_upscale.standalone.engine.models import best_device, checked_device, model_name, number_format
-from lib_latent_upscale.standalone.files.folders import Results, Tally, tried
+from lib_latent_upscale.standalone.files.folders import Results, Tally, tried, work_through
 from lib_latent_upscale.standalone.files.formats import check_format, format_of, save_picture
 from lib_latent_upscale.standalone.files.images import Picture, load_picture
 from lib_latent_upscale.standalone.files.inputs import Found, Inputs
@@ -96,59 +97,38 @@ def _asked(arguments: argparse.Namespace, settings: X4Settings, files: FileSetti
 def _many(
     arguments: argparse.Namespace, settings: X4Settings, files: FileSettings, inputs: Inputs, output: Path | None
 ) -> int:
-    tally = Tally(len(inputs.found))
-    results = Results(inputs, Outputs(inputs.paths, arguments.overwrite), format_of(files).suffixes[0], "x4", output)
-    results.check()
+    outputs = Outputs(inputs.paths, arguments.overwrite)
+    results = Results(inputs, outputs, format_of(files).suffixes[0], "x4", output)
     asked = _asked(arguments, settings, files)
-    jobs = [job for one in inputs.found if (job := _job(one, results, files, asked, tally)) is not None]
-    if not jobs:
-        return tally.report()
-    model = load_upscaler(arguments.model, arguments)
-    for job in jobs:
-        job.output.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        _work(model, settings, files, jobs, tally, quiet=arguments.quiet)
-    except KeyboardInterrupt:
-        tally.report()
-        raise
-    return tally.report()
 
+    def planned(one: Found, tally: Tally) -> _Job | None:
+        measured = tried(size_and_mark, one.path, tally.failures)
+        if measured is None:
+            return None
+        size, mark = measured
+        output = results.placed(one, size, mark if files.skip_finished else None, tally)
+        return None if output is None else _Job(one.path, output, mark)
 
-def _job(one: Found, results: Results, files: FileSettings, asked: str, tally: Tally) -> _Job | None:
-    """What there is to do with a picture; None where it is finished or cannot be used, which is counted."""
-    mark = ""
-
-    def placed(source: Path) -> tuple[Path, bool]:
-        nonlocal mark
+    def size_and_mark(source: Path) -> tuple[tuple[int, int], str]:
         size = _enlarged_size(opened(source, _SMALLEST_SIDE))  # in full, since a damaged one may have a good header
         check_format(format_of(files), size, read_parameters(source))
-        mark = mark_of(source, asked)
-        return results.place(one, size, mark if files.skip_finished else None)
+        return size, mark_of(source, asked)
 
-    found = tried(placed, one.path, tally.failures)
-    if found is None:
-        return None
-    output, finished = found
-    tally.skipped += finished
-    return None if finished else _Job(one.path, output, mark)
+    def work(jobs: list[_Job], tally: Tally) -> None:
+        model = load_upscaler(arguments.model, arguments)
+        for job in tqdm(jobs, desc=model.name, disable=arguments.quiet, unit="pic"):
+            tally.done += tried(partial(upscale, model, job), job.source, tally.failures) is not None
 
+    def upscale(model: X4Model, job: _Job, source: Path) -> Path:
+        picture = load_picture(source, _SMALLEST_SIDE)
+        return _upscale(model, settings, files, picture, job, quiet=arguments.quiet)
 
-def _work(
-    model: X4Model, settings: X4Settings, files: FileSettings, jobs: list[_Job], tally: Tally, *, quiet: bool
-) -> None:
-    by_source = {job.source: job for job in jobs}
-
-    def upscale(source: Path) -> bool:
-        _upscale(model, settings, files, load_picture(source, _SMALLEST_SIDE), by_source[source], quiet=quiet)
-        return True
-
-    for source in tqdm(by_source, desc=model.name, disable=quiet, unit="pic"):
-        tally.done += tried(upscale, source, tally.failures) is not None
+    return work_through(results, planned, work)
 
 
 def _upscale(
     model: X4Model, settings: X4Settings, files: FileSettings, picture: Picture, job: _Job, *, quiet: bool
-) -> None:
+) -> Path:
     """Upscale one picture and write it, with what its own `parameters` say of how it was made.
 
     GenerationError where memory ran out or the model's numbers overflowed, InputError for a picture that cannot be
@@ -161,6 +141,7 @@ def _upscale(
     labels = {**x4_labels(result.settings, model.name), **({MARK: job.mark} if job.mark else {})}
     save_picture(result.image, job.output, add_labels(read_parameters(job.source), labels), picture, files.quality)
     sys.stdout.write(f"{job.output}\n")
+    return job.output
 
 
 def _enlarged(image: Image.Image, model: X4Model, settings: X4Settings, name: str, *, quiet: bool) -> X4Result:

@@ -16,9 +16,10 @@ from lib_latent_upscale.standalone.files.inputs import Found, Inputs
 from lib_latent_upscale.standalone.files.marks import is_marked
 from lib_latent_upscale.standalone.files.outputs import Outputs, check_output_folder
 
-__all__ = ["Results", "Tally", "results_folder", "tried"]
+__all__ = ["Results", "Tally", "results_folder", "tried", "work_through"]
 
 Result = TypeVar("Result")
+Job = TypeVar("Job")
 
 
 def results_folder(folder: Path, ending: str) -> Path:
@@ -57,6 +58,15 @@ class Results:
         """
         finished = partial(is_marked, mark=mark) if mark is not None else lambda _: False
         return self.outputs.continued(self._folder(one) / self._name(one, size), finished)
+
+    def placed(self, one: Found, size: tuple[int, int], mark: str | None, tally: Tally) -> Path | None:
+        """As `place`; None where the result is finished or cannot go anywhere, which is counted."""
+        found = tried(lambda _: self.place(one, size, mark), one.path, tally.failures)
+        if found is None:
+            return None
+        output, finished = found
+        tally.skipped += finished
+        return None if finished else output
 
     def _home(self, source: Path) -> Path:
         """The folder for the results of an input folder; several keep their names in a folder that was named."""
@@ -119,3 +129,28 @@ class Tally:
         for message in self.failures.values():
             sys.stderr.write(f"  {message}\n")
         return int(bool(self.failures or self.incomplete))
+
+
+def work_through(
+    results: Results, planned: Callable[[Found, Tally], Job | None], work: Callable[[list[Job], Tally], None]
+) -> int:
+    """Plan what there is to do with each of many pictures, then do it, and say what has become of them.
+
+    Args:
+        results: where they go.
+        planned: the job of a picture; None where there is nothing to do, which it counts.
+        work: does all jobs, and counts.
+
+    Returns:
+        The exit code.
+    """
+    results.check()
+    tally = Tally(len(results.inputs.found))
+    jobs = [job for one in results.inputs.found if (job := planned(one, tally)) is not None]
+    if jobs:
+        try:
+            work(jobs, tally)
+        except KeyboardInterrupt:
+            tally.report()
+            raise
+    return tally.report()

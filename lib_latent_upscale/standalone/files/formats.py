@@ -13,11 +13,12 @@ from PIL import Image, PngImagePlugin
 
 from lib_latent_upscale.errors import InputError, SizeError
 from lib_latent_upscale.options import AUTOMATIC
-from lib_latent_upscale.standalone.files.images import Picture, written_whole
+from lib_latent_upscale.standalone.files.images import Picture
 from lib_latent_upscale.standalone.files.metadata import exif_with
 from lib_latent_upscale.standalone.files.settings import FileSettings
+from lib_latent_upscale.writing import write_whole
 
-__all__ = ["FORMATS", "SUFFIXES", "Format", "check_format", "encoded", "format_of", "save_picture", "write_whole"]
+__all__ = ["FORMATS", "SUFFIXES", "Format", "check_format", "encoded", "format_of", "save_picture"]
 
 logger = logging.getLogger(__name__)
 
@@ -80,12 +81,6 @@ def check_format(chosen: Format, size: tuple[int, int], parameters: str) -> None
 def save_picture(image: Image.Image, path: Path, parameters: str | None, source: Picture, quality: int) -> None:
     """Write a result whole or not at all; arguments as of `encoded`."""
     write_whole(path, encoded(image, path, parameters, source, quality))
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    with written_whole(path) as part:
-        part.write_bytes(content)
 
 
 def encoded(image: Image.Image, path: Path, parameters: str | None, source: Picture, quality: int) -> bytes:

@@ -1,12 +1,8 @@
-"""Pictures in and out: whatever a person has becomes RGB plus transparency; results appear whole or not at all."""
+"""Pictures in and out: whatever a person has becomes RGB plus transparency, and PNGs."""
 
 from __future__ import annotations
 
 import io
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,16 +12,13 @@ from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.pictures import eight_bits, filled, has_transparency
 from lib_latent_upscale.standalone.engine.generation import LARGEST_SIDE, SMALLEST_SIDE, check_size
 from lib_latent_upscale.standalone.files.metadata import kept_density, kept_exif
+from lib_latent_upscale.writing import written_whole
 
 __all__ = [
     "Picture",
     "load_picture",
     "save_png",
-    "written_whole",
 ]
-
-TEMPORARY = ".latent-upscale-"
-"""How names of half-written files begin: hidden, and of one length, however long the file's own name is."""
 
 
 @dataclass(frozen=True)
@@ -151,26 +144,6 @@ def _profile(content: bytes | None) -> ImageCms.ImageCmsProfile:
     if content is None:
         return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
     return ImageCms.ImageCmsProfile(io.BytesIO(content))
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to, which then takes its place; on any failure nothing is left behind."""
-    handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    part = Path(name)
-    try:
-        yield part
-        part.chmod(0o666 & ~_umask())  # mkstemp makes the file private
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def save_png(image: Image.Image, path: Path, parameters: str | None = None, icc_profile: bytes | None = None) -> None:

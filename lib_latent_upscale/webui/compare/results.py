@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -21,6 +20,7 @@ from lib_latent_upscale.webui.host.geometry import LATENT, STRETCH, cut_for_enco
 from lib_latent_upscale.webui.passes.base import Passes
 from lib_latent_upscale.webui.request import Request
 from lib_latent_upscale.webui.run.latent_upscale import TITLE
+from lib_latent_upscale.writing import write_whole
 
 __all__ = ["RECORD", "Done", "Results"]
 
@@ -153,7 +153,7 @@ class Results:
         done = self._first.processed
         seed, prompt = done.all_seeds[index], done.all_prompts[index]
         path = saving.save_grid(sheet, _FILE_NAME, self._first.p, seed, prompt, text)
-        _write_whole(path.with_suffix(".json"), json.dumps(report.record, indent=2) + "\n")
+        write_whole(path.with_suffix(".json"), f"{json.dumps(report.record, indent=2)}\n".encode())
 
     def _differences(self, reports: Sequence[Report]) -> list[tuple[int, Image.Image]]:
         maps = [(index, report.difference) for index, report in enumerate(reports) if self._asked.compare_difference]
@@ -180,9 +180,3 @@ def _enlarged_part(p: Any, picture: Image.Image) -> Image.Image:
     flat = host.flattened(picture)
     mode = STRETCH if p.resize_mode == LATENT else p.resize_mode
     return cut_for_encoding(flat, placed(flat.size, (p.width, p.height), mode).visible, 1)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
