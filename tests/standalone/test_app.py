@@ -20,6 +20,7 @@ from lib_latent_upscale.errors import InputError, Interrupted
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.commands import app
 from lib_latent_upscale.standalone.commands.app import Inputs, Page, build_page
+from lib_latent_upscale.standalone.files.settings import ShapeSettings
 from lib_latent_upscale.x4_settings import X4Settings
 from tests.standalone.parameters import parse_parameters
 
@@ -95,6 +96,7 @@ def test_the_drawing_says_what_cannot_be_drawn(page):
         ({"width": 320}, "128 x 96 to **320 x 240** pixels (2.5 times)."),
         ({"height": 192}, "128 x 96 to **256 x 192** pixels (2 times)."),
         ({"width": 256, "height": 96}, "everything becomes 100% wider"),
+        ({"width": 256, "height": 96, "shape": ShapeSettings("crop")}, "two sides are cut off"),
         ({"x4": X4Settings()}, "and to **1024 x 768** by the x4 upscaler"),
     ],
 )
@@ -106,6 +108,22 @@ def test_a_width_alone_keeps_the_shape(page, picture_file):
     _, after, _ = page.upscale(str(picture_file), replace(INPUTS, width=200, steps=1))
     with Image.open(after) as image:
         assert image.size == (200, 150)
+
+
+def test_the_page_has_the_commands_resize_modes(page, tmp_path):
+    """Of a picture with a red side: cropping to the middle takes it away, stretching keeps it."""
+    whole = Image.new("RGB", (96, 48), "blue")
+    whole.paste("red", (0, 0, 20, 48))
+    whole.save(tmp_path / "side.png")
+    controls = build_page(page).blocks.values()
+    (menu,) = [control for control in controls if getattr(control, "label", None) == "Resize mode"]
+    assert [value for _, value in menu.choices] == ["stretch", "crop", "fill"]
+    for mode, kept in (("stretch", True), ("crop", False)):
+        asked = replace(INPUTS, width=48, height=48, steps=1, shape=ShapeSettings(mode))
+        before, _, _ = page.upscale(str(tmp_path / "side.png"), asked)
+        with Image.open(before) as image:
+            assert image.size == (48, 48)
+            assert (image.getpixel((2, 24))[0] > 200) == kept
 
 
 def test_seed_minus_one_draws_a_seed_that_is_written(page, picture_file):

@@ -253,7 +253,7 @@ def test_a_hub_id_that_cannot_be_had_is_refused(monkeypatch):
     def unreachable(*_, **__):
         raise OSError("cannot reach the hub\nlong explanation")
 
-    monkeypatch.setattr(models, "_hub_answers", lambda: True)
+    monkeypatch.setattr(models, "hub_answers", lambda: True)
     monkeypatch.setattr(diffusers.DiffusionPipeline, "load_config", unreachable)
     with pytest.raises(InputError, match=r"no file or folder here.*\(cannot reach the hub\)"):
         load_model("someone/some-model", device="cpu")
@@ -297,3 +297,38 @@ def test_the_demo_model_is_one_file_with_its_configurations(demo_engine):
     model = demo_engine.model
     assert (model.name, model.channels, model.cell, model.predicts_v) == ("demo", 4, 8, False)
     assert torch.allclose(model.sigmas, sd1_sigmas(), rtol=1e-3)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_a_missing_tensor_of_a_folder_is_refused(tmp_path, sd1_folder, part):
+    """diffusers and transformers would draw it at random, and every picture would be rubbish."""
+    folder = shutil.copytree(sd1_folder, tmp_path / "model")
+    (weights,) = (folder / part).glob("*.safetensors")
+    tensors = load_file(weights)
+    lost = next(name for name in tensors if name.endswith(".weight"))
+    count = tensors.pop(lost).numel()
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=rf"{part}: the model is not whole: {count} of \d+ numbers are missing"):
+        load_model(str(folder), device="cpu")
+
+
+def test_the_sdxl_refiner_is_named_without_asking_the_hub(tmp_path, sd1_folder, monkeypatch):
+    def asked(*_, **__):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", asked)
+    unet = "model.diffusion_model."
+    tensors = {
+        f"{unet}input_blocks.0.0.weight": torch.zeros(384, 4, 3, 3),
+        f"{unet}out.2.weight": torch.zeros(4, 384, 3, 3),
+        f"{unet}input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight": torch.zeros(8, 1280),
+        "first_stage_model.decoder.conv_in.weight": torch.zeros(8, 4, 3, 3),
+        "conditioner.embedders.0.model.ln_final.weight": torch.zeros(1280),
+    }
+    save_file(tensors, tmp_path / "refiner.safetensors")
+    folder = shutil.copytree(sd1_folder, tmp_path / "refiner")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, "requires_aesthetics_score": True}))
+    for name in ("refiner.safetensors", "refiner"):
+        with pytest.raises(InputError, match="the SDXL refiner, which only finishes"):
+            load_model(str(tmp_path / name), device="cpu")

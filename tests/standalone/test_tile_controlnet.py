@@ -16,6 +16,7 @@ from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.commands.cli import build_parser, main
 from lib_latent_upscale.standalone.commands.common import tile_overrides
 from lib_latent_upscale.standalone.engine import engine as engine_module
+from lib_latent_upscale.standalone.engine import tile_models
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings, write_parameters
 from lib_latent_upscale.standalone.engine.models import load_model
@@ -454,6 +455,30 @@ def damaged(sd1_tile, folder, change):
     tensors = change(load_file(sd1_tile / "diffusion_pytorch_model.safetensors"))
     save_file(tensors, folder / "tile.safetensors")
     return folder / "tile.safetensors"
+
+
+def test_weights_that_are_no_numbers_are_refused_by_name(engine, sd1_tile, tmp_path):
+    def broken(tensors):
+        tensors["conv_in.weight"].view(-1)[0] = float("nan")
+        return tensors
+
+    with pytest.raises(InputError, match=r"conv_in.weight holds values that are not numbers"):
+        load_tile(str(damaged(sd1_tile, tmp_path, broken)), engine.model)
+
+
+def test_a_name_in_capitals_is_the_same_kind_of_file(engine, sd1_tile, tmp_path, monkeypatch):
+    """Not a hub id: where it is missing, no hub is asked."""
+    damaged(sd1_tile, tmp_path, dict).rename(tmp_path / "Tile.SAFETENSORS")
+    assert load_tile(str(tmp_path / "Tile.SAFETENSORS"), engine.model).name == "Tile"
+    monkeypatch.setattr(tile_models, "hub_answers", None)
+    with pytest.raises(InputError, match="does not exist"):
+        load_tile("models/Tile.SAFETENSORS", engine.model)
+
+
+def test_without_a_network_a_hub_id_is_one_sentence_at_once(engine, monkeypatch):
+    monkeypatch.setattr(tile_models, "hub_answers", lambda: False)
+    with pytest.raises(InputError, match="no file or folder here, and the hub cannot be reached"):
+        load_tile("someone/some-tile", engine.model)
 
 
 def folder_of(path, config):

@@ -28,6 +28,7 @@ from lib_latent_upscale.standalone.commands.common import DEFAULT_SCALE, LARGEST
 from lib_latent_upscale.standalone.commands.page import Inputs, Page
 from lib_latent_upscale.standalone.engine.models import DEMO, checked_source, model_name
 from lib_latent_upscale.standalone.engine.tile_models import checked_tile
+from lib_latent_upscale.standalone.files.settings import ShapeSettings
 from lib_latent_upscale.tile_settings import TileSettings
 from lib_latent_upscale.x4_settings import X4Settings
 
@@ -59,7 +60,7 @@ def _controls(gr: Any, *, has_tile: bool = True, has_x4: bool = True) -> dict[st
     found["prompt"] = gr.Textbox(label="Prompt", lines=2)
     with gr.Accordion("More", open=False):
         with gr.Row():
-            found |= {name: made(name) for name in options if name not in main}
+            found |= {name: made(name, min_width=_CONTROL) for name in options if name not in main}
         gr.Markdown("\n".join(f"- **{row.label}**: {row.tip}" for row in options.values()))
         with gr.Row():
             found["sampler"] = gr.Dropdown(list(GENERATION_SAMPLERS), value="Euler a", label="Sampler")
@@ -69,6 +70,8 @@ def _controls(gr: Any, *, has_tile: bool = True, has_x4: bool = True) -> dict[st
         with gr.Row():
             found["width"] = gr.Number(value=0, precision=0, label="Width in pixels (0: by Scale)")
             found["height"] = gr.Number(value=0, precision=0, label="Height in pixels (0: keeps the shape)")
+            shapes = rows(ShapeSettings)["resize_mode"]
+            found["resize_mode"] = make_control(gr, shapes, shapes.default, info=f"Of another shape: {_MODES}")
     for kind, there, flag in ((TileSettings, has_tile, "--tile-controlnet"), (X4Settings, has_x4, "--x4")):
         found |= _pass_controls(gr, kind, flag, there=there)
     return {name: found[name] for name in (*_FIRST, *(name for name in found if name not in _FIRST))}
@@ -82,7 +85,8 @@ def _pass_controls(gr: Any, kind: type[Settings], flag: str, *, there: bool) -> 
             gr.Markdown(f"Start the page with `{flag} MODEL` to have it.")
         found = {kind.SWITCH: gr.Checkbox(False, label=f"Use the {kind.NAME}", interactive=there)}
         with gr.Row():
-            found |= {kind.api_name(name): make_control(gr, row, row.default) for name, row in options.items()}
+            made = {name: make_control(gr, row, row.default, min_width=_CONTROL) for name, row in options.items()}
+            found |= {kind.api_name(name): control for name, control in made.items()}
         gr.Markdown("\n".join(f"- **{row.label}**: {row.tip}" for row in options.values()))
     return found
 
@@ -94,7 +98,8 @@ def _schedulers() -> list[str]:
 _PLOTTED = ("scheduler", "exact_steps", "matched_noise", "starting_noise", "sampler", "steps", "denoise")
 """Controls that the drawing of the schedule depends on."""
 
-_SIZED = ("scale", "width", "height", X4Settings.SWITCH)
+_MODES = "stretched, its middle cropped, or its border filled up"
+_SIZED = ("scale", "width", "height", "resize_mode", X4Settings.SWITCH)
 """Controls that the result's size depends on."""
 
 
@@ -200,6 +205,8 @@ def build_page(page: Page) -> Any:
     return blocks
 
 
+_CONTROL = 240
+"""Pixels of a control in a row, below which it goes into the next one: a checkbox's words would be cut otherwise."""
 _COLUMN = 340
 """Pixels below which the two columns stand one below the other: a phone has less than twice as many."""
 _HOUR, _DAY = 3600, 86400

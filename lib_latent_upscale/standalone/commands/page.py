@@ -7,7 +7,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -33,8 +33,10 @@ from lib_latent_upscale.standalone.engine.generation import (
 )
 from lib_latent_upscale.standalone.engine.models import DEMO, model_name
 from lib_latent_upscale.standalone.engine.tile import check_range
+from lib_latent_upscale.standalone.files.formats import save_picture
 from lib_latent_upscale.standalone.files.images import Picture, load_picture, save_png
-from lib_latent_upscale.standalone.files.shapes import VISIBLE_CHANGE, change_of_shape, kept_shape
+from lib_latent_upscale.standalone.files.settings import ShapeSettings
+from lib_latent_upscale.standalone.files.shapes import VISIBLE_CHANGE, change_of_shape, kept_shape, shaped
 from lib_latent_upscale.tile_settings import TileSettings
 from lib_latent_upscale.x4_settings import X4Settings
 from lib_latent_upscale.x4_upscaler import X4Model, upscale_x4
@@ -42,6 +44,11 @@ from lib_latent_upscale.x4_upscaler import X4Model, upscale_x4
 __all__ = ["Inputs", "Page"]
 
 Progress = Callable[[int, int], None]
+
+_CHANGES = {"stretch": "everything becomes {}", "crop": "two sides are cut off", "fill": "two borders are repeated"}
+"""What a resize mode does to a picture, by its name."""
+_QUALITY = 95
+"""Of formats that lose something; the page writes PNG."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +67,20 @@ class Inputs:
     width: float | None = None
     """Pixels of the result; with one of the two the picture keeps its shape, with none `scale` counts."""
     height: float | None = None
+    shape: ShapeSettings = field(default_factory=ShapeSettings)
     tile: TileSettings | None = None
     x4: X4Settings | None = None
 
     @classmethod
     def of_controls(cls, values: Mapping[str, Any]) -> Inputs:
         """From the values of the controls, by their names."""
-        own = {one.name: values[one.name] for one in fields(cls) if one.name not in {"upscale", "tile", "x4"}}
+        classes = {"upscale", "shape", "tile", "x4"}
+        own = {one.name: values[one.name] for one in fields(cls) if one.name not in classes}
         tile = TileSettings.from_api(values, TileSettings()) if values.get(TileSettings.SWITCH) else None
         x4 = X4Settings.from_api(values, X4Settings()) if values.get(X4Settings.SWITCH) else None
-        return cls(**own, tile=tile, x4=x4, upscale=UpscaleSettings.from_api(values, UpscaleSettings()))
+        upscale = UpscaleSettings.from_api(values, UpscaleSettings())
+        shape = ShapeSettings.from_api(values, ShapeSettings())
+        return cls(**own, upscale=upscale, shape=shape, tile=tile, x4=x4)
 
     def size(self, source: tuple[int, int]) -> tuple[int, int]:
         """(width, height) that a picture of this size gets, before the x4 upscaler."""
@@ -144,8 +155,7 @@ class Page:
 
         Raises Interrupted where `stop` was called meanwhile.
         """
-        picture = self._picture(path)
-        generation = self._generation(inputs, picture)
+        picture, generation = self._asked(path, inputs)
         self._stop.clear()
         done = self.engine.upscale([picture.rgb], generation, self._stoppable(progress))
         result, generation = done.pictures[0], done.generation
@@ -157,7 +167,7 @@ class Page:
         plain = plain_resize(picture.rgb, result.size)
         save_png(picture.dressed(plain), before, icc_profile=picture.icc_profile)
         parameters = self.engine.parameters(generation)
-        save_png(picture.dressed(result), after, parameters, picture.icc_profile)
+        save_picture(result, after, parameters, picture, _QUALITY)
         return before, after, parameters
 
     def _x4(
@@ -178,8 +188,7 @@ class Page:
         progress: Callable[[str], Any],
     ) -> tuple[str, Path]:
         """The page with the slider, as HTML, and the sheet as a file; each method with each schedule is a variant."""
-        picture = self._picture(path)
-        whole = self._generation(inputs, picture)
+        picture, whole = self._asked(path, inputs)
         base = replace(whole, tile=None, tile_model="")
         guided = {} if whole.tile is None else {"tile": whole.tile, "tile_model": whole.tile_model}
         further = [*tile_variants(guided, base), *paired_variants(base.upscale, methods, schedulers)]
@@ -205,14 +214,14 @@ class Page:
 
         return step
 
-    def _generation(self, inputs: Inputs, picture: Picture) -> GenerationSettings:
-        tile = model_name(self.arguments.tile_controlnet) if self.has_tile else ""
-        return inputs.generation(picture.size, model_name(self.arguments.model), tile)
-
-    def _picture(self, path: str | None) -> Picture:
+    def _asked(self, path: str | None, inputs: Inputs) -> tuple[Picture, GenerationSettings]:
+        """The picture, in the shape of its result, and what is made of it."""
         if path is None:
             raise InputError("Choose a picture first.")
-        return load_picture(Path(path))
+        picture = load_picture(Path(path))
+        tile = model_name(self.arguments.tile_controlnet) if self.has_tile else ""
+        generation = inputs.generation(picture.size, model_name(self.arguments.model), tile)
+        return shaped(picture, generation.size, inputs.shape.resize_mode), generation
 
     def sizes(self, path: str | None, inputs: Inputs) -> str:
         """What size the result will have, in a line."""
@@ -227,7 +236,9 @@ class Page:
         change = change_of_shape(source, (width, height))
         if change > VISIBLE_CHANGE:
             wider = width * source[1] > height * source[0]
-            said += f". Its shape changes: everything becomes {change:.0%} {'wider' if wider else 'taller'}"
+            said += f". Its shape changes: {_CHANGES[inputs.shape.resize_mode]}".format(
+                f"{change:.0%} {'wider' if wider else 'taller'}"
+            )
         return f"{said}."
 
     def plot(self, inputs: Inputs) -> str:

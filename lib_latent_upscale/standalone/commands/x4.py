@@ -28,7 +28,13 @@ from lib_latent_upscale.standalone.commands.flags import flags, given_values, se
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings, x4_labels
 from lib_latent_upscale.standalone.engine.infotext import add_labels
-from lib_latent_upscale.standalone.engine.models import best_device, checked_device, model_name, number_format
+from lib_latent_upscale.standalone.engine.models import (
+    best_device,
+    checked_device,
+    hub_answers,
+    model_name,
+    number_format,
+)
 from lib_latent_upscale.standalone.files.folders import Results, Tally, tried, work_through
 from lib_latent_upscale.standalone.files.formats import check_format, format_of, save_picture
 from lib_latent_upscale.standalone.files.images import Picture, load_picture
@@ -165,7 +171,7 @@ def load_upscaler(source: str, arguments: argparse.Namespace) -> X4Model:
         with suppress(ImportError, RuntimeError):  # `load_x4` says it in words
             importlib.import_module(f"{library}.utils.logging").disable_progress_bar()
     try:
-        return load_x4(source, device=device, dtype=dtype)
+        return load_x4(source, device=device, dtype=dtype, download=Path(source).exists() or hub_answers())
     except (InputError, OSError) as error:
         raise InputError(f"x4 upscaler: {str(error).splitlines()[0]}") from error
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from lib_latent_upscale.checkpoints import (
+    FAMILIES,
     PICKLES,
     UNET_OUTPUT,
     Shapes,
@@ -39,10 +41,12 @@ __all__ = [
     "DTYPES",
     "LatentModel",
     "best_device",
+    "check_weights",
     "checked_device",
     "checked_source",
     "first_line",
     "header_shapes",
+    "hub_answers",
     "load_model",
     "model_name",
     "number_format",
@@ -68,6 +72,8 @@ SHIPPED: dict[int | None, Path] = {
     for width, family in ((_SD1_WIDTH, "sd1"), (_SD2_WIDTH, "sd2"), (_SDXL_WIDTH, "sdxl"))
 }
 """Configurations of the published models, by the width of the text that the UNet takes."""
+_REFINER_WIDTH = 1280
+_REFINER = "the SDXL refiner, which only finishes what SDXL has begun; give an ordinary SDXL model."
 _PADDING: dict[int | None, str] = {_SD2_WIDTH: "!"}
 """OpenCLIP's text encoders were trained with another padding than OpenAI's, which take the end of the text."""
 _SD2_BASE_STEPS = 875000
@@ -168,11 +174,11 @@ def number_format(name: str) -> torch.dtype:
 def _place(model: LatentModel, device: torch.device) -> None:
     model.vae.to(torch.float32)
     for part in (model.unet, model.vae, *(encoder.model for encoder in model.encoders)):
-        _check_weights(model.name, part)
+        check_weights(model.name, part)
         part.to(device).eval().requires_grad_(False)
 
 
-def _check_weights(name: str, part: torch.nn.Module) -> None:
+def check_weights(name: str, part: torch.nn.Module) -> None:
     """Raise InputError for weights that are missing or no numbers; a sum is one where all of them are."""
     for tensor, weight in part.named_parameters():
         if weight.is_meta:
@@ -235,8 +241,14 @@ def _offline_options(path: Path, width: int | None) -> dict[str, Any]:
     if (beside / "model_index.json").is_file():
         return {"config": str(beside), "local_files_only": True}
     folder = SHIPPED.get(width)
-    if folder is None:
-        return {}
+    if folder is None:  # diffusers would ask the hub what it is
+        known = ", ".join(f"{one} ({family})" for one, family in FAMILIES.items())
+        raise InputError(
+            f"{path}: {_REFINER}"
+            if width == _REFINER_WIDTH
+            else f"{path}: a text width of {width}, known are {known}; of another model put its configurations, a "
+            f"diffusers folder without weights, into a folder {CONFIGURATIONS} beside it."
+        )
     options = {
         "config": str(folder),
         "local_files_only": True,
@@ -305,23 +317,50 @@ def _load_folder(path: Path, dtype: torch.dtype) -> Any:
         raise InputError(f"{path}: not a diffusers model: model_index.json is missing in this folder.")
     try:
         parts: dict[str, Any] = json.loads(index.read_text(encoding="utf-8"))
-        is_sdxl = _is_sdxl(str(path), parts["_class_name"])
+        is_sdxl = _is_sdxl(str(path), parts)
     except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{index}: cannot be read ({first_line(error)}).") from error
     missing = [name for name in _NEEDED if name in parts and parts[name][0] and not (path / name).is_dir()]
     missing += [name for name in _NEEDED if name not in parts]
     if missing:
         raise InputError(f"{path}: the model is not whole: {', '.join(missing)} is missing in this folder.")
-    return _from_pretrained(str(path), is_sdxl, dtype, local_files_only=True)
+    pipeline = _from_pretrained(str(path), is_sdxl, dtype, local_files_only=True)
+    for name in _WITH_WEIGHTS:
+        _check_whole(path / name, getattr(pipeline, name, None))
+    return pipeline
 
 
 _NEEDED = ("unet", "vae", "tokenizer", "scheduler")
 """Parts of a diffusers folder without which nothing can be made."""
+_WITH_WEIGHTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+_WEIGHTS = re.compile(r"(diffusion_pytorch_model|model)(-\d+-of-\d+)?\.safetensors")
+"""Files of a part's weights, whole or in pieces, as diffusers and transformers choose them."""
+
+
+def _check_whole(folder: Path, part: torch.nn.Module | None) -> None:
+    """Raise InputError where a part's files hold fewer numbers than it has: libraries draw the others at random.
+
+    Numbers are counted, since older files have other names for the same tensors.
+    """
+    files = [file for file in folder.glob("*.safetensors") if _WEIGHTS.fullmatch(file.name)]
+    if part is None or not files:
+        return
+    shapes = [shape for file in files for name, shape in read_header(file).shapes.items() if "position_ids" not in name]
+    there, wanted = sum(map(prod, shapes)), sum(weight.numel() for weight in part.parameters())
+    if there < wanted:
+        raise InputError(
+            f"{folder}: the model is not whole: {wanted - there} of {wanted} numbers are missing; get the folder again."
+        )
+
+
 _PIPELINE = re.compile(r"StableDiffusion(XL)?(Img2Img|Inpaint)?Pipeline|LatentConsistencyModel(Img2Img)?Pipeline")
 
 
-def _is_sdxl(name: str, pipeline: str) -> bool:
-    """Whether a pipeline of this name is SDXL's; InputError for one of another family."""
+def _is_sdxl(name: str, index: Mapping[str, Any]) -> bool:
+    """Whether a pipeline is SDXL's, from its model_index.json; InputError for one that cannot be used here."""
+    pipeline: str = index["_class_name"]
+    if index.get("requires_aesthetics_score"):
+        raise InputError(f"{name}: {_REFINER}")
     if not _PIPELINE.fullmatch(pipeline):
         raise InputError(f"{name}: a model of another family ({pipeline}); SD 1.x, 2.x and SDXL can be used here.")
     return "XL" in pipeline
@@ -330,7 +369,7 @@ def _is_sdxl(name: str, pipeline: str) -> bool:
 def _load_hub(name: str, dtype: torch.dtype) -> Any:
     from diffusers import DiffusionPipeline
 
-    options = {} if _hub_answers() else {"local_files_only": True}
+    options = {} if hub_answers() else {"local_files_only": True}
     try:
         index = DiffusionPipeline.load_config(name, **options)
     except (OSError, ValueError) as error:
@@ -338,14 +377,15 @@ def _load_hub(name: str, dtype: torch.dtype) -> Any:
         raise InputError(
             f"Model {name!r} is no file or folder here, and it cannot be had from the hub ({reason})."
         ) from error
-    return _from_pretrained(name, _is_sdxl(name, index.get("_class_name", "")), dtype, **options)
+    return _from_pretrained(name, _is_sdxl(name, {"_class_name": "", **index}), dtype, **options)
 
 
 _PATIENCE = 5.0
-"""Seconds that the hub has to answer: its own library tries for half a minute, and says so in 25 lines."""
+"""Seconds that the hub has to answer."""
 
 
-def _hub_answers() -> bool:
+def hub_answers() -> bool:
+    """Whether the hub can be asked, known in seconds; its own library tries for half a minute."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:

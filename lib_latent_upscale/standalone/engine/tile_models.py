@@ -18,8 +18,10 @@ from lib_latent_upscale.standalone.engine.models import (
     DEMO_FILE,
     HUB_ID,
     LatentModel,
+    check_weights,
     first_line,
     header_shapes,
+    hub_answers,
     model_name,
 )
 
@@ -74,7 +76,7 @@ def checked_tile(source: str) -> Path | None:
     if path.exists():
         _header(path, _weights(path) if path.is_dir() else path)
         return path
-    if HUB_ID.fullmatch(source) and path.suffix not in {".safetensors", *PICKLES}:
+    if HUB_ID.fullmatch(source) and path.suffix.lower() not in {".safetensors", *PICKLES}:
         return None
     raise InputError(
         f"Tile ControlNet {source!r} does not exist: give 'demo' (for the demo model), a .safetensors file, "
@@ -89,12 +91,13 @@ def load_tile(source: str, model: LatentModel) -> TileModel:
     """
     path = checked_tile(source)
     if path is None:
-        network = _from_pretrained(source)
+        network = _from_pretrained(source, **({} if hub_answers() else {"local_files_only": True}))
     else:
         _check_fit(source, _header(path, _weights(path) if path.is_dir() else path), model)
         network = _from_folder(path) if path.is_dir() else _from_file(path, model)
     _check_fit(source, _Shape.of(network.config), model)
     _check_blocks(source, network, model)
+    check_weights(source, network)
     network.to(model.device, model.unet.dtype).eval().requires_grad_(False)
     return TileModel(model_name(source), network)
 
@@ -188,8 +191,10 @@ def _from_pretrained(source: str, **options: Any) -> Any:
             source, use_safetensors=True, output_loading_info=True, **options
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+        offline = options.get("local_files_only") and not Path(source).exists()
+        problem = "it is no file or folder here, and the hub cannot be reached" if offline else first_line(error)
         raise InputError(
-            f"Tile ControlNet {source!r} cannot be loaded; weights must be .safetensors ({first_line(error)})."
+            f"Tile ControlNet {source!r} cannot be loaded; weights must be .safetensors ({problem})."
         ) from error
     if found["missing_keys"]:  # diffusers would leave them random
         raise _incomplete(source, found["missing_keys"])
