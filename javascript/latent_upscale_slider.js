@@ -29,7 +29,7 @@
     function described() {
         try {
             const info = JSON.parse(find("#generation_info_img2img textarea").value);
-            return info.extra_generation_params[RECORD];
+            return info.extra_generation_params[RECORD] ?? {pictures: []};
         } catch (error) { // no result yet, or one without a comparison
             return {pictures: []};
         }

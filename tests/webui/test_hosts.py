@@ -191,6 +191,14 @@ class TestSizes:
         assert processed.images[0].size == asked
         assert p.sampler.latent.shape[:1:-1] == tuple(side // 8 for side in worked or asked)
 
+    def test_another_size_than_the_asked_one_is_said_unless_it_is_a_rounded_one(self, webui, picture):
+        """Tiled Diffusion, with "Keep input image size" as it is by default, sets the small picture's size."""
+        for rounds_to, said in ((64, 0), (256, 1)):
+            changed(webui, rounds_to=rounds_to)
+            p = webui.process(picture, width=136, height=128)
+            assert webui.run(p).images[0].size == (136, 128)
+            assert len([text for text in p.comments if "set the size to 256x256" in text]) == said
+
     def test_the_models_own_cells_count_when_it_is_loaded(self, webui, picture):
         """Both hosts set `opt_f` with the checkpoint; it is 16 for Flux.2."""
 

@@ -1,4 +1,4 @@
-"""The line with the result's size, run by Node on a page that has nothing but what the host's has."""
+"""Scripts of the page, run by Node on one that has nothing but what the host's has."""
 
 import json
 import shutil
@@ -28,13 +28,31 @@ console.log(line.textContent);
 KNOWN = "const currentImg2imgSourceResolution = (_w, _h, scale) => [...page.picture, scale];"
 
 
-def shown(*, known=True, **page):
+SLIDER_PAGE = """
+const container = {parentNode: {querySelector: () => null}};
+const elements = {
+    "#img2img_gallery_container": container,
+    "#generation_info_img2img textarea": {value: JSON.stringify(%s)},
+};
+const gradioApp = () => ({querySelector: (selector) => elements[selector], querySelectorAll: () => []});
+const onAfterUiUpdate = (update) => update();
+%s
+"""
+
+
+def run(program):
     node = shutil.which("node")
     if node is None:
         pytest.skip("needs Node")
+    done = subprocess.run([node, "-e", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def shown(*, known=True, **page):
     page = {"picture": [512, 768], "width": 1024, "height": 1536, "scale": 0, "x4": False, **page}
     program = PAGE % (json.dumps(page), KNOWN if known else "", SCRIPT.read_text())
-    return subprocess.run([node, "-e", program], capture_output=True, text=True, check=True).stdout.strip()
+    return run(program)
 
 
 def test_size_and_factor_after_the_x4_upscaler_too():
@@ -47,3 +65,8 @@ def test_size_and_factor_after_the_x4_upscaler_too():
 @pytest.mark.parametrize("page", [{"picture": [0, 0]}, {"known": False}])
 def test_without_a_picture_the_size_stands_alone(page):
     assert shown(**page) == "Result: 1024 x 1536 pixels."
+
+
+@pytest.mark.parametrize("info", [None, {}, {"extra_generation_params": {"Script": "Latent Upscale"}}])
+def test_the_slider_bears_with_results_that_are_no_comparison(info):
+    run(SLIDER_PAGE % (json.dumps(info), SCRIPT.with_name("latent_upscale_slider.js").read_text()))

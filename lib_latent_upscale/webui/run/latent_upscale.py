@@ -52,6 +52,10 @@ def upscale_of(p: Any) -> LatentUpscale | None:
     return getattr(p, _ATTRIBUTE, None)
 
 
+_ROUNDING = 64
+"""Pixels by which hosts themselves change a side."""
+
+
 class LatentUpscale:
     """Makes the host's processing object `p` enlarge latents, through attributes of this one object.
 
@@ -187,8 +191,15 @@ class LatentUpscale:
             )
         multiple = host.side_multiple(p.sd_model)
         p.width, p.height = whole_cells(p.width, multiple), whole_cells(p.height, multiple)
-        if (p.width, p.height) != self.size:
-            p.extra_generation_params["Size"] = f"{self.size[0]}x{self.size[1]}"
+        if (p.width, p.height) == self.size:
+            return
+        asked = f"{self.size[0]}x{self.size[1]}"
+        p.extra_generation_params["Size"] = asked
+        if max(abs(p.width - self.size[0]), abs(p.height - self.size[1])) > _ROUNDING:
+            self._note(
+                f"another extension set the size to {p.width}x{p.height}; the picture was made at that size and then "
+                f"stretched to {asked} (Tiled Diffusion: switch Keep input image size off)."
+            )
 
     def _choose_weights(self) -> None:
         """Method and network, by the model that is loaded now: `override_settings` may have brought another one."""
