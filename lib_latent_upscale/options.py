@@ -558,6 +558,8 @@ class Settings:
     """The API's name for whether they count at all, where that can be chosen: the first of its names."""
     MODEL: ClassVar[str] = ""
     """Label of the control that chooses the model, where there is one."""
+    MODEL_LABEL: ClassVar[str] = ""
+    """Label of the infotext under which a host writes the model's name; the model is no part of the settings."""
     MODEL_FLAG: ClassVar[str] = ""
     """Flag of the command that chooses the model and is the switch at once, where there is one."""
     PREFIX: ClassVar[str] = ""
@@ -627,6 +629,10 @@ class Settings:
             if self.matters(name)
         }
         return {label: text for label, text in shown.items() if text}
+
+    def with_model(self, model: str) -> dict[str, str]:
+        """Labels and values of a pass with this model."""
+        return {self.MODEL_LABEL: model, **self.to_infotext()}
 
     def matters(self, name: str) -> bool:  # noqa: ARG002
         """Whether a field changes anything beside the values of the others."""

@@ -37,6 +37,7 @@ class TileSettings(Settings):
     NAME: ClassVar[str] = "Tile ControlNet"
     SWITCH: ClassVar[str] = "tile_controlnet"
     MODEL: ClassVar[str] = "Tile model"
+    MODEL_LABEL: ClassVar[str] = TILE_MODEL_LABEL
     MODEL_FLAG: ClassVar[str] = "--tile-controlnet"
     PREFIX: ClassVar[str] = "tile_controlnet_"
     ELEMENTS: ClassVar[str] = "tile_"

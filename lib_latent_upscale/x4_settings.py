@@ -38,6 +38,7 @@ class X4Settings(Settings):
     NAME: ClassVar[str] = "x4 upscaler"
     SWITCH: ClassVar[str] = "x4"
     MODEL: ClassVar[str] = "x4 model"
+    MODEL_LABEL: ClassVar[str] = X4_MODEL_LABEL
     MODEL_FLAG: ClassVar[str] = "--x4"
     PREFIX: ClassVar[str] = "x4_"
     ELEMENTS: ClassVar[str] = "x4_"

@@ -1,7 +1,7 @@
 """A picture's `parameters` text as the settings of a generation."""
 
 from lib_latent_upscale.settings import UpscaleSettings
-from lib_latent_upscale.standalone.engine.generation import GenerationSettings, read_fields
+from lib_latent_upscale.standalone.engine.generation import GenerationSettings, RanPass, read_fields
 from lib_latent_upscale.standalone.engine.infotext import read_infotext
 from lib_latent_upscale.tile_settings import TILE_MODEL_LABEL, TileSettings
 from lib_latent_upscale.x4_settings import X4_MODEL_LABEL, X4Settings
@@ -14,7 +14,7 @@ def parse_parameters(text):
     if TILE_MODEL_LABEL in values:
         passes |= {"tile": TileSettings.from_infotext(values), "tile_model": values[TILE_MODEL_LABEL]}
     if X4_MODEL_LABEL in values:
-        passes |= {"x4": X4Settings.from_infotext(values), "x4_model": values[X4_MODEL_LABEL]}
+        passes["passes"] = (RanPass(X4Settings.from_infotext(values), values[X4_MODEL_LABEL]),)
     return GenerationSettings(**read_fields(infotext), upscale=UpscaleSettings.from_infotext(values), **passes)
 
 

@@ -20,6 +20,7 @@ from lib_latent_upscale.errors import InputError, Interrupted
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.commands import app
 from lib_latent_upscale.standalone.commands.app import Inputs, Page, build_page
+from lib_latent_upscale.standalone.commands.passes import PASSES, Asked
 from lib_latent_upscale.standalone.files.settings import ShapeSettings
 from lib_latent_upscale.x4_settings import X4Settings
 from tests.standalone.parameters import parse_parameters
@@ -97,7 +98,7 @@ def test_the_drawing_says_what_cannot_be_drawn(page):
         ({"height": 192}, "128 x 96 to **256 x 192** pixels (2 times)."),
         ({"width": 256, "height": 96}, "everything becomes 100% wider"),
         ({"width": 256, "height": 96, "shape": ShapeSettings("crop")}, "two sides are cut off"),
-        ({"x4": X4Settings()}, "and to **1024 x 768** by the x4 upscaler"),
+        ({"passes": (Asked(PASSES[0], X4Settings()),)}, "and to **1024 x 768** by the x4 upscaler"),
     ],
 )
 def test_the_results_size_is_told_before(page, picture_file, given, said):

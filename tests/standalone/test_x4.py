@@ -17,11 +17,12 @@ from lib_latent_upscale.samplers import X4_SAMPLERS
 from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.standalone.commands import x4
 from lib_latent_upscale.standalone.commands.cli import build_parser, main
+from lib_latent_upscale.standalone.commands.passes import asked_passes
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import (
     GenerationSettings,
+    RanPass,
     write_parameters,
-    x4_labels,
 )
 from lib_latent_upscale.standalone.engine.infotext import add_labels
 from lib_latent_upscale.standalone.engine.tile_models import TileModel
@@ -116,8 +117,8 @@ def test_what_the_input_says_of_how_it_was_made_is_kept(small_file, x4_folder, t
     text = parameters(tmp_path / "out.png")
     assert text.startswith(f"{before}, x4 upscaler model: tiny-x4, ")
     generation = parse_parameters(text)
-    assert replace(generation, x4=None, x4_model="") == parse_parameters(before)
-    assert (generation.x4_model, generation.x4.steps) == ("tiny-x4", 2)
+    assert replace(generation, passes=()) == parse_parameters(before)
+    assert [(one.model, one.settings.steps) for one in generation.passes] == [("tiny-x4", 2)]
 
 
 @pytest.mark.parametrize("area", [(1, 1), (150, 3)])
@@ -300,11 +301,12 @@ def test_the_last_pass_works_on_the_result_of_the_upscale(small_file, sd1_folder
     assert after_upscale(small_file, sd1_folder, "-o", tmp_path / "first.png", *more) == 0
     assert after_upscale(small_file, sd1_folder, "-o", tmp_path / "both.png", *more, *last) == 0
     generation = parse_parameters(parameters(tmp_path / "both.png"))
-    assert (generation.size, generation.x4_model) == ((40, 24), "tiny-x4")
-    assert replace(generation.x4, tile=0, decoder_tile=0) == X4Settings("fur", noise_level=100, steps=2, seed=5)
-    assert replace(generation, x4=None, x4_model="") == parse_parameters(parameters(tmp_path / "first.png"))
+    (ran,) = generation.passes
+    assert (generation.size, ran.model) == ((40, 24), "tiny-x4")
+    assert replace(ran.settings, tile=0, decoder_tile=0) == X4Settings("fur", noise_level=100, steps=2, seed=5)
+    assert replace(generation, passes=()) == parse_parameters(parameters(tmp_path / "first.png"))
     with Image.open(tmp_path / "first.png") as first, Image.open(tmp_path / "both.png") as both:
-        expected = upscale_x4(first, load_x4(x4_folder, device="cpu"), generation.x4).image
+        expected = upscale_x4(first, load_x4(x4_folder, device="cpu"), ran.settings).image
         assert both.size == (160, 96)
         assert np.array_equal(np.asarray(both), np.asarray(expected))
 
@@ -332,7 +334,7 @@ def test_every_model_leaves_the_device_meanwhile_and_comes_back(engine):
     model = engine.model
     parts = [model.unet, model.vae, *(encoder.model for encoder in model.encoders)]
     assert len(parts) == 3
-    with x4.resting(Engine(model)):
+    with Engine(model).offloaded():
         assert {part.device.type for part in parts} == {"cpu"}
 
 
@@ -357,7 +359,7 @@ def test_each_of_them_is_moved_to_the_computers_own_memory_and_back(engine, whic
         "encoder": lambda: Engine(replace(model, encoders=[replace(encoder, model=network)])),
         "tile": lambda: Engine(model, TileModel("tile", network)),
     }[which]()
-    with x4.resting(busy):
+    with busy.offloaded():
         assert network.moves == ["cpu"]
     assert network.moves == ["cpu", "meta"]
 
@@ -436,7 +438,7 @@ def test_the_commands_defaults_are_the_cores():
     arguments = build_parser().parse_args(["x4", "in.png", "--model", "m"])
     assert x4.command_settings(arguments) == X4Settings(seed=1)
     arguments = build_parser().parse_args(["upscale", "in.png", "--x4", "m"])
-    assert x4.x4_settings(arguments) == X4Settings()
+    assert [one.settings for one in asked_passes(arguments)] == [X4Settings()]
 
 
 def test_help_names_the_samplers_and_schedules(capsys):
@@ -467,15 +469,15 @@ SETTINGS = st.builds(
 
 @given(SETTINGS, TEXT.filter(bool))
 def test_what_is_written_reads_back_as_the_same(settings, model):
-    generation = GenerationSettings(64, 48, "a cat", x4=settings, x4_model=model)
+    generation = GenerationSettings(64, 48, "a cat", passes=(RanPass(settings, model),))
     assert parse_parameters(write_parameters(generation)) == generation
-    assert read_x4(add_labels("", x4_labels(settings, model))) == (model, settings)
+    assert read_x4(add_labels("", settings.with_model(model))) == (model, settings)
 
 
 def test_labels_are_added_once():
-    labels = x4_labels(X4Settings(seed=3), "one")
+    labels = X4Settings(seed=3).with_model("one")
     once = add_labels("a cat: sitting\nNegative prompt: dog\nSteps: 20, Sampler: Euler a, Size: 64x64", labels)
-    again = add_labels(once, x4_labels(X4Settings(seed=4), "two"))
+    again = add_labels(once, X4Settings(seed=4).with_model("two"))
     assert once.startswith("a cat: sitting\nNegative prompt: dog\nSteps: 20, Sampler: Euler a, Size: 64x64, x4 ")
     assert again == once.replace("x4 upscaler model: one", "x4 upscaler model: two").replace("seed: 3", "seed: 4")
 

@@ -10,7 +10,7 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -26,11 +26,10 @@ from lib_latent_upscale.schedules import SCHEDULES, described
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.standalone.commands.common import DEFAULT_SCALE, LARGEST_SCALE, SMALLEST_SCALE
 from lib_latent_upscale.standalone.commands.page import Inputs, Page
+from lib_latent_upscale.standalone.commands.passes import PASSES, WITH_MODEL
 from lib_latent_upscale.standalone.engine.models import DEMO, checked_source, model_name
 from lib_latent_upscale.standalone.engine.tile_models import checked_tile
 from lib_latent_upscale.standalone.files.settings import ShapeSettings
-from lib_latent_upscale.tile_settings import TileSettings
-from lib_latent_upscale.x4_settings import X4Settings
 
 __all__ = ["Inputs", "Page", "build_page", "run"]
 
@@ -42,7 +41,7 @@ _FIRST = (
 """Order of the controls' values for the page's clients; further options come behind them."""
 
 
-def _controls(gr: Any, *, has_tile: bool = True, has_x4: bool = True) -> dict[str, Any]:
+def _controls(gr: Any, has: Callable[[type[Settings]], bool] = lambda _: True) -> dict[str, Any]:
     """The components by the names of `Inputs` and of the options, in the order of `_FIRST`."""
     options = rows(UpscaleSettings)
     main = ("method", "scheduler")
@@ -72,17 +71,17 @@ def _controls(gr: Any, *, has_tile: bool = True, has_x4: bool = True) -> dict[st
             found["height"] = gr.Number(value=0, precision=0, label="Height in pixels (0: keeps the shape)")
             shapes = rows(ShapeSettings)["resize_mode"]
             found["resize_mode"] = make_control(gr, shapes, shapes.default, info=f"Of another shape: {_MODES}")
-    for kind, there, flag in ((TileSettings, has_tile, "--tile-controlnet"), (X4Settings, has_x4, "--x4")):
-        found |= _pass_controls(gr, kind, flag, there=there)
+    for kind in WITH_MODEL:
+        found |= _pass_controls(gr, kind, there=has(kind))
     return {name: found[name] for name in (*_FIRST, *(name for name in found if name not in _FIRST))}
 
 
-def _pass_controls(gr: Any, kind: type[Settings], flag: str, *, there: bool) -> dict[str, Any]:
+def _pass_controls(gr: Any, kind: type[Settings], *, there: bool) -> dict[str, Any]:
     """The switch of a pass and its options, by their names in the API; folded in, and off at first."""
     options = {name: row for name, row in rows(kind).items() if row.control}
     with gr.Accordion(kind.NAME, open=False):
         if not there:
-            gr.Markdown(f"Start the page with `{flag} MODEL` to have it.")
+            gr.Markdown(f"Start the page with `{kind.MODEL_FLAG} MODEL` to have it.")
         found = {kind.SWITCH: gr.Checkbox(False, label=f"Use the {kind.NAME}", interactive=there)}
         with gr.Row():
             made = {name: make_control(gr, row, row.default, min_width=_CONTROL) for name, row in options.items()}
@@ -99,7 +98,7 @@ _PLOTTED = ("scheduler", "exact_steps", "matched_noise", "starting_noise", "samp
 """Controls that the drawing of the schedule depends on."""
 
 _MODES = "stretched, its middle cropped, or its border filled up"
-_SIZED = ("scale", "width", "height", "resize_mode", X4Settings.SWITCH)
+_SIZED = ("scale", "width", "height", "resize_mode", *(row.settings.SWITCH for row in PASSES))
 """Controls that the result's size depends on."""
 
 
@@ -178,7 +177,7 @@ def build_page(page: Page) -> Any:
         with gr.Row():
             with gr.Column(min_width=_COLUMN):
                 picture = gr.Image(type="filepath", image_mode=None, label="Picture", height=360)
-                controls = _controls(gr, has_tile=page.has_tile, has_x4=page.has_x4)
+                controls = _controls(gr, page.has)
                 components = list(controls.values())
                 defaults = {name: control.value for name, control in controls.items()}
                 size = gr.Markdown()

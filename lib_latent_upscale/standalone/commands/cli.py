@@ -24,6 +24,7 @@ from lib_latent_upscale.options import rows
 from lib_latent_upscale.samplers import GENERATION_SAMPLERS
 from lib_latent_upscale.settings import SCHEDULES, UpscaleSettings
 from lib_latent_upscale.standalone.commands.flags import add_flags
+from lib_latent_upscale.standalone.commands.passes import PASSES, PassRow
 from lib_latent_upscale.standalone.files.settings import FileSettings, ShapeSettings
 from lib_latent_upscale.tile_settings import TileSettings
 from lib_latent_upscale.x4_settings import X4Settings
@@ -103,15 +104,15 @@ def _add_generation(parser: argparse.ArgumentParser) -> None:
     )
 
 
-_X4_MODEL = "x4-upscaler-ema.safetensors, a folder or a hub id, such as stabilityai/stable-diffusion-x4-upscaler"
+def _add_passes(parser: argparse.ArgumentParser) -> None:
+    for row in PASSES:
+        group = parser.add_argument_group(row.settings.NAME, row.tip)
+        _add_pass_model(group, row)
+        add_flags(group, row.settings, silent=True)
 
 
-def _add_last_pass(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group(
-        "x4 upscaler", "as the last pass: the result becomes 4 times larger than --size or --scale say"
-    )
-    group.add_argument("--x4", metavar="MODEL", help=f"the x4 upscaler: {_X4_MODEL}")
-    add_flags(group, X4Settings, silent=True)
+def _add_pass_model(group: argparse._ActionsContainer, row: PassRow) -> None:
+    group.add_argument(row.settings.MODEL_FLAG, metavar="MODEL", help=f"the {row.settings.NAME}: {row.model}")
 
 
 def _add_tile(parser: argparse.ArgumentParser) -> None:
@@ -186,7 +187,7 @@ def _upscale(commands: argparse._SubParsersAction[_Parser]) -> None:
     _add_upscale(parser)
     _add_model(parser)
     _add_tile(parser)
-    _add_last_pass(parser)
+    _add_passes(parser)
     parser.add_argument(
         "--batch-size", type=int, default=1, help="pictures of equal size to work on at once (default 1)"
     )
@@ -203,7 +204,7 @@ def _x4(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     parser.set_defaults(module="x4")
     _add_files(parser)
-    parser.add_argument("--model", required=True, help=_X4_MODEL)
+    parser.add_argument("--model", required=True, help=next(row.model for row in PASSES if row.settings is X4Settings))
     _add_device(parser)
     add_flags(parser.add_argument_group("settings"), X4Settings, "--", seed=1)
     _add_quiet(parser)
@@ -280,7 +281,8 @@ def _app(commands: argparse._SubParsersAction[_Parser]) -> None:
     passes.add_argument(
         "--tile-controlnet", metavar="MODEL", help="a tile ControlNet; default: the demo model's with it"
     )
-    passes.add_argument("--x4", metavar="MODEL", help=f"the x4 upscaler: {_X4_MODEL}")
+    for row in PASSES:
+        _add_pass_model(passes, row)
 
 
 def _convert(commands: argparse._SubParsersAction[_Parser]) -> None:

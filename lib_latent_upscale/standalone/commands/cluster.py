@@ -21,6 +21,8 @@ from typing import Any
 from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.standalone.commands.cli import quiet_libraries
 from lib_latent_upscale.standalone.commands.common import notice
+from lib_latent_upscale.standalone.commands.flags import attribute_of
+from lib_latent_upscale.standalone.commands.passes import WITH_MODEL
 from lib_latent_upscale.standalone.commands.upscaler import Job, Outcome, Upscaler, checked_models, read
 from lib_latent_upscale.standalone.engine.models import first_line
 from lib_latent_upscale.standalone.files.images import Picture
@@ -200,7 +202,7 @@ def _ready(workers: Sequence[Any]) -> None:
 def _sent(arguments: argparse.Namespace) -> argparse.Namespace:
     """The arguments for workers, who are in another folder and whose bars nobody sees."""
     given = vars(arguments) | {"quiet": True}
-    for name in ("model", "tile_controlnet", "x4", "learned"):
+    for name in ("model", "learned", *(attribute_of(kind.MODEL_FLAG) for kind in WITH_MODEL)):
         if given[name] is not None and Path(given[name]).exists():
             given[name] = type(given[name])(Path(given[name]).absolute())
     return argparse.Namespace(**given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.method_files import method_of_file
 from lib_latent_upscale.settings import UpscaleSettings
-from lib_latent_upscale.standalone.commands.flags import flags, given_values, settings_from_flags
+from lib_latent_upscale.standalone.commands.flags import check_given, given_values, settings_from_flags
 from lib_latent_upscale.standalone.engine.generation import (
     LARGEST_SEED,
     SMALLEST_SIDE,
@@ -127,19 +127,13 @@ def tile_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     given = given_values(arguments, TileSettings)
     if getattr(arguments, "tile_controlnet", None) is None:
-        _refuse(given, "--tile-controlnet MODEL, which names the tile ControlNet")
+        check_given(TileSettings, given)
         return {}
     if not given.get("second_pass"):
         further = [field for field in given if field.startswith("second_") and field != "second_pass"]
-        _refuse(further, "--second-pass")
+        check_given(TileSettings, further, "--second-pass")
     settings = settings_from_flags(given, TileSettings)
     return {"tile": settings, "tile_model": model_name(arguments.tile_controlnet)}
-
-
-def _refuse(fields: Iterable[str], needed: str) -> None:
-    options = ", ".join(flags(TileSettings)[field] for field in fields)
-    if options:
-        raise InputError(f"{options}: only with {needed}.")
 
 
 def target_size(size: tuple[int, int], arguments: argparse.Namespace) -> tuple[int, int]:

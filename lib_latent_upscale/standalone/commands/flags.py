@@ -7,14 +7,23 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
 from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.options import Integer, Number, OneOf, Option, Settings, SettingsError, Switch, Text, rows
 
-__all__ = ["add_flags", "attribute_of", "attributes", "flags", "given_values", "read_number", "settings_from_flags"]
+__all__ = [
+    "add_flags",
+    "attribute_of",
+    "attributes",
+    "check_given",
+    "flags",
+    "given_values",
+    "read_number",
+    "settings_from_flags",
+]
 
 S = TypeVar("S", bound=Settings)
 
@@ -106,3 +115,16 @@ def settings_from_flags(values: Mapping[str, Any], kind: type[S], prefix: str | 
 
 def _flag(known: Mapping[str, str], name: str) -> str:
     return known.get(name, name)
+
+
+def check_given(kind: type[Settings], given: Iterable[str], needed: str = "") -> None:
+    """Raise InputError for fields of a pass that are given where they change nothing.
+
+    Args:
+        kind: settings of the pass.
+        given: names of the fields.
+        needed: the flag that they need, if not that of the model.
+    """
+    options = ", ".join(flags(kind)[name] for name in given)
+    if options:
+        raise InputError(f"{options}: only with {needed or f'{kind.MODEL_FLAG} MODEL, which names the {kind.NAME}'}.")

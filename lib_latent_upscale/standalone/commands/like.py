@@ -23,6 +23,7 @@ from lib_latent_upscale.samplers import GENERATION_SAMPLERS
 from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.settings import AUTOMATIC, WEIGHTS_LABEL, UpscaleSettings
 from lib_latent_upscale.standalone.commands.flags import attribute_of, attributes
+from lib_latent_upscale.standalone.commands.passes import WITH_MODEL
 from lib_latent_upscale.standalone.engine.generation import SCRIPT, read_fields
 from lib_latent_upscale.standalone.engine.infotext import Infotext, read_infotext
 from lib_latent_upscale.standalone.engine.models import DEMO, model_name
@@ -30,14 +31,13 @@ from lib_latent_upscale.standalone.files.images import load_picture
 from lib_latent_upscale.standalone.files.marks import MARK
 from lib_latent_upscale.standalone.files.metadata import read_parameters
 from lib_latent_upscale.standalone.files.settings import ShapeSettings
-from lib_latent_upscale.tile_settings import TILE_MODEL_LABEL, TileSettings
-from lib_latent_upscale.x4_settings import X4_MODEL_LABEL, X4Settings
+from lib_latent_upscale.tile_settings import TileSettings
 
 __all__ = ["made_like"]
 
 logger = logging.getLogger(__name__)
 
-_PASSES: Mapping[str, type[Settings]] = {TILE_MODEL_LABEL: TileSettings, X4_MODEL_LABEL: X4Settings}
+_PASSES: Mapping[str, type[Settings]] = {kind.MODEL_LABEL: kind for kind in WITH_MODEL}
 """Settings of the passes by the label of their model."""
 
 _TAKEN = frozenset({"Steps", "Sampler", "CFG scale", "Seed", "Size", "Model", "Denoising strength", "Schedule type"})

@@ -20,17 +20,20 @@ from lib_latent_upscale.comparison.report import make_report
 from lib_latent_upscale.comparison.variants import HOST_DEFAULT, paired_variants
 from lib_latent_upscale.errors import InputError, Interrupted
 from lib_latent_upscale.noise_tables import sd1_sigmas
+from lib_latent_upscale.options import Settings
 from lib_latent_upscale.plot import host_curve, own_curve, schedule_svg
 from lib_latent_upscale.samplers import SAMPLERS
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.standalone.commands.common import drawn_seed, load_engine, scaled_size
 from lib_latent_upscale.standalone.commands.compare import compare, default_variants, subject_of, tile_variants
-from lib_latent_upscale.standalone.commands.x4 import FACTOR, load_upscaler, resting
+from lib_latent_upscale.standalone.commands.flags import attribute_of
+from lib_latent_upscale.standalone.commands.passes import PASSES, Asked, Pass, PassRow, factor_of
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import (
     GenerationSettings,
     check_size,
 )
+from lib_latent_upscale.standalone.engine.infotext import add_labels
 from lib_latent_upscale.standalone.engine.models import DEMO, model_name
 from lib_latent_upscale.standalone.engine.tile import check_range
 from lib_latent_upscale.standalone.files.formats import save_picture
@@ -38,8 +41,6 @@ from lib_latent_upscale.standalone.files.images import Picture, load_picture, sa
 from lib_latent_upscale.standalone.files.settings import ShapeSettings
 from lib_latent_upscale.standalone.files.shapes import VISIBLE_CHANGE, change_of_shape, kept_shape, shaped
 from lib_latent_upscale.tile_settings import TileSettings
-from lib_latent_upscale.x4_settings import X4Settings
-from lib_latent_upscale.x4_upscaler import X4Model, upscale_x4
 
 __all__ = ["Inputs", "Page"]
 
@@ -69,18 +70,19 @@ class Inputs:
     height: float | None = None
     shape: ShapeSettings = field(default_factory=ShapeSettings)
     tile: TileSettings | None = None
-    x4: X4Settings | None = None
+    passes: tuple[Asked, ...] = ()
 
     @classmethod
     def of_controls(cls, values: Mapping[str, Any]) -> Inputs:
         """From the values of the controls, by their names."""
-        classes = {"upscale", "shape", "tile", "x4"}
+        classes = {"upscale", "shape", "tile", "passes"}
         own = {one.name: values[one.name] for one in fields(cls) if one.name not in classes}
         tile = TileSettings.from_api(values, TileSettings()) if values.get(TileSettings.SWITCH) else None
-        x4 = X4Settings.from_api(values, X4Settings()) if values.get(X4Settings.SWITCH) else None
+        chosen = [row for row in PASSES if values.get(row.settings.SWITCH)]
+        passes = tuple(Asked(row, row.settings.from_api(values, row.settings())) for row in chosen)
         upscale = UpscaleSettings.from_api(values, UpscaleSettings())
         shape = ShapeSettings.from_api(values, ShapeSettings())
-        return cls(**own, upscale=upscale, shape=shape, tile=tile, x4=x4)
+        return cls(**own, upscale=upscale, shape=shape, tile=tile, passes=passes)
 
     def size(self, source: tuple[int, int]) -> tuple[int, int]:
         """(width, height) that a picture of this size gets, before the x4 upscaler."""
@@ -127,24 +129,15 @@ class Page:
         self.arguments = arguments
         self.folder = folder
         self._stop = threading.Event()
+        self._passes: dict[PassRow, Pass] = {}
 
     @cached_property
     def engine(self) -> Engine:
         return load_engine(self.arguments)
 
-    @cached_property
-    def x4_model(self) -> X4Model:
-        return load_upscaler(self.arguments.x4, self.arguments)
-
-    @property
-    def has_tile(self) -> bool:
-        """Whether the page was started with a tile ControlNet."""
-        return getattr(self.arguments, "tile_controlnet", None) is not None
-
-    @property
-    def has_x4(self) -> bool:
-        """Whether the page was started with an x4 upscaler."""
-        return getattr(self.arguments, "x4", None) is not None
+    def has(self, kind: type[Settings]) -> bool:
+        """Whether the page was started with the model of a pass."""
+        return getattr(self.arguments, attribute_of(kind.MODEL_FLAG), None) is not None
 
     def stop(self) -> None:
         """End what runs now after its current step."""
@@ -159,25 +152,26 @@ class Page:
         self._stop.clear()
         done = self.engine.upscale([picture.rgb], generation, self._stoppable(progress))
         result, generation = done.pictures[0], done.generation
-        if inputs.x4 is not None:
-            result, generation = self._x4(result, generation, inputs.x4, progress)
+        for asked in inputs.passes:
+            result, generation = self._run_pass(asked, result, generation, progress)
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         before = folder / "before.png"
         after = folder / f"{Path(str(path)).stem}-{result.width}x{result.height}.png"
         plain = plain_resize(picture.rgb, result.size)
         save_png(picture.dressed(plain), before, icc_profile=picture.icc_profile)
-        parameters = self.engine.parameters(generation)
+        parameters = add_labels(self.engine.parameters(generation), inputs.shape.to_infotext())
         save_picture(result, after, parameters, picture, _QUALITY)
         return before, after, parameters
 
-    def _x4(
-        self, image: Image.Image, generation: GenerationSettings, settings: X4Settings, progress: Progress | None
+    def _run_pass(
+        self, asked: Asked, image: Image.Image, generation: GenerationSettings, progress: Progress | None
     ) -> tuple[Image.Image, GenerationSettings]:
-        settings = settings if settings.seed >= 0 else replace(settings, seed=generation.seed)
-        model = self.x4_model
-        with resting(self.engine):
-            done = upscale_x4(image, model, settings, progress=progress, interrupted=self._stop.is_set)
-        return done.image, replace(generation, x4=done.settings, x4_model=model.name)
+        if asked.row not in self._passes:
+            self._passes[asked.row] = asked.row.load(self.arguments)
+        loaded = self._passes[asked.row]
+        with self.engine.offloaded():
+            image, settings = loaded(image, asked.settings, generation.seed, progress, self._stop.is_set)
+        return image, generation.followed_by(settings, loaded.name)
 
     def compare(
         self,
@@ -219,7 +213,7 @@ class Page:
         if path is None:
             raise InputError("Choose a picture first.")
         picture = load_picture(Path(path))
-        tile = model_name(self.arguments.tile_controlnet) if self.has_tile else ""
+        tile = model_name(self.arguments.tile_controlnet) if self.has(TileSettings) else ""
         generation = inputs.generation(picture.size, model_name(self.arguments.model), tile)
         return shaped(picture, generation.size, inputs.shape.resize_mode), generation
 
@@ -231,8 +225,10 @@ class Page:
             source = image.size
         width, height = inputs.size(source)
         said = f"{source[0]} x {source[1]} to **{width} x {height}** pixels ({width / source[0]:.3g} times)"
-        if inputs.x4 is not None:
-            said += f", and to **{width * FACTOR} x {height * FACTOR}** by the x4 upscaler"
+        for index, asked in enumerate(inputs.passes):
+            factor = factor_of(one.row for one in inputs.passes[: index + 1])
+            if asked.row.factor > 1:
+                said += f", and to **{width * factor} x {height * factor}** by the {asked.settings.NAME}"
         change = change_of_shape(source, (width, height))
         if change > VISIBLE_CHANGE:
             wider = width * source[1] > height * source[0]

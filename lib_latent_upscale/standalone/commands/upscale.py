@@ -25,12 +25,11 @@ from lib_latent_upscale.standalone.commands.common import (
     single_output,
     tile_overrides,
 )
+from lib_latent_upscale.standalone.commands.passes import asked_passes, factor_of
 from lib_latent_upscale.standalone.commands.upscaler import Job, Outcome, Upscaler
-from lib_latent_upscale.standalone.commands.x4 import FACTOR, x4_settings
 from lib_latent_upscale.standalone.engine.generation import (
     GenerationSettings,
     write_parameters,
-    x4_labels,
 )
 from lib_latent_upscale.standalone.engine.models import checked_source, model_name
 from lib_latent_upscale.standalone.engine.tile import check_range
@@ -51,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.batch_size < 1:
         raise InputError(f"Batch size {arguments.batch_size} is out of range: allowed is 1 or more.")
     check_cluster(arguments)
-    x4_settings(arguments)
+    asked_passes(arguments)
     files = file_settings(arguments)
     arguments.model_name = model_name(arguments.model)
     inputs, output = given_inputs(arguments, files)
@@ -87,7 +86,7 @@ def _generation(arguments: argparse.Namespace, size: tuple[int, int]) -> Generat
 
 
 def _final_size(generation: GenerationSettings, arguments: argparse.Namespace) -> tuple[int, int]:
-    factor = 1 if arguments.x4 is None else FACTOR
+    factor = factor_of(asked.row for asked in asked_passes(arguments))
     return generation.width * factor, generation.height * factor
 
 
@@ -99,9 +98,8 @@ def _asked(arguments: argparse.Namespace, generation: GenerationSettings, files:
     if path is not None and path.is_file():  # another checkpoint under the same name
         asked.append(f"{path.stat().st_size}")
     asked.append(shape_settings(arguments).resize_mode)
-    last = x4_settings(arguments)
-    if last is not None:
-        asked.append(f"{x4_labels(last, model_name(arguments.x4))}")
+    passes = [(one.settings, model_name(one.row.source(arguments) or "")) for one in asked_passes(arguments)]
+    asked += [f"{settings.with_model(model)}" for settings, model in passes]
     return "\n".join(asked)
 
 

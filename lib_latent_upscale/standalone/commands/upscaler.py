@@ -12,7 +12,7 @@ from PIL import Image
 from lib_latent_upscale.errors import GenerationError, InputError
 from lib_latent_upscale.memory import is_out_of_memory
 from lib_latent_upscale.standalone.commands.common import load_engine, progress_bar, shape_settings
-from lib_latent_upscale.standalone.commands.x4 import LastPass, load_last_pass
+from lib_latent_upscale.standalone.commands.passes import Passes, load_passes
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
 from lib_latent_upscale.standalone.engine.infotext import add_labels
@@ -51,7 +51,7 @@ class Outcome:
     error: str = ""
     """Why there is no result; empty where there is one."""
     complete: bool = True
-    """Whether the last pass ran, where one was asked for."""
+    """Whether all passes ran that were asked for."""
 
 
 def read(jobs: Sequence[Job]) -> tuple[list[Job], list[Picture], list[Outcome]]:
@@ -79,7 +79,7 @@ class Upscaler:
         self.files = files
         self.write = write
         self.shape = shape_settings(arguments)
-        self.engine, self.last = _load(arguments)
+        self.engine, self.passes = _load(arguments)
 
     def __call__(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Upscale pictures of one size; what cannot be used, or does not fit the memory, fails alone."""
@@ -107,16 +107,14 @@ class Upscaler:
             done = self.engine.upscale([picture.rgb for picture in shapes], generation, progress, seeds=seeds)
         ran = [replace(job, generation=done.made_with(job.generation)) for job in jobs]
         outcomes = [self._finish(*one) for one in zip(ran, shapes, done.pictures, strict=True)]
-        if self.last and self.last.interrupted:
+        if self.passes.interrupted:
             raise KeyboardInterrupt
         return outcomes
 
     def _finish(self, job: Job, picture: Picture, result: Image.Image) -> Outcome:
-        """Run the last pass and write; a result without its last pass is not marked, so that it is made again."""
-        made_with = job.generation
-        if self.last:
-            result, made_with = self.last(result, made_with, job.output, self.engine)
-        complete = self.last is None or made_with.x4 is not None
+        """Run the passes and write; a result without one of them is not marked, so that it is made again."""
+        result, made_with = self.passes(result, job.generation, job.output, self.engine)
+        complete = len(made_with.passes) == len(self.passes)
         labels = {**self.shape.to_infotext(), **({MARK: job.mark} if complete and job.mark else {})}
         parameters = add_labels(self.engine.parameters(made_with), labels)
         self.write(job.output, encoded(result, job.output, parameters, picture, self.files.quality))
@@ -130,8 +128,8 @@ def checked_models(arguments: argparse.Namespace) -> None:
         checked_tile(arguments.tile_controlnet)
 
 
-def _load(arguments: argparse.Namespace) -> tuple[Engine, LastPass | None]:
+def _load(arguments: argparse.Namespace) -> tuple[Engine, Passes]:
     """The engine and the pass after it."""
     checked_models(arguments)
-    last = load_last_pass(arguments)
-    return load_engine(arguments), last
+    passes = load_passes(arguments)
+    return load_engine(arguments), passes

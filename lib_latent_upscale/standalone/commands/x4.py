@@ -1,22 +1,20 @@
-"""The Stable Diffusion x4 upscaler: the subcommand `x4`, and the last pass of `upscale`."""
+"""The Stable Diffusion x4 upscaler: the subcommand `x4`, and a pass of `upscale`."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import torch
 from PIL import Image
 from tqdm import tqdm
 
 from lib_latent_upscale.errors import GenerationError, InputError
-from lib_latent_upscale.memory import on_device
 from lib_latent_upscale.standalone.commands.common import (
     file_settings,
     given_inputs,
@@ -24,9 +22,7 @@ from lib_latent_upscale.standalone.commands.common import (
     progress_bar,
     single_output,
 )
-from lib_latent_upscale.standalone.commands.flags import flags, given_values, settings_from_flags
-from lib_latent_upscale.standalone.engine.engine import Engine
-from lib_latent_upscale.standalone.engine.generation import GenerationSettings, x4_labels
+from lib_latent_upscale.standalone.commands.flags import given_values, settings_from_flags
 from lib_latent_upscale.standalone.engine.infotext import add_labels
 from lib_latent_upscale.standalone.engine.models import (
     best_device,
@@ -51,9 +47,9 @@ from lib_latent_upscale.x4_upscaler import (
     upscale_x4,
 )
 
-__all__ = ["FACTOR", "LastPass", "command_settings", "load_last_pass", "load_upscaler", "resting", "run", "x4_settings"]
+__all__ = ["X4Pass", "command_settings", "load_pass", "load_upscaler", "run"]
 
-FACTOR = 4
+_FACTOR = 4
 _SMALLEST_SIDE = 1
 """Pixels; the x4 upscaler mirrors a small picture until it is large enough."""
 
@@ -92,12 +88,12 @@ def _single(
 
 
 def _enlarged_size(picture: Picture) -> tuple[int, int]:
-    return FACTOR * picture.size[0], FACTOR * picture.size[1]
+    return _FACTOR * picture.size[0], _FACTOR * picture.size[1]
 
 
 def _asked(arguments: argparse.Namespace, settings: X4Settings, files: FileSettings) -> str:
     """Everything that decides what a result looks like, but for the picture."""
-    return f"{x4_labels(settings, model_name(arguments.model))} {files.quality}"
+    return f"{settings.with_model(model_name(arguments.model))} {files.quality}"
 
 
 def _many(
@@ -144,7 +140,7 @@ def _upscale(
         result = _enlarged(picture.rgb, model, settings, job.source.name, quiet=quiet)
     except (InputError, GenerationError) as error:
         raise type(error)(f"{job.source}: {error}") from error
-    labels = {**x4_labels(result.settings, model.name), **({MARK: job.mark} if job.mark else {})}
+    labels = {**result.settings.with_model(model.name), **({MARK: job.mark} if job.mark else {})}
     save_picture(result.image, job.output, add_labels(read_parameters(job.source), labels), picture, files.quality)
     sys.stdout.write(f"{job.output}\n")
     return job.output
@@ -176,74 +172,31 @@ def load_upscaler(source: str, arguments: argparse.Namespace) -> X4Model:
         raise InputError(f"x4 upscaler: {str(error).splitlines()[0]}") from error
 
 
-@dataclass
-class LastPass:
-    """The x4 upscaler after the latent upscale. Where it fails, the picture before it is kept, and the person told."""
+@dataclass(frozen=True)
+class X4Pass:
+    """The x4 upscaler over a picture."""
 
     model: X4Model
-    settings: X4Settings
-    quiet: bool = False
-    failed: bool = False
-    """Whether any picture came out without it."""
-    interrupted: bool = False
-    """Whether the person stopped it; from then on every picture is kept as it is."""
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        return self.model.name
 
     def __call__(
-        self, image: Image.Image, generation: GenerationSettings, path: Path, before: Engine
-    ) -> tuple[Image.Image, GenerationSettings]:
-        """`image` four times larger and what made it, or both as they were.
-
-        The models of `before` leave their device meanwhile.
-        """
-        if self.interrupted:
-            return self._kept(image, generation, path, "it was interrupted")
-        settings = self.settings if self.settings.seed >= 0 else replace(self.settings, seed=generation.seed)
-        try:
-            with resting(before):
-                result = _enlarged(image, self.model, settings, path.name, quiet=self.quiet)
-        except KeyboardInterrupt:
-            self.interrupted = True
-            return self._kept(image, generation, path, "it was interrupted")
-        except (InputError, GenerationError) as error:
-            return self._kept(image, generation, path, str(error))
-        return result.image, replace(generation, x4=result.settings, x4_model=self.model.name)
-
-    def _kept(
-        self, image: Image.Image, generation: GenerationSettings, path: Path, reason: str
-    ) -> tuple[Image.Image, GenerationSettings]:
-        self.failed = True
-        tqdm.write(f"{path}: the picture before the x4 upscaler is kept: {reason}", file=sys.stderr)
-        return image, generation
+        self,
+        image: Image.Image,
+        settings: X4Settings,
+        seed: int,
+        progress: Callable[[int, int], None] | None,
+        interrupted: Callable[[], bool] | None = None,
+    ) -> tuple[Image.Image, X4Settings]:
+        """See `Pass`."""
+        settings = settings if settings.seed >= 0 else replace(settings, seed=seed)
+        done = upscale_x4(image, self.model, settings, progress=progress, interrupted=interrupted)
+        return done.image, done.settings
 
 
-def x4_settings(arguments: argparse.Namespace) -> X4Settings | None:
-    """Settings of the last pass of `upscale`; None where none is asked for. InputError for a value not allowed."""
-    given = given_values(arguments, X4Settings)
-    if arguments.x4 is not None:
-        return settings_from_flags(given, X4Settings)
-    if given:
-        options = ", ".join(flags(X4Settings)[name] for name in given)
-        raise InputError(f"{options}: only with --x4 MODEL, which names the x4 upscaler.")
-    return None
-
-
-def load_last_pass(arguments: argparse.Namespace) -> LastPass | None:
-    """The last pass of `upscale`, its model checked and loaded; None where none is asked for."""
-    settings = x4_settings(arguments)
-    return None if settings is None else LastPass(load_upscaler(arguments.x4, arguments), settings, arguments.quiet)
-
-
-@contextmanager
-def resting(engine: Engine) -> Iterator[None]:
-    """Keep an engine's models in the computer's own memory: the device is for the x4 upscaler."""
-    with ExitStack() as stack:
-        for part in _networks(engine):
-            stack.enter_context(on_device(part, torch.device("cpu")))
-        yield
-
-
-def _networks(engine: Engine) -> Iterator[torch.nn.Module]:
-    model = engine.model
-    yield from (model.unet, model.vae, *(encoder.model for encoder in model.encoders))
-    if engine.tile is not None:
-        yield engine.tile.network
+def load_pass(source: str, arguments: argparse.Namespace) -> X4Pass:
+    """The x4 upscaler as a pass; errors as of `load_upscaler`."""
+    return X4Pass(load_upscaler(source, arguments))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from lib_latent_upscale.comparison.metrics import plain_resize
 from lib_latent_upscale.errors import GenerationError, InputError
+from lib_latent_upscale.memory import on_device
 from lib_latent_upscale.method_files import file_of
 from lib_latent_upscale.methods import weights_of
 from lib_latent_upscale.samplers import SAMPLERS, import_k_diffusion, run_sampler
@@ -129,6 +131,15 @@ class Engine:
         Each has the seed of `generation`, or one of its own in `seeds`.
         """
         return self.run(self.prepare(pictures, generation, seeds), generation, progress)
+
+    @contextmanager
+    def offloaded(self) -> Iterator[None]:
+        """Keep all models in the computer's own memory meanwhile: their device is for a pass."""
+        networks = [self.model.unet, self.model.vae, *(encoder.model for encoder in self.model.encoders)]
+        with ExitStack() as stack:
+            for network in [*networks, *([self.tile.network] if self.tile is not None else [])]:
+                stack.enter_context(on_device(network, torch.device("cpu")))
+            yield
 
     def check(self, generation: GenerationSettings) -> None:
         """Raise InputError where this model cannot do what is asked for: no network knows its latents."""

@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from lib_latent_upscale.errors import InputError, SizeError
-from lib_latent_upscale.options import Text, shortened
+from lib_latent_upscale.options import Settings, Text, shortened
 from lib_latent_upscale.samplers import GENERATION_SAMPLERS, SAMPLERS
 from lib_latent_upscale.schedules import MAX_STEPS, StepPlan
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.engine.infotext import Infotext, write_infotext
-from lib_latent_upscale.tile_settings import TILE_MODEL_LABEL, TileSettings
-from lib_latent_upscale.x4_upscaler import X4_MODEL_LABEL, X4Settings
+from lib_latent_upscale.tile_settings import TileSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,10 +24,10 @@ __all__ = [
     "LARGEST_SIDE",
     "SMALLEST_SIDE",
     "GenerationSettings",
+    "RanPass",
     "check_size",
     "read_fields",
     "write_parameters",
-    "x4_labels",
 ]
 
 SMALLEST_SIDE = 16
@@ -56,6 +55,15 @@ def check_size(width: int, height: int, what: str = "Size", smallest: int = SMAL
 
 
 @dataclass(frozen=True)
+class RanPass:
+    """A pass over a finished picture."""
+
+    settings: Settings
+    model: str
+    """Its name."""
+
+
+@dataclass(frozen=True)
 class GenerationSettings:
     """One generation, as the WebUI's img2img tab would describe it. Raises InputError for a value out of range."""
 
@@ -75,9 +83,8 @@ class GenerationSettings:
     tile: TileSettings | None = None
     """Of the tile ControlNet, where one guides the generation."""
     tile_model: str = ""
-    x4: X4Settings | None = None
-    """Of the x4 upscaler as the last pass, where there was one; the picture is then four times `size`."""
-    x4_model: str = ""
+    passes: tuple[RanPass, ...] = ()
+    """Those that have run over the finished picture, which may have made it larger than `size`."""
 
     def __post_init__(self) -> None:
         check_size(self.width, self.height)
@@ -103,6 +110,10 @@ class GenerationSettings:
             discard_penultimate=sampler.discards_penultimate,
         )
 
+    def followed_by(self, settings: Settings, model: str) -> GenerationSettings:
+        """This one, and a further pass."""
+        return replace(self, passes=(*self.passes, RanPass(settings, model)))
+
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels."""
@@ -127,19 +138,12 @@ def write_parameters(generation: GenerationSettings) -> str:
         "RNG": "CPU",
         "Script": SCRIPT,
         **generation.upscale.to_infotext(),
-        **({} if generation.tile is None else _tile_labels(generation.tile, generation.tile_model)),
-        **({} if generation.x4 is None else x4_labels(generation.x4, generation.x4_model)),
     }
+    if generation.tile is not None:
+        values |= generation.tile.with_model(generation.tile_model)
+    for one in generation.passes:
+        values |= one.settings.with_model(one.model)
     return write_infotext(generation.prompt, generation.negative_prompt, values)
-
-
-def _tile_labels(settings: TileSettings, model: str) -> dict[str, str]:
-    return {TILE_MODEL_LABEL: model, **settings.to_infotext()}
-
-
-def x4_labels(settings: X4Settings, model: str) -> dict[str, str]:
-    """Labels and values of a pass of the x4 upscaler."""
-    return {X4_MODEL_LABEL: model, **settings.to_infotext()}
 
 
 _READERS: Mapping[str, tuple[str, Callable[[str], Any]]] = MappingProxyType(

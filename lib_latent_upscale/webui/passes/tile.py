@@ -60,7 +60,7 @@ class TilePass(Pass):
 
     @property
     def infotext(self) -> Mapping[str, Any]:
-        return {TILE_MODEL_LABEL: self._model.name, **self._settings.to_infotext()}
+        return self._settings.with_model(self._model.name)
 
     @property
     def own_run(self) -> OwnRun | None:

@@ -86,7 +86,7 @@ class X4Pass(Pass):
 
     def _written(self, settings: X4Settings) -> dict[str, Any]:
         """The seed only where it is not the picture's own: that one is in the infotext already."""
-        written = {X4_MODEL_LABEL: self._name, **settings.to_infotext()}
+        written = settings.with_model(self._name)
         if self._settings.seed < 0:
             del written[_SEED_LABEL]
         return written
