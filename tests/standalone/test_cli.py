@@ -14,6 +14,7 @@ from PIL import Image
 from lib_latent_upscale.interpolation import INTERPOLATIONS
 from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.standalone.commands.cli import build_parser, main
+from lib_latent_upscale.standalone.engine import models
 from lib_latent_upscale.standalone.engine.engine import Engine
 from tests.standalone.parameters import parse_parameters
 
@@ -43,6 +44,20 @@ def test_a_picture_becomes_larger_and_carries_its_parameters(picture_file, sd1_f
         assert image.size == (256, 192)
         generation = parse_parameters(image.info["parameters"])
     assert (generation.prompt, generation.seed, generation.model) == ("a cat", 7, "tiny-sd1")
+
+
+def test_the_command_says_which_model_runs(picture_file, sd1_folder, tmp_path, caplog, monkeypatch):
+    caplog.set_level("INFO")
+    assert upscale(picture_file, sd1_folder, "-o", tmp_path / "a.png", "--prompt", "a cat") == 0
+    assert "Model: tiny-sd1." in caplog.messages
+    assert "does not follow" not in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(models, "DEMO_FILE", sd1_folder)
+    assert upscale(picture_file, "demo", "-o", tmp_path / "b.png") == 0
+    assert caplog.messages[0].startswith("Model: demo: for demonstrations")
+    assert len(caplog.messages) == 1
+    assert upscale(picture_file, "demo", "-o", tmp_path / "c.png", "--prompt", "a cat") == 0
+    assert caplog.messages[-1] == "The prompt is written into the picture, but the demo model does not follow it."
 
 
 def test_the_same_command_twice_gives_the_same_file(picture_file, sd1_folder, tmp_path):
@@ -307,7 +322,7 @@ def test_help_imports_nothing_heavy(command):
 def test_help_names_everything_that_can_be_chosen(capsys):
     with pytest.raises(SystemExit):
         main(["upscale", "--help"])
-    shown = " ".join(capsys.readouterr().out.split())
+    shown = " ".join(capsys.readouterr().out.split()).replace("- ", "-")  # lines are broken behind hyphens, too
     assert ", ".join(INTERPOLATIONS) in shown
     assert ", ".join(SCHEDULES) in shown
     assert "DPM++ 2M SDE" in shown

@@ -21,7 +21,7 @@ from lib_latent_upscale.standalone.engine.generation import (
     GenerationSettings,
     check_size,
 )
-from lib_latent_upscale.standalone.engine.models import model_name
+from lib_latent_upscale.standalone.engine.models import DEMO, model_name
 from lib_latent_upscale.standalone.files.formats import SUFFIXES, Format
 from lib_latent_upscale.standalone.files.images import Picture, load_picture
 from lib_latent_upscale.standalone.files.inputs import Inputs, find_inputs, is_folder_name
@@ -191,7 +191,20 @@ def load_engine(arguments: argparse.Namespace) -> Engine:
     learned = getattr(arguments, "learned", None)
     with notice("Loading the model ...", quiet=arguments.quiet):
         model = load_model(arguments.model, device=arguments.device, dtype=arguments.dtype)
-        return Engine(model, None if tile is None else load_tile(tile, model), learned)
+        engine = Engine(model, None if tile is None else load_tile(tile, model), learned)
+    _introduce(arguments, model.name)
+    return engine
+
+
+_DEMO = ": for demonstrations, too small for photographs, does not follow prompts; --model takes one of your own"
+
+
+def _introduce(arguments: argparse.Namespace, name: str) -> None:
+    """Say which model runs, and that a prompt given to the demo model does nothing."""
+    demo = arguments.model == DEMO
+    logger.info("Model: %s%s.", name, _DEMO if demo else "")
+    if demo and (getattr(arguments, "prompt", "") or getattr(arguments, "negative_prompt", "")):
+        logger.warning("The prompt is written into the picture, but the demo model does not follow it.")
 
 
 @contextmanager
