@@ -1,0 +1,160 @@
+"""Our methods in txt2img's Hires. fix, over the API and in the browser of a real WebUI."""
+
+import io
+import json
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.live.calls import parameters, refused
+from tests.live.conftest import Result, decoded
+
+TITLE = "Latent Upscale: "
+UPSCALERS = ("bilinear", "bislerp", "lanczos", "bicubic-antialiased (keep statistics)", "learned", "learned-latent")
+
+
+def body(upscaler: str, **changes: Any) -> dict[str, Any]:
+    asked = {
+        "prompt": "a lighthouse",
+        "sampler_name": "Euler",
+        "steps": 3,
+        "seed": 7,
+        "cfg_scale": 2,
+        "width": 64,
+        "height": 72,
+        "denoising_strength": 0.6,
+        "enable_hr": True,
+        "hr_scale": 2,
+        "hr_upscaler": upscaler,
+        "hr_second_pass_steps": 3,
+        "hr_additional_modules": [],
+    }
+    return {**asked, **changes}
+
+
+def made(webui: Any, upscaler: str, **changes: Any) -> Result:
+    answer = webui.call("/sdapi/v1/txt2img", body(upscaler, **changes))
+    return Result([decoded(text) for text in answer["images"]], json.loads(answer["info"]))
+
+
+def test_they_are_offered(webui):
+    offered = [mode["name"] for mode in webui.call("/sdapi/v1/latent-upscale-modes")]
+    assert {TITLE + name for name in UPSCALERS} < set(offered)
+    assert offered[0] == "Latent"
+    assert len(offered) == len(set(offered))
+
+
+@pytest.mark.parametrize("name", UPSCALERS)
+class TestEach:
+    def test_a_picture_of_its_own_comes_out(self, webui, name):
+        picture = made(webui, TITLE + name)
+        assert picture.pictures[-1].size == (128, 144)
+        written = parameters(picture.infotext)
+        assert written["Hires upscaler"].strip('"') == TITLE + name
+        assert ("Latent upscale weights" in written) == name.startswith("learned")
+        if name != "bilinear":
+            assert (picture.pixels != made(webui, "Latent").pixels).any()
+
+    def test_the_same_call_gives_the_same_picture(self, webui, name):
+        first = made(webui, TITLE + name)
+        made(webui, TITLE + "area", seed=3, hr_scale=1.5)
+        np.testing.assert_array_equal(made(webui, TITLE + name).pixels, first.pixels)
+
+    def test_each_picture_of_a_batch_can_be_made_alone(self, webui, name):
+        together = made(webui, TITLE + name, batch_size=2).pictures[-2:]
+        for index, one in enumerate(together):
+            alone = made(webui, TITLE + name, seed=7 + index).pixels
+            assert np.abs(np.asarray(one.convert("RGB")).astype(int) - alone).max() <= 1
+
+
+def test_bilinear_is_the_hosts_latent(webui):
+    np.testing.assert_array_equal(made(webui, TITLE + "bilinear").pixels, made(webui, "Latent").pixels)
+
+
+@pytest.mark.parametrize("size", [{"hr_scale": 1.7}, {"hr_resize_x": 200, "hr_resize_y": 136}])
+def test_any_size_has_the_hosts_size(webui, size):
+    own = made(webui, "Latent", **size).pictures[-1].size
+    for name in ("lanczos", "learned"):
+        assert made(webui, TITLE + name, **size).pictures[-1].size == own
+
+
+def test_the_hosts_own_go_on_as_before(webui):
+    made(webui, "Latent")
+    before = made(webui, "Latent").pixels
+    made(webui, TITLE + "lanczos", seed=99)
+    np.testing.assert_array_equal(made(webui, "Latent").pixels, before)
+
+
+def test_an_unknown_one_is_the_hosts_own_error(webui):
+    def call(upscaler: str) -> str:
+        return refused(made, webui, upscaler).message.replace(upscaler, "it")
+
+    assert call(TITLE + "no such") == call("no such")
+
+
+def test_the_hosts_axis_compares_them(webui):
+    scripts = webui.call("/sdapi/v1/script-info")
+    info = next(script for script in scripts if script["name"] == "x/y/z plot" and not script["is_img2img"])
+    labels = info["args"][0]["choices"]
+    names = [TITLE + "lanczos", TITLE + "nearest-exact (keep statistics)", "Latent"]
+    args = [labels.index("Hires upscaler"), ",".join(names), names]
+    args += [labels.index("Nothing"), "", [""]] * 2
+    wanted = {"Draw legend": False, "Include Sub Images": True, "Use text inputs instead of dropdowns": True}
+    args += [wanted.get(control["label"], control["value"]) for control in info["args"][9:]]
+    result = made(webui, "Latent", script_name="x/y/z plot", script_args=args)
+    cells = [np.asarray(one.convert("RGB")).astype(int) for one in result.pictures[-3:]]
+    for name, cell in zip(names, cells, strict=True):
+        np.testing.assert_array_equal(cell, made(webui, name).pixels)
+    written = [parameters(text)["Hires upscaler"].strip('"') for text in result.info["infotexts"][-3:]]
+    assert written == names
+
+
+class TestInTheBrowser:
+    @pytest.fixture
+    def page(self, webui: Any, browser: Any) -> Any:
+        page = browser.new_page(viewport={"width": 1500, "height": 1400})
+        page.goto(webui.url)
+        page.wait_for_selector("#txt2img_hr_upscaler input", state="attached", timeout=60_000)
+        page.wait_for_load_state("networkidle")
+        yield page
+        page.close()
+
+    def pasted(self, page: Any, infotext: str) -> None:
+        page.locator("#txt2img_prompt textarea").fill(infotext)
+        page.locator("#txt2img_tools #paste, #txt2img_tools button").first.click()
+
+    def generated(self, page: Any) -> tuple[np.ndarray, str]:
+        page.locator("#txt2img_generate").click()
+        page.wait_for_selector("#txt2img_gallery img", timeout=120_000)
+        page.wait_for_selector("#txt2img_interrupt", state="hidden", timeout=120_000)
+        source = page.locator("#txt2img_gallery img").first.get_attribute("src").split("?")[0]
+        picture = Image.open(io.BytesIO(page.request.get(source).body()))
+        return np.asarray(picture.convert("RGB")).astype(int), page.locator("#html_info_txt2img").last.inner_text()
+
+    def test_a_picture_is_pasted_and_made_again(self, webui, page):
+        result = made(webui, TITLE + "lanczos (keep statistics)")
+        self.pasted(page, result.infotext)
+        shown = page.locator("#txt2img_hr_upscaler input").first
+        page.wait_for_function(
+            "wanted => document.querySelector('#txt2img_hr_upscaler input').value === wanted",
+            arg=TITLE + "lanczos (keep statistics)",
+            timeout=20_000,
+        )
+        assert shown.input_value() == TITLE + "lanczos (keep statistics)"
+        pixels, written = self.generated(page)
+        assert re.search("Hires upscaler: .?Latent Upscale: lanczos .keep statistics.", written)
+        np.testing.assert_array_equal(pixels, result.pixels)
+
+    def test_the_menu_offers_them(self, page):
+        self.pasted(page, "a\nSteps: 2, Size: 64x64, Denoising strength: 0.5, Hires upscale: 2, Hires upscaler: Latent")
+        field = page.locator("#txt2img_hr_upscaler input").first
+        field.wait_for(state="visible", timeout=20_000)
+        field.click()
+        field.fill(TITLE + "bis")
+        page.locator("ul.options li:visible, ul[role=listbox] li:visible").filter(
+            has_text=re.compile(f"^[ ✓]*{TITLE}bislerp *$")
+        ).first.click()
+        assert field.input_value() == TITLE + "bislerp"
