@@ -1,4 +1,4 @@
-"""Runs at every start of the WebUI, in a process of its own: sees to diffusers, which the x4 upscaler needs.
+"""Runs at every start of the WebUI, in a process of its own: provides diffusers, which the x4 upscaler needs.
 
     python install.py          as the WebUI runs it: after a failure, not again for a day
     python install.py --now    at once, also after a failure and in spite of --skip-install

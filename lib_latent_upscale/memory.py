@@ -79,7 +79,7 @@ def release_memory(device: torch.device) -> None:
 
 @contextmanager
 def memory_errors(name: str, device: torch.device) -> Iterator[None]:
-    """Memory that runs out where no tile is to blame, such as for the model `name` itself, is said in words.
+    """Memory that runs out where no tile is to blame, such as for the model `name` itself, is said in one sentence.
 
     Raises:
         OutOfMemory: after giving the memory back; any other error stays what it is.

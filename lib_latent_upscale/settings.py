@@ -167,7 +167,7 @@ class UpscaleSettings(Settings):
             model_sigmas: the model's own table, ascending.
             host_schedule: what the host runs by itself, a name in `SCHEDULES`; used where the schedule is left to it.
             discard_penultimate: for samplers that leave the smallest sigma above zero out.
-            sigma_min, sigma_max, rho: the person's own ends and curvature of schedules.
+            sigma_min, sigma_max, rho: the person's own limits and curvature of schedules.
 
         Raises:
             ValueError: as `plan_steps`.

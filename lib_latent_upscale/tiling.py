@@ -61,7 +61,8 @@ def split_evenly(length: int, tile: int, overlap: int, multiple: int = 8) -> lis
     down and `overlap` up to a multiple. Even parts cost little more than the overlap: a length of 512 in tiles of 256
     with overlap 32 is three parts of 192, not three of 256.
 
-    Raises ValueError for a tile smaller than `multiple` or an overlap that leaves no room to move on.
+    Raises:
+        ValueError: a tile smaller than `multiple` or an overlap that leaves no room to move on.
     """
     _check(length, tile, overlap, multiple)
     if length <= tile:
@@ -125,7 +126,11 @@ class TileBlend:
         tile.cut(self._weight).add_(weight)
 
     def mean(self) -> Tensor:
-        """The blended whole, float32 (..., height, width). Raises ValueError where a place was never covered."""
+        """The blended whole, float32 (..., height, width).
+
+        Raises:
+            ValueError: a place was never covered.
+        """
         if self._sum is None or not bool((self._weight > 0).all()):
             raise ValueError(f"the tiles added do not cover the whole of {self.size[0]}x{self.size[1]}.")
         return self._sum / self._weight

@@ -13,7 +13,7 @@ from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.webui.dispatch import dispatch
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host.options import add_options, default_settings
-from lib_latent_upscale.webui.passes.base import Kept, passes_of
+from lib_latent_upscale.webui.passes.base import ModelCache, passes_of
 from lib_latent_upscale.webui.request import PASSES, POSITIONS, Request, given_arguments
 from lib_latent_upscale.webui.run import hires
 from lib_latent_upscale.webui.run.latent_upscale import TITLE, upscale_of
@@ -25,7 +25,7 @@ from lib_latent_upscale.webui.ui.panel import HOST_INPUTS, make_panel, watch
 class LatentUpscaleScript(scripts.Script):
     def __init__(self) -> None:
         super().__init__()
-        self.kept: Kept = {}
+        self.kept: ModelCache = {}
         self._panel: Any = None
         self._host_inputs: dict[str, Any] = {}
         self._opener: Any = None

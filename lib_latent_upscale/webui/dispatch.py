@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lib_latent_upscale.webui.compare.run import compare
-from lib_latent_upscale.webui.passes.base import Kept
+from lib_latent_upscale.webui.passes.base import ModelCache
 from lib_latent_upscale.webui.request import Request
 from lib_latent_upscale.webui.run.latent_upscale import LatentUpscale
 from lib_latent_upscale.webui.run.second_run import generate
@@ -13,7 +13,7 @@ from lib_latent_upscale.webui.run.second_run import generate
 __all__ = ["dispatch", "prepare"]
 
 
-def dispatch(p: Any, request: Request, kept: Kept) -> Any:
+def dispatch(p: Any, request: Request, kept: ModelCache) -> Any:
     """Run what is asked for on the host's processing object; one `Processed` with everything.
 
     Raises:
@@ -24,7 +24,7 @@ def dispatch(p: Any, request: Request, kept: Kept) -> Any:
     return generate(p, LatentUpscale(p, request.settings), request.passes(p, kept))
 
 
-def prepare(p: Any, request: Request, kept: Kept) -> None:
+def prepare(p: Any, request: Request, kept: ModelCache) -> None:
     """Install what is asked for on a processing object that another script runs, such as X/Y/Z plot.
 
     Raises:

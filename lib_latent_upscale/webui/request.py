@@ -13,7 +13,7 @@ from lib_latent_upscale.options import Settings, Switch, shortened
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.webui.errors import ArgumentError, refusing
 from lib_latent_upscale.webui.host.options import default_settings
-from lib_latent_upscale.webui.passes.base import Kept, Pass, Passes
+from lib_latent_upscale.webui.passes.base import ModelCache, Pass, Passes
 from lib_latent_upscale.webui.passes.tile import TilePass
 from lib_latent_upscale.webui.passes.x4 import X4Pass
 
@@ -53,7 +53,7 @@ class Request:
         return cls(settings, CompareSettings.from_api(named, default_settings(CompareSettings)), named)
 
     @refusing()
-    def passes(self, p: Any, kept: Kept) -> Passes:
+    def passes(self, p: Any, kept: ModelCache) -> Passes:
         """The passes that are asked for, for one generation.
 
         Raises:

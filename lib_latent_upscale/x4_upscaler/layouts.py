@@ -44,7 +44,11 @@ def check_single_file(path: Path) -> Header:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A JSON object; ModelFileError where there is none."""
+    """A JSON object.
+
+    Raises:
+        ModelFileError: there is none.
+    """
     try:
         values = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -87,7 +91,8 @@ def weights_file(folder: Path, part: str, variant: str | None) -> Path:
 def folder_variant(folder: Path, part: str) -> str | None:
     """The variant of a part's weights that the folder holds: None for the plain ones, else "fp16".
 
-    Raises ModelFileError where there are none, only pickles, or damaged ones.
+    Raises:
+        ModelFileError: there are none, only pickles, or damaged ones.
     """
     for variant in (None, "fp16"):
         path = weights_file(folder, part, variant)

@@ -101,8 +101,11 @@ def upscale_x4(
     machine makes the same picture and the same settings of it. Larger pictures are cut as the memory allows, and other
     tiles are a slightly different picture; the sizes in the result's settings make it again anywhere.
 
-    Raises Interrupted where `interrupted` said so, OutOfMemory where even the smallest tiles do not fit,
-    NotFinite where the model's number format is too narrow, SizeError for a picture that cannot be enlarged.
+    Raises:
+        Interrupted: `interrupted` said so.
+        OutOfMemory: even the smallest tiles do not fit.
+        NotFinite: the model's number format is too narrow.
+        SizeError: the picture cannot be enlarged.
     """
     if min(picture.size) < 1:
         raise SizeError(f"the picture is {picture.width}x{picture.height}; both sides need at least one pixel.")

@@ -106,7 +106,10 @@ def _vocabulary(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
 def find_merges(model: Path) -> Path:
     """The list of merges for a single file: a merges.txt beside it, else that of an installed package or of the host.
 
-    The packages are only located, not imported. Raises ModelFileError where there is none.
+    The packages are only located, not imported.
+
+    Raises:
+        ModelFileError: there is none.
     """
     beside = model.with_name("merges.txt")
     if beside.is_file():

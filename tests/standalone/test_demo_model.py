@@ -39,7 +39,7 @@ def generation(**changes):
 
 def test_the_round_trip_keeps_a_photograph(demo_engine, photograph):
     latent = demo_engine.prepare([photograph], generation()).latent
-    decoded = decode_latent(demo_engine.model.vae, latent, demo_engine.model.cell)[0]
+    decoded = decode_latent(demo_engine.model.vae, latent, demo_engine.model.vae_scale_factor)[0]
     pixels = ((decoded + 1) / 2).clamp(0, 1).permute(1, 2, 0).numpy()
     assert peak_signal_noise_ratio(np.asarray(photograph) / 255.0, pixels, data_range=1) > 20
 

@@ -102,7 +102,7 @@ def test_the_denoised_latent_follows_the_formula(tmp_path, photo, prediction, cf
             return x - sigma * output
         return x / (sigma**2 + 1) - output * sigma / (sigma**2 + 1) ** 0.5
 
-    positive, negative = denoised(prepared.positive.tokens), denoised(prepared.negative.tokens)
+    positive, negative = denoised(prepared.positive.embeddings), denoised(prepared.negative.embeddings)
     expected = negative + cfg_scale * (positive - negative)
     result = engine.denoiser(prepared, generation)(x, sigma[None])
     assert torch.allclose(result, expected, atol=2e-4 * expected.abs().max())

@@ -77,10 +77,10 @@ def test_transparency_survives(tmp_path):
     alpha = Image.linear_gradient("L").resize(rgba.size)
     rgba.putalpha(alpha)
     picture = load_picture(written(tmp_path, rgba))
-    dressed = picture.dressed(picture.rgb.resize((96, 64)))
-    assert dressed.mode == "RGBA"
-    assert dressed.size == (96, 64)
-    assert np.abs(np.asarray(dressed.getchannel("A").resize((48, 32), Image.Resampling.BOX), int) - alpha).max() <= 2
+    finished = picture.with_alpha(picture.rgb.resize((96, 64)))
+    assert finished.mode == "RGBA"
+    assert finished.size == (96, 64)
+    assert np.abs(np.asarray(finished.getchannel("A").resize((48, 32), Image.Resampling.BOX), int) - alpha).max() <= 2
 
 
 def test_palette_and_rgb_with_a_transparent_colour(tmp_path):
@@ -286,7 +286,7 @@ def test_two_colour_spaces_are_brought_together(tmp_path):
     assert np.abs(np.asarray(swapped.matched(plain), int) - np.asarray(red)).max() <= 12
     assert np.abs(np.asarray(plain.matched(swapped), int) - np.asarray(green)).max() <= 12
     assert swapped.matched(swapped) is swapped.rgb
-    assert swapped.dressed(green).info["icc_profile"] == SWAPPED
+    assert swapped.with_alpha(green).info["icc_profile"] == SWAPPED
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ PROMPTS = ["", "a cat", "ein Käse"]
 
 def test_a_folder_gives_sd1s_noise_table(engine):
     model = engine.model
-    assert (model.channels, model.cell, model.is_sdxl, model.predicts_v) == (4, 8, False, False)
+    assert (model.channels, model.vae_scale_factor, model.is_sdxl, model.predicts_v) == (4, 8, False, False)
     assert torch.allclose(model.sigmas, sd1_sigmas(), rtol=1e-3)
     assert model.device.type == "cpu"
 
@@ -35,7 +35,7 @@ def test_a_folder_gives_sd1s_noise_table(engine):
 def test_prompts_are_encoded_as_diffusers_encodes_them(sd1_folder, engine, prompt):
     pipeline = diffusers.StableDiffusionImg2ImgPipeline.from_pretrained(sd1_folder, safety_checker=None)
     expected, _ = pipeline.encode_prompt(prompt, "cpu", 1, do_classifier_free_guidance=False)
-    assert torch.allclose(encode_prompt(engine.model.encoders, prompt).tokens, expected, atol=1e-5)
+    assert torch.allclose(encode_prompt(engine.model.encoders, prompt).embeddings, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
@@ -45,7 +45,7 @@ def test_sdxl_prompts_are_encoded_as_diffusers_encodes_them(sdxl_folder, prompt)
     model = load_model(str(sdxl_folder), device="cpu")
     cond = encode_prompt(model.encoders, prompt)
     assert model.is_sdxl
-    assert torch.allclose(cond.tokens, expected, atol=1e-5)
+    assert torch.allclose(cond.embeddings, expected, atol=1e-5)
     assert torch.allclose(cond.pooled, pooled, atol=1e-5)
 
 
@@ -53,9 +53,9 @@ def test_nothing_of_a_long_prompt_is_cut_off(engine, caplog):
     """A word of 14 bytes fills a chunk of 16 tokens; three chunks are encoded one by one and joined."""
     words = ["abcdefghijklmn", "opqrstuvwxyzab", "cde"]
     with caplog.at_level("INFO"):
-        joined = encode_prompt(engine.model.encoders, " ".join(words)).tokens
+        joined = encode_prompt(engine.model.encoders, " ".join(words)).embeddings
     assert joined.shape[1] == 3 * tiny_model.CHUNK
-    alone = [encode_prompt(engine.model.encoders, word).tokens for word in words]
+    alone = [encode_prompt(engine.model.encoders, word).embeddings for word in words]
     assert torch.allclose(joined, torch.cat(alone, dim=1), atol=1e-5)
     assert "3 chunks" in caplog.text
 
@@ -87,8 +87,8 @@ def test_sdxl_runs_with_prompts_of_different_lengths(sdxl_folder, photo):
 def test_sdxls_empty_negative_prompt_is_zeros(sdxl_folder, photo):
     engine = Engine(load_model(str(sdxl_folder), device="cpu"))
     assert engine.model.zeroes_empty_negative
-    assert not engine.prepare([photo], small()).negative.tokens.any()
-    assert engine.prepare([photo], small(negative_prompt="bad")).negative.tokens.any()
+    assert not engine.prepare([photo], small()).negative.embeddings.any()
+    assert engine.prepare([photo], small(negative_prompt="bad")).negative.embeddings.any()
 
 
 def test_half_precision_keeps_the_autoencoder_whole(sd1_folder, photo):
@@ -295,7 +295,7 @@ def test_names_as_the_webui_writes_them():
 
 def test_the_demo_model_is_one_file_with_its_configurations(demo_engine):
     model = demo_engine.model
-    assert (model.name, model.channels, model.cell, model.predicts_v) == ("demo", 4, 8, False)
+    assert (model.name, model.channels, model.vae_scale_factor, model.predicts_v) == ("demo", 4, 8, False)
     assert torch.allclose(model.sigmas, sd1_sigmas(), rtol=1e-3)
 
 

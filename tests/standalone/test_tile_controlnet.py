@@ -144,7 +144,7 @@ def predicted(engine, photo, tile):
     guide = engine._guide(prepared, generation, engine.plan(generation))
     x = prepared.latent[:, :, :8, :12] * 0.5
     return [
-        None if control is None else control.residuals(x, 100, encoder_hidden_states=cond.tokens)
+        None if control is None else control.residuals(x, 100, encoder_hidden_states=cond.embeddings)
         for control, cond in zip(guide.at(torch.tensor([1.0])), (prepared.positive, prepared.negative), strict=True)
     ]
 

@@ -84,7 +84,7 @@ def as_image(pixels: Tensor) -> Image.Image:
 def round_trip(engine: Engine, picture: Image.Image) -> Image.Image:
     """Encoded and decoded, nothing else."""
     prepared = engine.prepare([picture], GenerationSettings(*picture.size))
-    return as_image(decode_latent(engine.model.vae, prepared.latent, engine.model.cell)[0])
+    return as_image(decode_latent(engine.model.vae, prepared.latent, engine.model.vae_scale_factor)[0])
 
 
 @torch.no_grad()

@@ -36,7 +36,7 @@ _ADDRESS = re.compile(r"(?:ray://)?([\w.-]+|\[[\da-f:]+\]):(\d{1,5})", re.IGNORE
 _PATIENCE = 5.0
 """Seconds that a cluster has to answer: Ray itself tries for three minutes."""
 _TRIES = 3
-"""How often a picture may lose its worker: one that kills each of them shall not do so for ever."""
+"""How often a picture may lose its worker: one that kills each of them must not do so for ever."""
 
 
 def check_cluster(arguments: argparse.Namespace) -> None:

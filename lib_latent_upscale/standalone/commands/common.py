@@ -56,7 +56,11 @@ SMALLEST_SCALE, LARGEST_SCALE, DEFAULT_SCALE = 0.25, 8.0, 2.0
 
 
 def upscale_settings(arguments: argparse.Namespace) -> UpscaleSettings:
-    """The core's settings; InputError where one is not allowed."""
+    """The core's settings.
+
+    Raises:
+        InputError: one is not allowed.
+    """
     given = given_values(arguments, UpscaleSettings)
     if getattr(arguments, "learned", None) is not None:
         given["method"] = _method_of(arguments.learned, given)
@@ -72,7 +76,11 @@ def _method_of(learned: Path, given: Mapping[str, Any]) -> str:
 
 
 def file_settings(arguments: argparse.Namespace) -> FileSettings:
-    """Which files go in and come out; InputError for a value that is not allowed."""
+    """Which files go in and come out.
+
+    Raises:
+        InputError: a value that is not allowed.
+    """
     return settings_from_flags(given_values(arguments, FileSettings), FileSettings)
 
 
@@ -111,7 +119,11 @@ def opened(path: Path, smallest: int = SMALLEST_SIDE) -> Picture:
 
 
 def shape_settings(arguments: argparse.Namespace) -> ShapeSettings:
-    """What becomes of a picture whose result has another shape; InputError for a value that is not allowed."""
+    """What becomes of a picture whose result has another shape.
+
+    Raises:
+        InputError: a value that is not allowed.
+    """
     return settings_from_flags(given_values(arguments, ShapeSettings), ShapeSettings)
 
 
@@ -123,7 +135,8 @@ def drawn_seed(seed: int) -> int:
 def tile_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     """Fields of GenerationSettings with which a tile ControlNet guides; none where none is asked for.
 
-    Raises InputError for a value that is not allowed, and for an option that would change nothing.
+    Raises:
+        InputError: a value that is not allowed, or an option that would change nothing.
     """
     given = given_values(arguments, TileSettings)
     if getattr(arguments, "tile_controlnet", None) is None:
@@ -137,7 +150,7 @@ def tile_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def target_size(size: tuple[int, int], arguments: argparse.Namespace) -> tuple[int, int]:
-    """(width, height) that a picture of `size` shall have."""
+    """(width, height) that a picture of `size` will have."""
     if arguments.size is None:
         return scaled_size(size, DEFAULT_SCALE if arguments.scale is None else arguments.scale)
     width, height = arguments.size

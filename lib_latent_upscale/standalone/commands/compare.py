@@ -202,7 +202,7 @@ def run(arguments: argparse.Namespace) -> int:
         base,
         progress=lambda name: progress_bar(name, quiet=arguments.quiet, leave=True),
     )
-    report = make_report(subject_of(picture, base, reference), entries, shown=picture.dressed)
+    report = make_report(subject_of(picture, base, reference), entries, shown=picture.with_alpha)
     _write(files, report, picture.icc_profile)
     return 0
 

@@ -160,7 +160,11 @@ class _Reader:
         return named, schedule
 
     def _check_weights(self, method: str) -> None:
-        """Note other weights than those that the text names; InputError where a file of weights is not given."""
+        """Note other weights than those that the text names.
+
+        Raises:
+            InputError: a file of weights is not given.
+        """
         if "method" in self.explicit:
             return
         written, file = self.values.get(WEIGHTS_LABEL, ""), self.explicit.get("learned")

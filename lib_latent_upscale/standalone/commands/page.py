@@ -158,7 +158,7 @@ class Page:
         before = folder / "before.png"
         after = folder / f"{Path(str(path)).stem}-{result.width}x{result.height}.png"
         plain = plain_resize(picture.rgb, result.size)
-        save_png(picture.dressed(plain), before, icc_profile=picture.icc_profile)
+        save_png(picture.with_alpha(plain), before, icc_profile=picture.icc_profile)
         parameters = add_labels(self.engine.parameters(generation), inputs.shape.to_infotext())
         save_picture(result, after, parameters, picture, _QUALITY)
         return before, after, parameters
@@ -189,7 +189,7 @@ class Page:
         self._stop.clear()
         variants = [*default_variants(base), *further]
         entries = compare(self.engine, picture, variants, base, progress=lambda name: self._each(progress(name)))
-        report = make_report(subject_of(picture, base), entries, shown=picture.dressed)
+        report = make_report(subject_of(picture, base), entries, shown=picture.with_alpha)
         sheet = Path(tempfile.mkdtemp(dir=self.folder)) / "comparison.png"
         save_png(report.sheet(), sheet, icc_profile=picture.icc_profile)
         return report.page(), sheet

@@ -45,7 +45,11 @@ class Row:
 def plan_rows(
     names: Sequence[str], steps: int, strength: float, *, matched: bool = False, model_sigmas: Tensor | None = None
 ) -> list[Row]:
-    """Plan every schedule of `names` with every cut; InputError for names and numbers that are not allowed."""
+    """Plan every schedule of `names` with every cut.
+
+    Raises:
+        InputError: names and numbers that are not allowed.
+    """
     table = sd1_sigmas() if model_sigmas is None else model_sigmas
     cuts = {cut: settings for cut, settings in _SETTINGS.items() if cut != "matched" or (matched and strength > 0)}
 

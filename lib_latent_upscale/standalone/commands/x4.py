@@ -27,9 +27,9 @@ from lib_latent_upscale.standalone.engine.infotext import add_labels
 from lib_latent_upscale.standalone.engine.models import (
     best_device,
     checked_device,
+    dtype_named,
     hub_answers,
     model_name,
-    number_format,
 )
 from lib_latent_upscale.standalone.files.folders import Results, Tally, tried, work_through
 from lib_latent_upscale.standalone.files.formats import check_format, format_of, save_picture
@@ -152,7 +152,11 @@ def _enlarged(image: Image.Image, model: X4Model, settings: X4Settings, name: st
 
 
 def command_settings(arguments: argparse.Namespace) -> X4Settings:
-    """Settings of the subcommand; InputError for a value that is not allowed."""
+    """Settings of the subcommand.
+
+    Raises:
+        InputError: a value that is not allowed.
+    """
     return settings_from_flags(given_values(arguments, X4Settings, "--"), X4Settings, "--")
 
 
@@ -162,9 +166,9 @@ def load_upscaler(source: str, arguments: argparse.Namespace) -> X4Model:
     InputError for a model that is none, GenerationError where the memory does not hold it.
     """
     device = checked_device(arguments.device or best_device())
-    dtype = number_format(arguments.dtype) if arguments.dtype else None
+    dtype = dtype_named(arguments.dtype) if arguments.dtype else None
     for library in ("diffusers", "transformers"):
-        with suppress(ImportError, RuntimeError):  # `load_x4` says it in words
+        with suppress(ImportError, RuntimeError):  # `load_x4` says so in a sentence
             importlib.import_module(f"{library}.utils.logging").disable_progress_bar()
     try:
         return load_x4(source, device=device, dtype=dtype, download=Path(source).exists() or hub_answers())

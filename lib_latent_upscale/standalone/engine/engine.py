@@ -172,9 +172,12 @@ class Engine:
         """Encode pictures and prompts; the seed of each picture is that of `generation` where there are no `seeds`."""
         self.check(generation)
         each = tuple(seeds) if seeds is not None else (generation.seed,) * len(pictures)
-        fit = fit_picture(pictures[0].size, generation.size, self.model.cell)
-        pixels = torch.stack([_to_tensor(padded_picture(picture, fit.source, self.model.cell)) for picture in pictures])
-        latent = encode_picture(self.model.vae, pixels, self.model.cell, each)
+        cell = self.model.vae_scale_factor
+        fit = fit_picture(pictures[0].size, generation.size, cell)
+        pixels = torch.stack(
+            [_to_tensor(padded_picture(picture, fit.source, self.model.vae_scale_factor)) for picture in pictures]
+        )
+        latent = encode_picture(self.model.vae, pixels, self.model.vae_scale_factor, each)
         positive, negative = self._conditioning(generation)
         resized = partial(self._encode_resized, pictures, fit, generation, each)
         return Prepared(fit, pixels, latent, positive, negative, generation, each, resized)
@@ -182,7 +185,7 @@ class Engine:
     def _encode_resized(
         self, pictures: Sequence[Image.Image], fit: Fit, generation: GenerationSettings, seeds: Sequence[int]
     ) -> Tensor:
-        cell = self.model.cell
+        cell = self.model.vae_scale_factor
         large = [plain_resize(picture, generation.size) for picture in pictures]
         pixels = torch.stack([_to_tensor(padded_picture(picture, fit.target, cell)) for picture in large])
         return encode_picture(self.model.vae, pixels, cell, seeds)
@@ -231,7 +234,7 @@ class Engine:
             noise.along(plan),
             callback=_step_counter(progress, plan.steps),
         )
-        decoded = decode_latent(self.model.vae, denoised, self.model.cell)
+        decoded = decode_latent(self.model.vae, denoised, self.model.vae_scale_factor)
         pictures = [_to_picture(pixels, generation.size) for pixels in decoded]
         return Upscaled(pictures, plan, time.perf_counter() - started, generation)
 
@@ -250,7 +253,7 @@ class Engine:
         if self.tile is None:
             raise InputError("The generation asks for a tile ControlNet, and none is loaded; give --tile-controlnet.")
         controlled_steps(settings, plan.steps)
-        cell = self.model.cell
+        cell = self.model.vae_scale_factor
         height, width = (side * cell for side in prepared.fit.target)
         picture = control_picture(prepared.pixels, (height, width), settings)
         fix = colour_fix(self.model.vae, picture, cell, settings)
@@ -279,7 +282,7 @@ class Engine:
         positive, negative = (_repeated(part, len(latent)) for part in (prepared.positive, prepared.negative))
         control, other = controls
         small = latent.shape[0] * latent.shape[-2] * latent.shape[-1] <= _CELLS_AT_ONCE
-        if small and positive.tokens.shape == negative.tokens.shape and control is other:
+        if small and positive.embeddings.shape == negative.embeddings.shape and control is other:
             cond = _joined(positive, negative)
             both = self._denoise(torch.cat([latent, latent]), torch.cat([sigma, sigma]), cond=cond, control=control)
             first, second = both.chunk(2)
@@ -309,33 +312,33 @@ class _Unet(torch.nn.Module):
         if cond.pooled is not None:
             added = {"text_embeds": cond.pooled.to(unet.dtype), "time_ids": self._time_ids(latent)}
         values = latent.to(unet.dtype, memory_format=torch.channels_last)
-        conditioning = {"encoder_hidden_states": cond.tokens.to(unet.dtype), "added_cond_kwargs": added}
+        conditioning = {"encoder_hidden_states": cond.embeddings.to(unet.dtype), "added_cond_kwargs": added}
         residuals = {} if control is None else control.residuals(values, timestep, **conditioning)
         predicted: Tensor = unet(values, timestep, **conditioning, **residuals, return_dict=False)[0]
         return predicted.float()
 
     def _time_ids(self, latent: Tensor) -> Tensor:
         """SDXL's picture size, crop and target size; as in the WebUI both sizes are the result's."""
-        height, width = (side * self.model.cell for side in latent.shape[-2:])
+        height, width = (side * self.model.vae_scale_factor for side in latent.shape[-2:])
         ids = torch.tensor([height, width, 0, 0, height, width], dtype=self.model.unet.dtype, device=latent.device)
         return ids.repeat(len(latent), 1)
 
 
 def _zeroed(cond: Conditioning) -> Conditioning:
     pooled = None if cond.pooled is None else torch.zeros_like(cond.pooled)
-    return Conditioning(torch.zeros_like(cond.tokens), pooled)
+    return Conditioning(torch.zeros_like(cond.embeddings), pooled)
 
 
 def _repeated(cond: Conditioning, count: int) -> Conditioning:
     pooled = None if cond.pooled is None else cond.pooled.expand(count, -1)
-    return replace(cond, tokens=cond.tokens.expand(count, -1, -1), pooled=pooled)
+    return replace(cond, embeddings=cond.embeddings.expand(count, -1, -1), pooled=pooled)
 
 
 def _joined(first: Conditioning, second: Conditioning) -> Conditioning:
     pooled = None
     if first.pooled is not None and second.pooled is not None:
         pooled = torch.cat([first.pooled, second.pooled])
-    return Conditioning(torch.cat([first.tokens, second.tokens]), pooled)
+    return Conditioning(torch.cat([first.embeddings, second.embeddings]), pooled)
 
 
 def _step_counter(progress: Progress | None, steps: int) -> Callable[[dict[str, Any]], None] | None:

@@ -65,7 +65,11 @@ class RanPass:
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """One generation, as the WebUI's img2img tab would describe it. Raises InputError for a value out of range."""
+    """One generation, as the WebUI's img2img tab would describe it.
+
+    Raises:
+        InputError: a value out of range.
+    """
 
     width: int
     """Pixels of the result."""

@@ -44,12 +44,12 @@ __all__ = [
     "check_weights",
     "checked_device",
     "checked_source",
+    "dtype_named",
     "first_line",
     "header_shapes",
     "hub_answers",
     "load_model",
     "model_name",
-    "number_format",
 ]
 
 logger = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class LatentModel:
         return ((1 - self.alphas_cumprod) / self.alphas_cumprod) ** 0.5
 
     @property
-    def cell(self) -> int:
+    def vae_scale_factor(self) -> int:
         """Pixels of a side that one latent cell covers."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
@@ -134,7 +134,11 @@ def best_device() -> str:
 
 
 def checked_device(name: str) -> torch.device:
-    """The device of this name; InputError where torch cannot work on it."""
+    """The device of this name.
+
+    Raises:
+        InputError: torch cannot work on it.
+    """
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # "meta" holds no values
@@ -154,17 +158,19 @@ def load_model(source: str, *, device: str | None = None, dtype: str | None = No
 
     `device` defaults to the best one, `dtype` (a name in `DTYPES`) to float16 there and float32 on the CPU. The
     autoencoder always works in float32: in float16 it gives black pictures with some models.
-    Raises InputError for what is missing, damaged, a pickle (which could run code), or no such model.
+
+    Raises:
+        InputError: it is missing, damaged, a pickle (which could run code), or no such model.
     """
     target = checked_device(device or best_device())
-    number = number_format(dtype or ("float32" if target.type == "cpu" else "float16"))
+    number = dtype_named(dtype or ("float32" if target.type == "cpu" else "float16"))
     pipeline = _load_pipeline(source, number)
     model = _from_pipeline(model_name(source), pipeline)
     _place(model, target)
     return model
 
 
-def number_format(name: str) -> torch.dtype:
+def dtype_named(name: str) -> torch.dtype:
     """The number format of this name; InputError with the known names where there is none."""
     if name not in DTYPES:
         raise InputError(f"Unknown dtype {name!r}; known are: {', '.join(DTYPES)}.")
@@ -188,7 +194,11 @@ def check_weights(name: str, part: torch.nn.Module) -> None:
 
 
 def checked_source(source: str) -> Path | None:
-    """The file or folder of a model, None for a hub id; InputError where there is no such thing, before any loading."""
+    """The file or folder of a model, None for a hub id.
+
+    Raises:
+        InputError: there is no such thing.
+    """
     path = DEMO_FILE if source == DEMO else Path(source)
     if path.exists():
         return path
@@ -292,7 +302,11 @@ def header_shapes(weights: Path, named: Path) -> Shapes:
 
 
 def _check_checkpoint(path: Path) -> tuple[bool, int | None]:
-    """Whether it is SDXL, and how wide its text is, from the header; ModelFileError where it is no usable model."""
+    """Whether it is SDXL, and how wide its text is, from the header.
+
+    Raises:
+        ModelFileError: it is no usable model.
+    """
     shapes = header_shapes(path, path)
     if not is_whole_checkpoint(shapes):
         raise ModelFileError(
@@ -357,7 +371,11 @@ _PIPELINE = re.compile(r"StableDiffusion(XL)?(Img2Img|Inpaint)?Pipeline|LatentCo
 
 
 def _is_sdxl(name: str, index: Mapping[str, Any]) -> bool:
-    """Whether a pipeline is SDXL's, from its model_index.json; InputError for one that cannot be used here."""
+    """Whether a pipeline is SDXL's, from its model_index.json.
+
+    Raises:
+        InputError: one that cannot be used here.
+    """
     pipeline: str = index["_class_name"]
     if index.get("requires_aesthetics_score"):
         raise InputError(f"{name}: {_REFINER}")

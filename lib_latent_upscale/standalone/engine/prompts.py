@@ -32,7 +32,7 @@ class TextEncoder:
 class Conditioning:
     """What the UNet gets of one prompt."""
 
-    tokens: Tensor
+    embeddings: Tensor
     """(1, 77 a chunk, channels)."""
     pooled: Tensor | None = None
     """(1, channels), SDXL only; of the first chunk."""

@@ -99,7 +99,8 @@ def means(latent: Tensor) -> Tensor:
 def controlled_steps(settings: TileSettings, steps: int) -> range:
     """The steps (from 0) that lie whole between start and end, as in diffusers' ControlNet pipelines.
 
-    Raises InputError where that is none of them: the picture would come out without control.
+    Raises:
+        InputError: none of them does: the picture would come out without control.
     """
     inside = [i for i in range(steps) if i / steps >= settings.start and (i + 1) / steps <= settings.end]
     if steps and not inside:

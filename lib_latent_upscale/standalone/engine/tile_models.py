@@ -70,7 +70,8 @@ class _Shape:
 def checked_tile(source: str) -> Path | None:
     """The file or folder of a tile ControlNet, None for a hub id; nothing but its header is read.
 
-    Raises InputError for what is missing, damaged, a pickle (which could run code), or no ControlNet.
+    Raises:
+        InputError: it is missing, damaged, a pickle (which could run code), or no ControlNet.
     """
     path = DEMO_TILE if source == DEMO else Path(source)
     if path.exists():
@@ -87,7 +88,8 @@ def checked_tile(source: str) -> Path | None:
 def load_tile(source: str, model: LatentModel) -> TileModel:
     """Load a tile ControlNet for `model`, on its device and in its UNet's number format.
 
-    Raises InputError as `checked_tile` does, and where the two are of different families.
+    Raises:
+        InputError: as of `checked_tile`, or the two are of different families.
     """
     path = checked_tile(source)
     if path is None:
@@ -103,7 +105,11 @@ def load_tile(source: str, model: LatentModel) -> TileModel:
 
 
 def _weights(folder: Path) -> Path:
-    """The file of weights in a diffusers folder; InputError where it is no ControlNet's folder."""
+    """The file of weights in a diffusers folder.
+
+    Raises:
+        InputError: it is no ControlNet's folder.
+    """
     config = folder / "config.json"
     if not config.is_file():
         whole = "a whole diffusers model" if (folder / "model_index.json").is_file() else "no diffusers model"
@@ -124,7 +130,11 @@ def _weights(folder: Path) -> Path:
 
 
 def _header(path: Path, weights: Path) -> _Shape:
-    """What the ControlNet in the file `weights` takes; InputError where there is none in it."""
+    """What the ControlNet in the file `weights` takes.
+
+    Raises:
+        InputError: there is none in it.
+    """
     shapes = {name.removeprefix(_PREFIX): shape for name, shape in header_shapes(weights, path).items()}
     inputs = next((shapes[name] for name in _INPUTS if name in shapes), None)
     width = text_width(shapes)
@@ -167,10 +177,10 @@ def _check_blocks(source: str, network: Any, model: LatentModel) -> None:
                 f"{wanted}; give one of the model's family."
             )
     cell = 2 ** (len(network.config.conditioning_embedding_out_channels) - 1)
-    if cell != model.cell or network.config.conditioning_channels != 3:
+    if cell != model.vae_scale_factor or network.config.conditioning_channels != 3:
         raise InputError(
             f"Tile ControlNet {source!r} cannot be used: it takes a picture of {network.config.conditioning_channels} "
-            f"channels, {cell} pixels a latent cell; an RGB picture, {model.cell} pixels a cell, is needed."
+            f"channels, {cell} pixels a latent cell; an RGB picture, {model.vae_scale_factor} pixels a cell, is needed."
         )
 
 

@@ -19,7 +19,8 @@ def clip_tokenizer(checkpoint: Path, padding: str) -> Any:
 
     That package comes with k-diffusion. A merges.txt beside the checkpoint is used before it.
 
-    Raises InputError where there is neither.
+    Raises:
+        InputError: there is neither.
     """
     from transformers import CLIPTokenizer
 

@@ -94,13 +94,13 @@ def encoded(image: Image.Image, path: Path, parameters: str | None, source: Pict
         quality: of JPEG and WebP, 1 to 100.
     """
     chosen = next(one for one in FORMATS.values() if path.suffix.lower() in one.suffixes)
-    dressed = source.dressed(image)
-    if dressed.mode == "RGBA" and not chosen.transparent:
+    finished = source.with_alpha(image)
+    if finished.mode == "RGBA" and not chosen.transparent:
         logger.warning("%s: %s holds no transparency; what was transparent is white.", path, chosen.name)
-        dressed = _on_white(dressed)
+        finished = _on_white(finished)
     options = {"PNG": _png, "JPEG": _jpeg, "WebP": _webp}[chosen.name](parameters, source, quality)
     file = io.BytesIO()
-    dressed.save(file, chosen.name, icc_profile=source.icc_profile, **options)
+    finished.save(file, chosen.name, icc_profile=source.icc_profile, **options)
     return file.getvalue()
 
 

@@ -43,13 +43,13 @@ class Picture:
         """(width, height) in pixels."""
         return self.rgb.size
 
-    def dressed(self, result: Image.Image) -> Image.Image:
+    def with_alpha(self, result: Image.Image) -> Image.Image:
         """`result` with this picture's transparency, enlarged to fit, and its colour profile."""
-        dressed = result.copy()
+        finished = result.copy()
         if self.alpha is not None:
-            dressed.putalpha(self.alpha.resize(result.size, Image.Resampling.BICUBIC))
-        dressed.info["icc_profile"] = self.icc_profile
-        return dressed
+            finished.putalpha(self.alpha.resize(result.size, Image.Resampling.BICUBIC))
+        finished.info["icc_profile"] = self.icc_profile
+        return finished
 
     def matched(self, other: Picture) -> Image.Image:
         """This picture's colours in the colour space of `other`."""
@@ -61,8 +61,9 @@ class Picture:
 def load_picture(path: Path, smallest: int = SMALLEST_SIDE) -> Picture:
     """Read a picture in any mode that Pillow knows; of several frames, the first.
 
-    Raises InputError for what is not a picture, empty, truncated, with a side below `smallest` pixels, or too large to
-    work on.
+    Raises:
+        InputError: it is not a picture, empty, truncated, with a side below `smallest` pixels, or too large to work
+            on.
     """
     image = _open(path)
     check_size(*image.size, what=f"{path}: a picture of", smallest=smallest)

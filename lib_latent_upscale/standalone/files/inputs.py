@@ -30,7 +30,7 @@ _MOST_KINDS = 5
 
 @dataclass(frozen=True)
 class Found:
-    """A picture that shall be worked on."""
+    """A picture to work on."""
 
     path: Path
     folder: Path | None = None

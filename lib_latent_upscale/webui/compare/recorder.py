@@ -76,7 +76,7 @@ class EncodeCache:
         def encoded(pixels: Tensor) -> Tensor:
             key = (torch.initial_seed(), hashlib.sha256(pixels.float().cpu().numpy().tobytes()).digest())
             if key not in self._kept:
-                self._kept[key] = encode(pixels), host.kept_random_state()
+                self._kept[key] = encode(pixels), host.saved_rng_state()
             latent, put_back = self._kept[key]
             put_back()
             return latent.clone()

@@ -19,7 +19,7 @@ from lib_latent_upscale.webui.compare.variants import make_variants
 from lib_latent_upscale.webui.errors import ArgumentError, refusing
 from lib_latent_upscale.webui.host import machine as host_machine
 from lib_latent_upscale.webui.host import processing as host
-from lib_latent_upscale.webui.passes.base import Kept, Passes
+from lib_latent_upscale.webui.passes.base import ModelCache, Passes
 from lib_latent_upscale.webui.request import Request
 from lib_latent_upscale.webui.run.latent_upscale import LatentUpscale
 from lib_latent_upscale.webui.run.second_run import generate
@@ -29,7 +29,7 @@ __all__ = ["compare"]
 _log = logging.getLogger(__name__)
 
 
-def compare(p: Any, request: Request, kept: Kept) -> Any:
+def compare(p: Any, request: Request, kept: ModelCache) -> Any:
     """Run the variants on copies of the processing object and return one `Processed` with everything.
 
     The pictures come in this order, one each for every seed: sheets, plain resizes, maps of the differences where asked
@@ -61,7 +61,7 @@ class _Prepared:
 class _Runs:
     """The variants' runs; everything is checked before the first one."""
 
-    def __init__(self, base: Any, request: Request, kept: Kept) -> None:
+    def __init__(self, base: Any, request: Request, kept: ModelCache) -> None:
         own, asked = request.settings, request.comparison
         self.finished: list[Done] = []
         self.unfinished: Any = None
@@ -110,7 +110,7 @@ class _Runs:
         yield self._variants[:1]
         groups = [[variant] for variant in self._variants]
         if len(self._encoded.sizes) == 1:
-            target = tuple(-(-side // host.cell()) for side in (self._base.height, self._base.width))
+            target = tuple(-(-side // host.vae_scale_factor()) for side in (self._base.height, self._base.width))
             (source,) = self._encoded.sizes
             groups = merge_same(self._variants, (source[0], source[1]), (target[0], target[1]))
         if self.finished:

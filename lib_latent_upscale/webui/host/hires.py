@@ -60,7 +60,7 @@ def keeps_checkpoint(p: Any) -> bool:
 
 def sizes(p: Any) -> tuple[Size, Size]:
     """(height, width) in latent cells before and after; known when the host's `init` has run."""
-    cell = host.cell()
+    cell = host.vae_scale_factor()
     before, after = (p.height, p.width), (p.hr_upscale_to_y, p.hr_upscale_to_x)
     return (before[0] // cell, before[1] // cell), (after[0] // cell, after[1] // cell)
 

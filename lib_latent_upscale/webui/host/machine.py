@@ -15,16 +15,16 @@ __all__ = [
     "add_jobs",
     "announce",
     "chosen_checkpoint",
+    "device_and_dtype",
     "ended",
     "failures",
     "forget_skip",
     "jobs_left",
     "models_folder",
     "more_jobs",
+    "offloaded_checkpoint",
     "progress",
-    "resting_checkpoint",
     "stopped",
-    "working_place",
 ]
 
 _NUMBER_FORMATS = (torch.float16, torch.bfloat16, torch.float32)
@@ -53,7 +53,7 @@ def failures() -> tuple[type[Exception], ...]:
     return RuntimeError, devices.NansException
 
 
-def working_place() -> tuple[torch.device, torch.dtype | None]:
+def device_and_dtype() -> tuple[torch.device, torch.dtype | None]:
     """Where models work, and in which number format; None leaves the format to whoever loads one.
 
     The person may have chosen whole precision (`--no-half`) for a card that makes black pictures otherwise. Formats of
@@ -64,7 +64,7 @@ def working_place() -> tuple[torch.device, torch.dtype | None]:
 
 
 @contextmanager
-def resting_checkpoint() -> Iterator[None]:
+def offloaded_checkpoint() -> Iterator[None]:
     """Let the host's checkpoint leave the accelerator for a while."""
     manager = next((sys.modules[name] for name in _MEMORY_MANAGERS if name in sys.modules), None)
     if manager is not None:

@@ -24,7 +24,6 @@ __all__ = [
     "apply_noise_schedule",
     "binary_mask",
     "blurred",
-    "cell",
     "comment",
     "default_schedule",
     "enlarged",
@@ -37,7 +36,6 @@ __all__ = [
     "generate",
     "is_flow_model",
     "is_flow_table",
-    "kept_random_state",
     "latent_family",
     "loaded_model_sigmas",
     "makes_video",
@@ -47,10 +45,12 @@ __all__ = [
     "preserved_random_state",
     "replaced_encode",
     "sampler_names",
+    "saved_rng_state",
     "schedule_options",
     "seed_draws",
     "side_multiple",
     "told",
+    "vae_scale_factor",
     "xyz_axis",
     "xyz_grid",
 ]
@@ -84,7 +84,7 @@ def sampler_names() -> list[str]:
     return list(sd_samplers.all_samplers_map)
 
 
-def cell() -> int:
+def vae_scale_factor() -> int:
     """Pixels per latent cell of the model that is loaded now."""
     return int(processing.opt_f)
 
@@ -97,7 +97,7 @@ def side_multiple(model: Any) -> int:
     """
     places = ("forge_objects.unet.model.diffusion_model.patch_size", "model.diffusion_model.patch_size")
     patch = next((found for place in places if (found := _found(model, place)) is not None), 1)
-    return cell() * int(patch if isinstance(patch, int) else patch[-1])
+    return vae_scale_factor() * int(patch if isinstance(patch, int) else patch[-1])
 
 
 def makes_video(p: Any) -> bool:
@@ -223,7 +223,7 @@ _ENCODE = "images_tensor_to_samples"
 """`processing` has it under its own name, or calls it through the module where it is defined (ersatzForge)."""
 
 
-def kept_random_state() -> Callable[[], None]:
+def saved_rng_state() -> Callable[[], None]:
     """Remember torch's global generators, from which the host's next encode draws; call the result to put them back."""
     own_backend: Any = getattr(torch, torch.device(shared.device).type, None)
     backends = [torch, *([own_backend] if hasattr(own_backend, "get_rng_state") else [])]
@@ -239,7 +239,7 @@ def kept_random_state() -> Callable[[], None]:
 @contextmanager
 def preserved_random_state() -> Iterator[None]:
     """Leave torch's global generators as they were."""
-    put_back = kept_random_state()
+    put_back = saved_rng_state()
     try:
         yield
     finally:

@@ -20,14 +20,14 @@ from lib_latent_upscale.webui.host.overrides import overridden
 from lib_latent_upscale.webui.run.latent_upscale import NOTE_LABEL, TITLE
 from lib_latent_upscale.webui.ui.fields import PassPanel
 
-__all__ = ["Kept", "Outcome", "OwnRun", "Pass", "Passes", "passes_of"]
+__all__ = ["ModelCache", "Outcome", "OwnRun", "Pass", "Passes", "passes_of"]
 
 _ATTRIBUTE = "latent_upscale_passes"
 _MISSING = object()
 
 _log = logging.getLogger(__name__)
 
-Kept = dict[str, Any]
+ModelCache = dict[str, Any]
 """What passes hold from one generation to the next, such as a loaded model, each under its name; the script owns it."""
 
 
@@ -61,7 +61,7 @@ class Pass:
     ENLARGES: ClassVar[bool] = False
     """Whether its pictures have another size than those before it."""
 
-    def __init__(self, p: Any, values: Mapping[str, Any], kept: Kept) -> None:
+    def __init__(self, p: Any, values: Mapping[str, Any], kept: ModelCache) -> None:
         """Check what is asked for.
 
         Args:

@@ -18,7 +18,7 @@ from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host.controlnet import Unit, control_modes, find_controlnet, is_there
 from lib_latent_upscale.webui.host.geometry import LATENT, STRETCH
 from lib_latent_upscale.webui.host.options import default_settings
-from lib_latent_upscale.webui.passes.base import Kept, OwnRun, Pass
+from lib_latent_upscale.webui.passes.base import ModelCache, OwnRun, Pass
 from lib_latent_upscale.webui.passes.tile_models import choose_model, offered_models, where_to_put
 from lib_latent_upscale.webui.ui.fields import PassPanel, make_controls, make_pass_panel, rest
 
@@ -36,7 +36,7 @@ class TilePass(Pass):
     NAME = "tile ControlNet"
     SETTINGS = TileSettings
 
-    def __init__(self, p: Any, values: Mapping[str, Any], kept: Kept) -> None:  # noqa: ARG002
+    def __init__(self, p: Any, values: Mapping[str, Any], kept: ModelCache) -> None:  # noqa: ARG002
         self._p = p
         self._settings = TileSettings.from_api(values, default_settings(TileSettings))
         controlnet = find_controlnet(p.scripts)

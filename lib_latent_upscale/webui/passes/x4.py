@@ -17,7 +17,7 @@ from lib_latent_upscale.errors import GenerationError, InputError, Interrupted, 
 from lib_latent_upscale.webui.host import machine as host_machine
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host.options import X4_KEEP, default_settings, option_name
-from lib_latent_upscale.webui.passes.base import Kept, Outcome, Pass
+from lib_latent_upscale.webui.passes.base import ModelCache, Outcome, Pass
 from lib_latent_upscale.webui.passes.x4_models import choose_model, find_models, own_folder
 from lib_latent_upscale.webui.passes.x4_requirements import make_importable, missing
 from lib_latent_upscale.webui.ui.fields import PassPanel, make_controls, make_pass_panel, rest
@@ -63,7 +63,7 @@ class X4Pass(Pass):
     SETTINGS = X4Settings
     ENLARGES = True
 
-    def __init__(self, p: Any, values: Mapping[str, Any], kept: Kept) -> None:
+    def __init__(self, p: Any, values: Mapping[str, Any], kept: ModelCache) -> None:
         self._p = p
         self._kept = kept
         self._settings = X4Settings.from_api(values, default_settings(X4Settings))
@@ -103,7 +103,7 @@ class X4Pass(Pass):
         if settings.seed < 0:
             settings = replace(settings, seed=int(self._p.seeds[self._p.batch_index]) % _SEEDS)
         try:
-            with host_machine.progress(f"{self.NAME}:") as progress, host_machine.resting_checkpoint():
+            with host_machine.progress(f"{self.NAME}:") as progress, host_machine.offloaded_checkpoint():
                 result = self._enlarged(picture, settings, progress)
         except Interrupted as error:
             return Outcome(picture, notes=[str(error)])
@@ -117,7 +117,7 @@ class X4Pass(Pass):
         def stopped() -> bool:
             return bool(host_machine.stopped())
 
-        device, dtype = host_machine.working_place()
+        device, dtype = host_machine.device_and_dtype()
         model = self._model(device, dtype)
         try:
             return upscale_x4(picture, model, settings, progress=progress, interrupted=stopped)

@@ -123,7 +123,7 @@ def _one(
     size: tuple[int, int],
     seed: int,
 ) -> Tensor:
-    cell = host.cell()
+    cell = host.vae_scale_factor()
     source = (latent.shape[-2], latent.shape[-1])
     if settings.resizes_picture:
         target = (size[1] * cell, size[0] * cell)

@@ -76,7 +76,7 @@ class LatentUpscale:
         self._encode_again: Callable[[Sequence[int]], Tensor] | None = None
         self._installed = ExitStack()
         self._fitted: Literal["", "picture", "composite"] = ""
-        self.put_back_random_state = host.kept_random_state()
+        self.put_back_random_state = host.saved_rng_state()
         self._family: str | None = None
         _check(p, settings)
         with refusing():
@@ -104,7 +104,7 @@ class LatentUpscale:
     def install(self) -> None:
         """Put the overrides on `p`. Dictionaries that copies of `p` may share are replaced, not written to."""
         p = self._p
-        width, height = (whole_cells(side, host.cell()) for side in self.size)
+        width, height = (whole_cells(side, host.vae_scale_factor()) for side in self.size)
         overrides = {
             _ATTRIBUTE: self,
             "width": width,
@@ -232,7 +232,7 @@ class LatentUpscale:
 
         `source` is (width, height) of the small picture in pixels.
         """
-        cell = host.cell()
+        cell = host.vae_scale_factor()
         size = (self._p.height // cell, self._p.width // cell)
         small = source[1] / cell, source[0] / cell
         enlarge = refusing()(partial(self.settings.enlarge, source=small, family=self._family, file=self._file))
@@ -251,7 +251,7 @@ class LatentUpscale:
             box = (left, top, left + width, top + height)
         else:
             box = placed(flat.size, self.size, self._resize_mode).visible
-        small = cut_for_encoding(flat, box, host.cell())
+        small = cut_for_encoding(flat, box, host.vae_scale_factor())
         if p.image_mask is None or p.mask_for_overlay is None or p.inpainting_fill == 1:
             return small
         mask = p.latent_mask or p.mask_for_overlay
