@@ -9,99 +9,115 @@ import scipy.stats
 from PIL import Image
 
 from benchmarks.quality import grid as grid_module
-from benchmarks.quality.document import FINDINGS, Claim, check_findings, document, table
-from benchmarks.quality.evidence import MEASURES, Evidence, Mean, Run, Variant, ranks
-from benchmarks.quality.grid import FIGURES, WHOLE, Grid, Reference, pictures_of, run_grid
-from benchmarks.quality.photographs import PHOTOGRAPHS, original, shrunk
+from benchmarks.quality.document import (
+    FINDINGS,
+    Claim,
+    best_strength,
+    cell,
+    check_findings,
+    document,
+    methods_table,
+    table,
+)
+from benchmarks.quality.evidence import Evidence, Mean, Row
+from benchmarks.quality.grid import CODED, FIGURES, PLAIN, Grid, figures_of, pictures_of, run_grid
+from benchmarks.quality.pictures import KINDS, Picture
+from lib_latent_upscale.comparison.metrics import plain_resize
 from lib_latent_upscale.interpolation import INTERPOLATIONS
+from lib_latent_upscale.methods import METHODS
 from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.standalone.commands.cli import main
 
 DOCS = Path(__file__).parents[2] / "docs"
+WHOLE = Grid()
 SMALL = Grid(
-    photographs=("coffee", "camera"), strengths=(0.5,), schedules=("simple", "karras"), size=64, steps=2, seeds=(1, 2)
+    methods=("nearest-exact", "bicubic", "learned"),
+    factors=(2, 4),
+    strengths=(0.2, 0.5),
+    schedules=("simple", "karras"),
+    size=64,
+    steps=2,
+    count=2,
 )
-PSNR = MEASURES[0]
 
 
 def made_up(value, grid=SMALL):
-    """Evidence in which every figure of a run is `value(photograph, seed, schedule, method)`."""
-    runs = [
-        Run.of(
-            cell,
-            [1.0, 0.0],
-            {
-                method: [value(cell.photograph, cell.seed, cell.upscale.scheduler, method)] * len(FIGURES)
-                for method in cell.methods
-            },
-        )
-        for cell in grid.cells()
-    ]
-    references = {name: Reference(2.0, [1.0] * len(FIGURES), [1.0] * len(FIGURES)) for name in grid.photographs}
-    return Evidence(grid, grid.twins, references, tuple(runs), "0" * 64, {})
+    """Evidence in which every figure of a result is `value(kind, picture, cell, method)`."""
+    rows = []
+    for kind in KINDS:
+        for picture in ("one", "two"):
+            cells = [(each.name, method) for each in grid.cells() for method in each.methods]
+            cells += [(f"{factor:g}x", name) for factor in grid.factors for name in (PLAIN, CODED)]
+            rows += [
+                Row(kind, picture, name, method, [value(kind, picture, name, method)] * len(FIGURES))
+                for name, method in cells
+            ]
+    return Evidence(grid, tuple(rows), {each.name: 1.0 for each in grid.cells()}, "0" * 64, {})
 
 
 # What is run
 
 
-def test_every_method_and_schedule_is_run_or_has_a_twin_that_is():
-    assert {*WHOLE.methods, *(name for names in WHOLE.twins.values() for name in names)} == set(INTERPOLATIONS)
+def test_every_method_is_run_but_the_twins_of_nearest_exact():
+    at_whole_factors = {"nearest", "area"}  # the same as nearest-exact there
+    assert set(WHOLE.methods) <= {*INTERPOLATIONS, *METHODS}
+    assert {"nearest-exact", "bilinear", "bicubic", "lanczos", "bislerp", *METHODS} - {"automatic"} <= set(
+        WHOLE.methods
+    )
+    assert not at_whole_factors & set(WHOLE.methods)
+
+
+def test_every_schedule_is_run_from_every_starting_noise():
+    ran = {(each.upscale.scheduler, each.upscale.starting_noise) for each in WHOLE.cells()}
+    assert {(schedule, start) for schedule in WHOLE.schedules for start in ("schedule", "continuous", "matched")} <= ran
     assert set(SCHEDULES) - set(WHOLE.schedules) == {"polyexponential"}
-    assert WHOLE.twins["nearest-exact"] == ["nearest", "area"]
 
 
-def pairs_run(**wanted):
-    """Photograph, schedule and method of what is run with these properties."""
-    return [
-        (cell.photograph, cell.upscale.scheduler, method)
-        for cell in WHOLE.cells()
-        for method in cell.methods
-        if all(getattr(cell, name) == value for name, value in wanted.items())
-    ]
+def test_no_two_cells_share_a_name():
+    names = [each.name for each in WHOLE.cells()]
+    assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize(
-    ("strength", "kind"), [*((strength, "exact") for strength in WHOLE.strengths), (WHOLE.middle, "matched")]
-)
-def test_every_method_is_run_with_every_schedule_on_every_photograph(strength, kind):
-    ran = pairs_run(seed=1, strength=strength, kind=kind)
-    assert len(ran) == len(set(ran)) == len(PHOTOGRAPHS) * len(WHOLE.schedules) * len(WHOLE.methods)
+@pytest.mark.parametrize("factor", WHOLE.factors)
+def test_every_factor_leaves_whole_latent_cells(factor):
+    picture = Picture("drawings", "grey", Image.new("RGB", (WHOLE.size, WHOLE.size), "grey"))
+    assert picture.shrunk(factor).width * factor == WHOLE.size
+    assert picture.shrunk(factor).width % 8 == 0
 
 
-def test_the_second_seed_runs_what_differs_from_the_default_in_one_thing():
-    ran = pairs_run(strength=WHOLE.middle, seed=2, kind="exact")
-    assert {schedule for _, schedule, method in ran if method == "nearest-exact"} == set(WHOLE.schedules)
-    assert {method for _, schedule, method in ran if schedule == "simple"} == set(WHOLE.methods)
-    assert len(ran) == len(set(ran)) == len(PHOTOGRAPHS) * (len(WHOLE.schedules) + len(WHOLE.methods) - 1)
+def noise(name, size=64):
+    rng = np.random.default_rng(len(name))
+    return Picture("drawings", name, Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)))
 
 
-def test_no_two_cells_share_a_file():
-    files = [cell.file for cell in WHOLE.cells()]
-    assert len(files) == len(set(files))
-
-
-def test_a_stopped_run_goes_on_where_it_was(engine, tmp_path, monkeypatch):
-    runs = run_grid(engine, SMALL, tmp_path)
-    first = dict(runs)
+def test_a_stopped_run_goes_on_where_it_was(demo_engine, tmp_path, monkeypatch):
+    few = replace(SMALL, strengths=(0.5,), schedules=("simple",), factors=(2, 4))
+    first = list(run_grid(demo_engine, few, [noise("a")], tmp_path))
     files = sorted(tmp_path.rglob("*.json"))
-    assert len(files) == len(first) == len(list(SMALL.cells()))
+    assert len(files) == len(list(few.cells()))
     files[0].unlink()
     made = []
     monkeypatch.setattr(grid_module, "pictures_of", lambda *given: made.append(given) or pictures_of(*given))
-    assert dict(run_grid(engine, SMALL, tmp_path)) == first
+    assert list(run_grid(demo_engine, few, [noise("a")], tmp_path)) == first
     assert len(made) == 1
 
 
 def test_the_batch_gives_the_pictures_that_the_command_gives(demo_engine, tmp_path):
     """With the command's own guidance scale, which changes nothing where there is no prompt."""
-    source = shrunk(original("coffee", 128))
+    source = noise("coffee", 64).image
     source.save(tmp_path / "small.png")
-    methods = ("nearest-exact", "bicubic", "bislerp")
-    cell = next(cell for cell in WHOLE.cells() if cell.upscale.scheduler == "karras")
-    generation = replace(WHOLE, size=128).generation(cell)
+    methods = ("nearest-exact", "bicubic", "learned")
+    one = next(each for each in WHOLE.cells() if each.upscale.scheduler == "karras")
+    generation = replace(WHOLE, size=128).generation(one)
     for method, picture in pictures_of(demo_engine, source, generation, methods).items():
         output = tmp_path / f"{method}.png"
-        options = {"--method": method, "--scheduler": "karras", "--steps": WHOLE.steps, "--denoise": cell.strength}
+        options = {
+            "--method": method,
+            "--scheduler": "karras",
+            "--starting-noise": one.upscale.starting_noise,
+            "--steps": WHOLE.steps,
+            "--denoise": one.strength,
+        }
         given = [str(part) for option in options.items() for part in option]
         assert main(["upscale", str(tmp_path / "small.png"), "-o", str(output), "--seed", "1", "--quiet", *given]) == 0
         with Image.open(output) as written:
@@ -110,22 +126,15 @@ def test_the_batch_gives_the_pictures_that_the_command_gives(demo_engine, tmp_pa
         assert (difference > 0).mean() < 0.001
 
 
-@pytest.mark.parametrize("photograph", PHOTOGRAPHS, ids=lambda photograph: photograph.name)
-def test_each_photograph_is_there_and_large_enough_not_to_be_enlarged_itself(photograph):
-    import skimage.data
-
-    whole = getattr(skimage.data, photograph.name)()
-    assert min(whole.shape[:2]) >= WHOLE.size
-    assert original(photograph.name, WHOLE.size).size == (WHOLE.size, WHOLE.size)
+def test_gradient_energy_is_a_share_of_the_originals():
+    original = noise("a").image
+    source = original.resize((32, 32))
+    energy = list(FIGURES).index("energy")
+    assert figures_of(original, source, original)[energy] == 1
+    assert figures_of(plain_resize(source, (64, 64)), source, original)[energy] < 0.5
 
 
 # What becomes of the figures
-
-
-def test_ranks_go_from_the_best_and_equal_ones_share_theirs():
-    figures = np.array([[30.0, 1.0], [20.0, 2.0], [30.0, 3.0]])
-    assert ranks(figures, 1).tolist() == [[1.5, 3], [3, 2], [1.5, 1]]
-    assert ranks(figures, -1).tolist() == [[2.5, 1], [1, 2], [2.5, 3]]
 
 
 def test_the_margin_is_that_of_a_paired_t_interval():
@@ -133,41 +142,32 @@ def test_the_margin_is_that_of_a_paired_t_interval():
     interval = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
     mean = Mean.of(values)
     assert (mean.value - mean.margin, mean.value + mean.margin) == pytest.approx(tuple(interval))
-    assert (mean.above, mean.count, mean.clear) == (4, 5, False)
+    assert not mean.clear
     assert Mean.of(values + 1).clear
     assert not Mean.of(np.array([5.0])).clear
 
 
-def test_seeds_are_averaged_before_photographs_are():
-    evidence = made_up(lambda photograph, seed, schedule, method: {"coffee": 10.0, "camera": 20.0}[photograph] + seed)
-    assert evidence.each(Variant(0.5), "psnr").tolist() == [11.5, 21.5]
-    assert evidence.each(Variant(0.5, "karras", "lanczos"), "psnr").tolist() == [11.0, 21.0]  # has one seed only
-    assert evidence.seed_spread("psnr") == pytest.approx((0.5**0.5, 50**0.5), rel=0.3)
-
-
-def test_gains_are_taken_on_the_same_photograph():
-    """Photographs differ by far more than variants do; a paired difference does not see that."""
-    evidence = made_up(lambda photograph, _, __, method: 50.0 * (photograph == "coffee") + (method == "bicubic"))
-    gain = evidence.gain(Variant(0.5, method="bicubic"), Variant(0.5), "psnr")
+def test_gains_are_taken_on_the_same_picture():
+    """Pictures differ by far more than methods do; a paired difference does not see that."""
+    evidence = made_up(lambda _, picture, __, method: 50.0 * (picture == "one") + (method == "bicubic"))
+    at = cell(2, 0.2)
+    gain = evidence.gain("drawings", (at, "bicubic"), (at, "nearest-exact"), "psnr")
     assert (gain.value, gain.margin, gain.clear) == (1, 0, True)
 
 
-def test_place_and_best_follow_the_means():
-    worth = {"nearest-exact": 2.0, "lanczos": 3.0}
-    evidence = made_up(lambda photograph, seed, schedule, method: worth.get(method, 0) + (schedule == "karras") / 4)
-    assert evidence.best(0.5, PSNR).name == "lanczos + karras"
-    assert evidence.place(Variant(0.5), PSNR) == 4
-    assert evidence.rank(Variant(0.5), PSNR) == (4, 0)
-    assert evidence.best(0.5, replace(PSNR, best=-1)).schedule == "simple"
+def test_the_highest_psnr_of_a_strength_is_bold():
+    evidence = made_up(lambda _, __, name, method: 30.0 if (name, method) == (cell(2, 0.5), "learned") else 20.0)
+    row = next(line for line in methods_table(evidence, "drawings", 2).splitlines() if line.startswith("| learned |"))
+    assert row == "| learned | **20.0**, 20.00 | **30.0**, 30.00 |"
 
 
-def test_sharpness_is_shown_as_a_share_of_the_originals():
-    evidence = made_up(lambda *_: 1.5)
-    assert evidence.mean(Variant(0.5), "detail").value == 1.5 / 2
+def test_the_best_strength_has_the_lowest_gmsd():
+    evidence = made_up(lambda _, __, name, method: 0.1 if name == cell(4, 0.5) else 0.2)
+    assert best_strength(evidence, "drawings", 4, "bicubic") == 0.5
 
 
 def test_the_file_keeps_everything(tmp_path):
-    evidence = made_up(lambda *key: len(str(key)))
+    evidence = made_up(lambda *key: float(len(str(key))))
     evidence.save(tmp_path / "evidence.json")
     assert Evidence.load(tmp_path / "evidence.json") == evidence
 
@@ -201,8 +201,12 @@ def test_the_document_says_what_the_figures_say(published):
 
 def test_the_figures_are_those_of_the_whole_grid(published):
     assert published.grid == WHOLE
-    assert {len(run.figures) for run in published.runs} >= {1, len(WHOLE.methods)}
-    assert len(published.runs) == len(list(WHOLE.cells()))
+    per_picture = sum(len(each.methods) for each in WHOLE.cells()) + 2 * len(WHOLE.factors)
+    assert len(published.rows) == per_picture * WHOLE.count * len(KINDS)
+
+
+def test_the_figures_are_those_of_the_weights_in_the_package(published):
+    assert published.weights == grid_module.identity()
 
 
 def test_its_pictures_are_there():

@@ -120,10 +120,18 @@ def trained(vae: AutoencoderKL, half: str) -> list[nn.Parameter]:
     ]
 
 
-@torch.no_grad()
 def folded(vae: AutoencoderKL) -> AutoencoderKL:
     """The same function with the layout's epsilon: all features are smaller by one factor, which the norms undo."""
-    factor = (LAYOUT / SOFT) ** 0.5
+    return _scaled(vae, (LAYOUT / SOFT) ** 0.5)
+
+
+def unfolded(vae: AutoencoderKL) -> AutoencoderKL:
+    """The reverse: a finished one, to be trained further."""
+    return _scaled(vae, (SOFT / LAYOUT) ** 0.5)
+
+
+@torch.no_grad()
+def _scaled(vae: AutoencoderKL, factor: float) -> AutoencoderKL:
     for name, module in vae.named_modules():
         if not isinstance(module, nn.Conv2d) or name.endswith(("conv_out", "quant_conv")):
             continue

@@ -6,7 +6,9 @@
     python -m tools.demo.train decoder --taesd DIR --work DIR --minutes 105
     python -m tools.demo.train unet --work DIR --minutes 40
     python -m tools.demo.train tile --work DIR --minutes 15
+    python -m tools.demo.train polish --work DIR --minutes 60    the decoder again, with a critic
     python -m tools.demo.train export --work DIR
+    python -m tools.demo.train unpack --work DIR                 checkpoints of the package's weights, to go on from
 
 The autoencoder learns to do what TAESD (madebyollin/taesd, MIT) does, from its features as well as from its results: so
 its latents are those of SD 1.x. The decoder is never shown an enlarged or noisy latent.
@@ -31,8 +33,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lib_latent_upscale.noise_tables import NoiseTable
+from lib_latent_upscale.standalone.engine.models import load_model
+from lib_latent_upscale.standalone.engine.tile_models import load_tile
 from tools.demo import autoencoder
-from tools.demo.muon import Muon
 from tools.demo.networks import (
     SCHEDULER_CONFIG,
     build_text_encoder,
@@ -42,8 +45,10 @@ from tools.demo.networks import (
     export_tile_controlnet,
 )
 from tools.learned import taesd
+from tools.learned.critic import Critic
 from tools.learned.pictures import SIDE
 from tools.learned.train import gradients, spectrum
+from tools.muon import Muon
 
 CELL = 8
 """Pixels of a side that one latent cell covers."""
@@ -85,7 +90,8 @@ class Training:
         if self.path.exists():
             kept = torch.load(self.path, weights_only=True)
             for name in ("networks", "average", "optimiser"):
-                getattr(self, name).load_state_dict(kept[name])
+                if name in kept:
+                    getattr(self, name).load_state_dict(kept[name])
             self.steps, self.seconds = kept["steps"], kept["seconds"]
 
     def save(self) -> None:
@@ -296,6 +302,35 @@ def _of_pictures(result: Tensor, wanted: Tensor, truth: Tensor, *, late: bool) -
     return parts
 
 
+def train_polish(options: argparse.Namespace) -> None:
+    """The finished decoder, towards the true pictures and with a critic: crisper than TAESD, if need be."""
+    vae = known(options.work / "decoder.pt", "vae", autoencoder.build()).to(memory_format=torch.channels_last)
+    parameters = autoencoder.trained(vae, "decoder")
+    training = Training(options.work / "polish.pt", nn.ModuleDict({"vae": vae}), parameters, 4e-4)
+    teacher = taesd.load(options.taesd, "sd1")[1].bfloat16()
+    store, latents = pictures(options.work), torch.load(options.work / "latents.pt", weights_only=True)
+    critic = Critic()
+
+    def loss(rng: np.random.Generator, share: float) -> Loss:
+        count, size = ((4, 16), (4, 16), (2, 24))[rng.integers(3)]
+        places = [Place.draw(rng, len(latents), size) for _ in range(count)]
+        latent = torch.stack([place.of_latents(latents) for place in places]).contiguous(
+            memory_format=torch.channels_last
+        )
+        truth = as_tensor(np.stack([place.of_pictures(store) for place in places]))
+        with torch.no_grad():
+            wanted = teacher(latent.bfloat16()).float() * 2 - 1
+        with torch.autocast("cpu", torch.bfloat16):
+            result = autoencoder.decode(vae, latent)[0].float()
+        given, made, true = ((one + 1) / 2 for one in (wanted, result, truth))
+        critic.learn(made, true, given)
+        parts = _of_pictures(result, wanted, truth, late=True)
+        parts["truth"], parts["energy"] = 4 * parts["truth"], 2 * parts["energy"]
+        return {**parts, "critic": -0.03 * min(1.0, 10 * share) * critic(made, given).mean()}
+
+    training.run(options.minutes, loss)
+
+
 # U-Net and tile ControlNet
 
 
@@ -413,7 +448,10 @@ def known(path: Path, name: str, network: Any) -> Any:
 
 def whole_autoencoder(work: Path) -> AutoencoderKL:
     """Both halves in one, for hosts: with the layout's epsilon, in the plain memory layout."""
-    vae = known(work / "decoder.pt", "vae", autoencoder.build())
+    decoder = next(
+        path for name in ("polish", "decoder") if (path := work / f"{name}.pt").exists() or name == "decoder"
+    )
+    vae = known(decoder, "vae", autoencoder.build())
     other = known(work / "encoder.pt", "vae", autoencoder.build())
     vae.encoder, vae.quant_conv = other.encoder, other.quant_conv
     return autoencoder.folded(vae).to(memory_format=torch.contiguous_format)
@@ -427,12 +465,30 @@ def export_model(options: argparse.Namespace) -> None:
         export_tile_controlnet(options.output, known(options.work / "tile.pt", "tile", build_tile_controlnet(unet)))
 
 
+def unpack(options: argparse.Namespace) -> None:
+    """Checkpoints with the weights of the package's demo model, which every stage can go on from."""
+    model = load_model("demo", device="cpu")
+    tile = load_tile("demo", model)
+    vae = autoencoder.unfolded(model.vae)
+    networks = {
+        "encoder": ("vae", vae),
+        "decoder": ("vae", vae),
+        "unet": ("unet", model.unet),
+        "tile": ("tile", tile.network),
+    }
+    for stage, (name, network) in networks.items():
+        state = nn.ModuleDict({name: network}).float().state_dict()
+        torch.save({"networks": state, "average": state, "steps": 0, "seconds": 0.0}, options.work / f"{stage}.pt")
+
+
 STAGES = {
     "latents": encode_pictures,
     "encoder": train_encoder,
     "decoder": train_decoder,
     "unet": train_unet,
     "tile": train_tile,
+    "polish": train_polish,
+    "unpack": unpack,
     "export": export_model,
 }
 

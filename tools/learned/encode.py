@@ -42,7 +42,11 @@ def image(values: Tensor) -> Image.Image:
 @torch.no_grad()
 def encoded(encoder: nn.Module, pictures: list[Image.Image]) -> Tensor:
     """Latents in half precision, in batches that a small machine can hold."""
-    return torch.cat([encoder(pixels(pictures[start : start + 8])).half() for start in range(0, len(pictures), 8)])
+    latents = []
+    for start in range(0, len(pictures), 8):
+        with torch.autocast("cpu", torch.bfloat16):
+            latents.append(encoder(pixels(pictures[start : start + 8])))
+    return torch.cat([latent.half() for latent in latents])
 
 
 @torch.no_grad()

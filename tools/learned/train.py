@@ -1,8 +1,9 @@
 """Train one network of one family; it goes on from its checkpoint.
 
 python -m tools.learned.train restore sd1 --taesd DIR --work DIR --minutes 20
-python -m tools.learned.train restore sd1 --taesd DIR --work DIR --minutes 20 --decoded   late: in the picture, too
-python -m tools.learned.train restore sdxl --from sd1 ...                                 begins with another's body
+python -m tools.learned.train restore sd1 ... --decoded                    late: in the picture, too
+python -m tools.learned.train restore sd1 ... --decoded --adversarial 0.1  and with a critic
+python -m tools.learned.train restore sdxl --from FILE.safetensors ...     begins with what fits of other weights
 """
 
 from __future__ import annotations
@@ -20,19 +21,22 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lib_latent_upscale.learned.networks import Enlarge, Restore
 from tools.learned import taesd
+from tools.learned.critic import Critic
+from tools.muon import Muon
 
 NETWORKS = {"restore": Restore, "enlarge": Enlarge}
-RATE = 5e-4
+RATE = 1e-3
 CROP = 16
 """Cells of the large latents' crops."""
 CELL = 8
 """Pixels of a cell."""
-BATCH, BATCH_DECODED = 16, 6
-CROP_DECODED = 10
+BATCH, BATCH_DECODED = 16, 8
+CROP_DECODED = 12
 
 _log = logging.getLogger(__name__)
 
@@ -103,8 +107,9 @@ def run(network: nn.Module, given: Tensor, wanted: Tensor, factor: float) -> Ten
     """The network's answer at the wanted size."""
     given = given.contiguous(memory_format=torch.channels_last)
     argument = factor if isinstance(network, Restore) else tuple(wanted.shape[-2:])
-    result: Tensor = network(given, argument)
-    return result
+    with torch.autocast("cpu", torch.bfloat16):
+        result: Tensor = network(given, argument)
+    return result.float()
 
 
 def gradients(picture: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,8 +123,9 @@ def spectrum(picture: Tensor) -> Tensor:
 
 
 def picture_loss(result: Tensor, wanted: Tensor, crispness: float) -> Tensor:
-    """Distance of two decoded pictures: values and gradients, and what asks for crisp ones: energy and amplitudes."""
-    value = (result - wanted).abs().mean()
+    """Distance of two decoded pictures: values, colours of areas, gradients; and what asks for crisp ones: energy and
+    amplitudes."""
+    value = (result - wanted).abs().mean() + 2 * F.avg_pool2d(result - wanted, 16).abs().mean()
     slope = torch.stack(
         [(a - b).abs().mean() for a, b in zip(gradients(result), gradients(wanted), strict=True)]
     ).mean()
@@ -133,31 +139,59 @@ def picture_loss(result: Tensor, wanted: Tensor, crispness: float) -> Tensor:
     return value + slope + crispness * (1.5 * energy + 0.04 * amplitude)
 
 
-def losses(
-    rng: np.random.Generator, pairs: Pairs, network: nn.Module, decoder: nn.Module | None, crispness: float
-) -> Tensor:
-    """One batch's loss."""
-    count, crop = (BATCH, CROP) if decoder is None else (BATCH_DECODED, CROP_DECODED)
-    given, wanted, factor = pairs.batch(rng, count, crop)
-    result = run(network, perturbed(rng, given), wanted, factor)
-    loss = (result - wanted).abs().mean()
-    if decoder is None:
+@dataclass
+class Losses:
+    """What a batch costs: in latents; in the decoded picture, too; and by what a critic says of that."""
+
+    pairs: Pairs
+    decoder: nn.Module | None
+    crispness: float
+    adversarial: float
+    critic: Critic = field(default_factory=Critic)
+
+    def of(self, rng: np.random.Generator, network: nn.Module) -> Tensor:
+        """One batch's loss."""
+        count, crop = (BATCH, CROP) if self.decoder is None else (BATCH_DECODED, CROP_DECODED)
+        given, wanted, factor = self.pairs.batch(rng, count, crop)
+        result = run(network, perturbed(rng, given), wanted, factor)
+        loss = (result - wanted).abs().mean()
+        return loss if self.decoder is None else 0.3 * loss + self._in_pictures(self.decoder, result, wanted, given)
+
+    def _in_pictures(self, decoder: nn.Module, result: Tensor, wanted: Tensor, given: Tensor) -> Tensor:
+        with torch.no_grad():
+            true = decode(decoder, wanted)
+        made = decode(decoder, result)
+        loss = 4 * picture_loss(made, true, self.crispness)
+        if self.adversarial:
+            with torch.no_grad():
+                placed = F.interpolate(decode(decoder, given), true.shape[-2:], mode="bicubic")
+            self.critic.learn(made, true, placed)
+            loss = loss - self.adversarial * self.critic(made, placed).mean()
         return loss
-    with torch.no_grad():
-        target = decoder(wanted.contiguous(memory_format=torch.channels_last))
-    return 0.3 * loss + 4 * picture_loss(decoder(result), target, crispness)
+
+
+def decode(decoder: nn.Module, latent: Tensor) -> Tensor:
+    """The picture in 0..1, in half precision inside."""
+    with torch.autocast("cpu", torch.bfloat16):
+        picture: Tensor = decoder(latent.contiguous(memory_format=torch.channels_last))
+    return picture.float()
 
 
 @torch.no_grad()
-def watched(network: nn.Module, kind: str, first: Any) -> dict[str, float]:
-    """Mean absolute error at each factor on the chunk that is not trained on."""
+def watched(network: nn.Module, kind: str, first: Any, decoder: nn.Module) -> dict[str, float]:
+    """On the chunk that is not trained on: mean absolute error at each factor; at 2 PSNR and gradient energy, too."""
     found = {}
     for group in first["reduced"]:
         given, wanted = group["soft" if kind == "restore" else "small"].float(), first["sharp"][group["index"]].float()
-        found[f"{group['factor']:.2f}"] = round(
-            (run(network, given, wanted, group["factor"]) - wanted).abs().mean().item(), 4
-        )
-    return found
+        result = run(network, given, wanted, group["factor"])
+        found[f"{group['factor']:.2f}"] = (result - wanted).abs().mean().item()
+        if group["factor"] == 2:
+            made, true = decode(decoder, result[:16]), decode(decoder, wanted[:16])
+            found["PSNR"] = -10 * (made - true).square().mean((1, 2, 3)).log10().mean().item()
+            found["energy"] = (
+                sum(s.square().sum() for s in gradients(made)) / sum(s.square().sum() for s in gradients(true))
+            ).item()
+    return {name: round(value, 4) for name, value in found.items()}
 
 
 @dataclass
@@ -166,7 +200,7 @@ class State:
 
     network: nn.Module
     average: nn.Module
-    optimiser: torch.optim.Optimizer
+    optimiser: Muon
     path: Path
     step: int = 0
 
@@ -176,11 +210,10 @@ class State:
         network = NETWORKS[options.kind](taesd.CHANNELS[options.family]).to(memory_format=torch.channels_last)
         path = options.work / f"{options.kind}-{options.family}.pt"
         if options.start and not path.exists():
-            other = torch.load(options.work / f"{options.kind}-{options.start}.pt", weights_only=True)["average"]
             own = network.state_dict()
-            fits = {name: value for name, value in other.items() if value.shape == own[name].shape}
+            fits = {name: value for name, value in load_file(options.start).items() if value.shape == own[name].shape}
             network.load_state_dict({**own, **fits})
-        optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, betas=(0.9, 0.99))
+        optimiser = Muon(network.parameters(), options.rate, options.rate)
         state = cls(network, copy.deepcopy(network), optimiser, path)
         if path.exists():
             kept = torch.load(path, weights_only=True)
@@ -197,14 +230,12 @@ class State:
         torch.save({**kept, "step": self.step}, part)
         part.rename(self.path)
 
-    def update(self, loss: Tensor, rate: float) -> None:
+    def update(self, loss: Tensor, scale: float) -> None:
         """One step, and the average of the weights."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
         self.optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimiser.step()
+        self.optimiser.step(scale)
         self.step += 1
         share = 1 - min(0.998, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
@@ -227,25 +258,25 @@ def main() -> None:
     parser.add_argument("--taesd", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--minutes", type=float, required=True)
-    parser.add_argument("--rate", type=float, default=RATE, help="the highest learning rate; it falls as a cosine")
+    parser.add_argument("--rate", type=float, default=RATE, help="the highest learning rate; it falls evenly")
     parser.add_argument("--decoded", action="store_true", help="weigh the decoded pictures, too")
     parser.add_argument("--crispness", type=float, default=1.0, help="weight of energy and amplitudes, with --decoded")
-    parser.add_argument("--from", dest="start", choices=list(taesd.FILES), help="a family to begin with")
+    parser.add_argument("--adversarial", type=float, default=0.0, help="weight of the critic, with --decoded")
+    parser.add_argument("--from", dest="start", type=Path, help="weights to begin with")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
-    decoder = taesd.load(options.taesd, options.family)[1] if options.decoded else None
+    decoder = taesd.load(options.taesd, options.family)[1]
     state = State.of(options)
     pairs = Pairs(options.work / "latents", options.family, options.kind)
     pairs.refresh()
+    losses = Losses(pairs, decoder if options.decoded else None, options.crispness, options.adversarial)
     first = torch.load(options.work / "latents" / f"{options.family}-000.pt", weights_only=True)
     rng = np.random.default_rng(state.step)
     seen: list[float] = []
     for share in progress(options.minutes):
-        loss = losses(rng, pairs, state.network, decoder, options.crispness)
-        state.update(
-            loss, options.rate * min(1, (len(seen) + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * share)) + 1e-6
-        )
+        loss = losses.of(rng, state.network)
+        state.update(loss, min(1, (len(seen) + 1) / 100) * (1 - share))
         seen.append(loss.item())
         if state.step % 200 == 0:
             pairs.refresh()
@@ -254,7 +285,7 @@ def main() -> None:
                 state.step,
                 share,
                 np.mean(seen[-200:]),
-                watched(state.average, options.kind, first),
+                watched(state.average, options.kind, first, decoder),
             )
             state.save()
     state.save()
