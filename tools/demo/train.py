@@ -325,8 +325,10 @@ def train_polish(options: argparse.Namespace) -> None:
         given, made, true = ((one + 1) / 2 for one in (wanted, result, truth))
         critic.learn(made, true, given)
         parts = _of_pictures(result, wanted, truth, late=True)
-        parts["truth"], parts["energy"] = 4 * parts["truth"], 2 * parts["energy"]
-        return {**parts, "critic": -0.03 * min(1.0, 10 * share) * critic(made, given).mean()}
+        parts["truth"], parts["energy"], parts["spectrum"] = (
+            weight * parts[name] for name, weight in (("truth", 4), ("energy", 6), ("spectrum", 4))
+        )
+        return {**parts, "critic": -0.1 * min(1.0, 10 * share) * critic(made, given).mean()}
 
     training.run(options.minutes, loss)
 
