@@ -70,7 +70,7 @@ class Grid:
     middle: float = 0.3
     size: int = 288
     """Pixels of a side of the originals: whole latent cells after every factor."""
-    count: int = 5
+    count: int = 4
     """Pictures of each kind."""
     steps: int = 10
 

@@ -19,7 +19,6 @@ PHOTOGRAPHS = {
     "camera": "Lav Varshney, CC0",
     "chelsea": "Stéfan van der Walt, CC0",
     "coffee": "Rachel Michetti, CC0",
-    "rocket": "SpaceX, public domain",
 }
 """Of `skimage.data`: those of a scene in front of a camera that its documentation calls free and that are sharp."""
 

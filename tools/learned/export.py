@@ -31,7 +31,9 @@ def main() -> None:
             values = {
                 name: value.half().contiguous(memory_format=torch.contiguous_format) for name, value in average.items()
             }
-            save_file(values, options.output / f"{kind}-{family}.safetensors")
+            exported = options.output / f"{kind}-{family}.safetensors"
+            save_file(values, exported)
+            exported.chmod(0o644)
 
 
 if __name__ == "__main__":
