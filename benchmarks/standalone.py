@@ -28,12 +28,14 @@ from typing import Any
 import torch
 from PIL import Image
 
+from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
 from lib_latent_upscale.standalone.engine.models import DEMO, DEMO_FILE, best_device, load_model
 
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 2**20
 STRENGTH = 0.5
+METHOD = "nearest-exact"
 PROMPT = "a photograph"
 WORKER = "--worker"
 RANDOM_SD1 = "random-sd1"
@@ -48,7 +50,9 @@ def ours(model: str, steps: int) -> Call:
     engine = Engine(load_model(model))
 
     def call(picture: Image.Image, size: int) -> Image.Image:
-        generation = GenerationSettings(size, size, prompt=PROMPT, steps=steps, denoising_strength=STRENGTH)
+        generation = GenerationSettings(
+            size, size, prompt=PROMPT, steps=steps, denoising_strength=STRENGTH, upscale=UpscaleSettings(METHOD)
+        )
         return engine.upscale([picture], generation).pictures[0]
 
     return call

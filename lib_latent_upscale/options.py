@@ -2,7 +2,7 @@
 
     @dataclass(frozen=True)
     class UpscaleSettings(Settings):
-        method: str = option("nearest-exact", choices=[METHODS], label="Upscale method", infotext="...", tip="...")
+        method: str = option(AUTOMATIC, choices=[METHODS], label="Upscale method", infotext="...", tip="...")
 
 The controls of both pages, names and order of the API, infotext both ways, axes of X/Y/Z plot, the settings page, flags
 of the command and docs/options.md are loops over `rows(UpscaleSettings)`: a new option is one field, and its use.
@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 AUTOMATIC = "automatic"
-"""The name that leaves a choice to the host, such as its own schedule."""
+"""The name that leaves a choice to whoever runs it, such as the host's own schedule."""
 
 MAX_STEPS = 1000
 """The most steps that a run may ask for."""

@@ -49,7 +49,7 @@ class UpscaleSettings(Settings):
     FLAGS: ClassVar[str] = "--"
 
     method: str = option(
-        "nearest-exact",
+        AUTOMATIC,
         choices=METHODS,
         label="Upscale method",
         infotext="Latent upscale method",

@@ -57,6 +57,8 @@ class Entry:
     """At the size of all others; RGB."""
     parameters: str
     """The infotext from which it can be made again."""
+    method: str
+    """The method that ran; with "automatic" which one that was."""
     schedule: str
     """The schedule that ran; with "automatic" the host's own is named, too."""
     steps: int
@@ -85,7 +87,12 @@ class Entry:
         values = {name: value for name, value in asdict(settings).items() if name not in told}
         further = "".join(f", {difference(name, value)}" for name, value in values.items() if value != usual[name])
         shrunk = ["{} x {} pixels, shrunk here".format(*self.shrunk_from)] if self.shrunk_from else []
-        return [f"{settings.method} + {self.schedule}, {self._cut}{further}", self._start, *shrunk, *self.remarks]
+        return [f"{self._method} + {self.schedule}, {self._cut}{further}", self._start, *shrunk, *self.remarks]
+
+    @property
+    def _method(self) -> str:
+        asked = self.variant.settings.method
+        return self.method if asked == self.method else f"{asked} ({self.method})"
 
     @property
     def _cut(self) -> str:
@@ -222,6 +229,7 @@ def _record(entry: Entry, figures: Metrics | None) -> dict[str, Any]:
         **asdict(entry.variant.settings),
         **{name: _plain(value) for name, value in entry.variant.overrides.items()},
         **({"passes": entry.variant.passes} if entry.variant.passes else {}),
+        "method_run": entry.method,
         "schedule_run": entry.schedule,
         "steps_run": entry.steps,
         "first_sigma": None if entry.first_sigma is None else round(entry.first_sigma, 6),

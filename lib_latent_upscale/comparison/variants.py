@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
@@ -124,23 +124,30 @@ def without_twins(variants: Sequence[Variant]) -> list[Variant]:
     return list(kept.values())
 
 
-def merge_same(variants: Sequence[Variant], source: tuple[int, int], target: tuple[int, int]) -> list[list[Variant]]:
+def merge_same(
+    variants: Sequence[Variant],
+    source: tuple[int, int],
+    target: tuple[int, int],
+    ran: Callable[[Variant], UpscaleSettings] = lambda variant: variant.settings,
+) -> list[list[Variant]]:
     """Group variants that are mathematically the same upscale from latent size `source` to `target` (height, width).
 
-    Only the first of each group needs to run. Variants keep their order.
+    Only the first of each group needs to run. Variants keep their order. `ran` gives the settings that a variant runs,
+    where an automatic method is another one.
     """
+
+    def same(first: Variant, second: Variant) -> bool:
+        one, other = ran(first), ran(second)
+        alike = (first.overrides, first.passes) == (second.overrides, second.passes)
+        alike = alike and replace(one, method=other.method) == other
+        return alike and same_method(one.method, other.method, source, target)
+
     groups: list[list[Variant]] = []
     for variant in variants:
-        twin = next((group for group in groups if _same(group[0], variant, source, target)), None)
+        twin = next((group for group in groups if same(group[0], variant)), None)
         if twin is None:
             groups.append([variant])
         else:
             twin.append(variant)
     return groups
 
-
-def _same(first: Variant, second: Variant, source: tuple[int, int], target: tuple[int, int]) -> bool:
-    def rest(variant: Variant) -> tuple[Any, ...]:
-        return {**asdict(variant.settings), "method": None}, dict(variant.overrides), variant.passes
-
-    return rest(first) == rest(second) and same_method(first.settings.method, second.settings.method, source, target)

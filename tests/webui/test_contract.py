@@ -18,7 +18,7 @@ from lib_latent_upscale.x4_upscaler import X4Settings
 
 CONTRACT = json.loads((Path(__file__).parents[1] / "contract.json").read_text(encoding="utf-8"))
 FULL = {
-    "upscale": UpscaleSettings(),
+    "upscale": UpscaleSettings("nearest-exact"),
     "tile": TileSettings(second_pass=True),
     "x4": X4Settings(prompt="a", negative_prompt="b"),
 }

@@ -37,10 +37,11 @@ PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
 SIZE = 512
 STRENGTH, TILE_STRENGTH = 0.2, 0.8
 NOISE_LEVELS = (0.25, 1.0, 4.0)
+NEAREST = UpscaleSettings("nearest-exact")
 UPSCALES: Mapping[str, UpscaleSettings] = {
     "WebUI, latent upscale": HOST_DEFAULT,
     "WebUI, Just resize": replace(HOST_DEFAULT, method="pixels"),
-    "nearest-exact": UpscaleSettings(),
+    "nearest-exact": NEAREST,
     "learned": UpscaleSettings("learned"),
 }
 
@@ -134,7 +135,9 @@ def model_table(options: argparse.Namespace) -> list[str]:
 
 def kept(engine: Engine, picture: Image.Image, tile: TileSettings | None) -> float:
     """PSNR of an upscale at denoising strength 0.8, shrunk again, against what it was made from."""
-    generation = GenerationSettings(SIZE, SIZE, denoising_strength=TILE_STRENGTH, sampler="Euler", tile=tile)
+    generation = GenerationSettings(
+        SIZE, SIZE, denoising_strength=TILE_STRENGTH, sampler="Euler", upscale=NEAREST, tile=tile
+    )
     result = engine.upscale([half(picture)], generation).pictures[0]
     return beside(result.resize(half(picture).size, Image.Resampling.BOX), half(picture))[0]
 

@@ -108,7 +108,11 @@ def compare(
     `progress(name)` is a context manager that yields `progress(done, total)`.
     """
     prepared = engine.prepare([picture.rgb], base)
-    groups = merge_same(variants, prepared.fit.source, prepared.fit.target)
+
+    def ran(variant: Variant) -> UpscaleSettings:
+        return engine.settled(generation_of(variant, base), prepared.fit).upscale
+
+    groups = merge_same(variants, prepared.fit.source, prepared.fit.target, ran)
     return [_entry(engine, prepared, group, base, progress) for group in groups]
 
 
@@ -127,6 +131,7 @@ def _entry(
         same=group[1:],
         picture=done.pictures[0],
         parameters=engine.parameters(done.generation),
+        method=done.generation.upscale.method,
         schedule=_schedule(generation),
         steps=done.plan.steps,
         first_sigma=done.plan.run[0].item() if done.plan.steps else None,

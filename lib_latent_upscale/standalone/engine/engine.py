@@ -156,8 +156,8 @@ class Engine:
         except ValueError as error:
             raise InputError(f"{self.model.name}: {error}.") from error
 
-    def _settled(self, generation: GenerationSettings, fit: Fit) -> GenerationSettings:
-        """With the method that runs here."""
+    def settled(self, generation: GenerationSettings, fit: Fit) -> GenerationSettings:
+        """The settings that run here: an automatic method is another one."""
         factor = math.sqrt(math.prod(fit.target) / math.prod(fit.source))
         strength = generation.denoising_strength
         upscale = generation.upscale.resolved(family=self.model.family, factor=factor, denoising_strength=strength)
@@ -203,7 +203,7 @@ class Engine:
 
     def run(self, prepared: Prepared, generation: GenerationSettings, progress: Progress | None = None) -> Upscaled:
         """Interpolate, add noise, denoise and decode what `prepare` made; then the second pass, if there is one."""
-        generation = self._settled(generation, prepared.fit)
+        generation = self.settled(generation, prepared.fit)
         if generation.tile is None or not generation.tile.second_pass:
             return self._run(prepared, generation, progress)
         first, second = second_pass(generation)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from lib_latent_upscale.comparison.report import LEGEND, PLAIN_NAME, Entry, Report, Subject, make_report
 from lib_latent_upscale.comparison.variants import Role, Variant
-from lib_latent_upscale.settings import AUTOMATIC
+from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.webui.compare.recorder import Recorder
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host import saving
@@ -36,6 +36,8 @@ class Done:
 
     variant: Variant
     same: Sequence[Variant]
+    ran: UpscaleSettings
+    """Its settings with the method that ran."""
     p: Any
     extra: dict[str, Any]
     """What the run has put into the infotext."""
@@ -124,6 +126,7 @@ class Results:
             same=done.same,
             picture=picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS),
             parameters=done.infotexts[index],
+            method=done.ran.method,
             schedule=scheduler,
             steps=done.record.steps,
             fewer=done.record.fewer,

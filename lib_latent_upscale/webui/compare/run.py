@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from lib_latent_upscale.comparison.variants import Variant, merge_same
+from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.webui.compare.recorder import EncodeCache, Recorder
 from lib_latent_upscale.webui.compare.results import Done, Results
 from lib_latent_upscale.webui.compare.variants import make_variants
@@ -112,11 +113,16 @@ class _Runs:
         if len(self._encoded.sizes) == 1:
             target = tuple(-(-side // host.vae_scale_factor()) for side in (self._base.height, self._base.width))
             (source,) = self._encoded.sizes
-            groups = merge_same(self._variants, (source[0], source[1]), (target[0], target[1]))
+            groups = merge_same(self._variants, (source[0], source[1]), (target[0], target[1]), self._resolved)
         if self.finished:
             self.finished[0] = replace(self.finished[0], same=groups[0][1:])
         host_machine.jobs_left(self._jobs([group[0] for group in groups[1:]]))
         yield from groups[1:]
+
+    def _resolved(self, variant: Variant) -> UpscaleSettings:
+        """What runs of a variant: the model is that of the first one, which has run."""
+        first, own = (self._prepared[id(one)].upscale for one in (self._variants[0], variant))
+        return own.resolved(first.family)
 
     def _jobs(self, variants: Sequence[Variant]) -> int:
         """How often the progress bar will begin again: for every batch, and for every picture of a pass."""
@@ -142,7 +148,10 @@ class _Runs:
         pictures, infotexts = _own_pictures(p, processed, passes)
         if pictures and all(passes.ran(infotext) for infotext in infotexts):
             extra = dict(processed.extra_generation_params)
-            self.finished.append(Done(group[0], group[1:], p, extra, processed, pictures, infotexts, record, seconds))
+            ran = prepared.upscale.settings
+            self.finished.append(
+                Done(group[0], group[1:], ran, p, extra, processed, pictures, infotexts, record, seconds)
+            )
 
 
 def _own_pictures(p: Any, processed: Any, passes: Passes) -> tuple[list[Image.Image], list[str]]:

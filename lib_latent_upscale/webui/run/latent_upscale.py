@@ -77,7 +77,8 @@ class LatentUpscale:
         self._installed = ExitStack()
         self._fitted: Literal["", "picture", "composite"] = ""
         self.put_back_random_state = host.saved_rng_state()
-        self._family: str | None = None
+        self.family: str | None = None
+        """Of the latents; known once it has run."""
         _check(p, settings)
         with refusing():
             self._file = learned_files.file_for(settings.method)
@@ -204,15 +205,20 @@ class LatentUpscale:
     def _choose_weights(self) -> None:
         """Method and network, by the model that is loaded now: `override_settings` may have brought another one."""
         p = self._p
-        self._family = host.latent_family(p.sd_model)
-        factor = math.sqrt(math.prod(self.size) / math.prod(p.init_images[0].size))
-        ran = self._asked.resolved(family=self._family, factor=factor, denoising_strength=p.denoising_strength)
+        self.family = host.latent_family(p.sd_model)
+        ran = self.resolved(self.family)
         if ran != self._asked:
             self._say_what_ran(ran)
         self.settings = ran
-        weights = _checked_weights(self.settings, self._family, self._file)
+        weights = _checked_weights(self.settings, self.family, self._file)
         if weights:
             self._p.extra_generation_params[WEIGHTS_LABEL] = weights
+
+    def resolved(self, family: str | None) -> UpscaleSettings:
+        """What runs of the settings with latents of this family."""
+        p = self._p
+        factor = math.sqrt(math.prod(self.size) / math.prod(p.init_images[0].size))
+        return self._asked.resolved(family=family, factor=factor, denoising_strength=p.denoising_strength)
 
     def _encode(self, seeds: Sequence[int], encode: host.Encode, enlarged: Tensor) -> Tensor:
         """Latents at the target size for the pictures that the host has enlarged, made from the small ones."""
@@ -235,7 +241,7 @@ class LatentUpscale:
         cell = host.vae_scale_factor()
         size = (self._p.height // cell, self._p.width // cell)
         small = source[1] / cell, source[0] / cell
-        enlarge = refusing()(partial(self.settings.enlarge, source=small, family=self._family, file=self._file))
+        enlarge = refusing()(partial(self.settings.enlarge, source=small, family=self.family, file=self._file))
         latents = []
         for picture, seed in zip(pictures, seeds, strict=False):
             host.seed_draws(int(seed))
