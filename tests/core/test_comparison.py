@@ -61,6 +61,14 @@ def test_variants_that_are_the_same_upscale_run_once():
     assert len(merge_same(variants("nearest", "area"), (8, 8), (12, 12))) == 2
 
 
+def test_an_automatic_method_is_the_same_as_the_one_that_it_becomes():
+    def ran(variant):
+        return variant.settings.resolved(family="sd1", factor=2.0, denoising_strength=0.5)
+
+    groups = merge_same(variants("automatic", "pixels", "learned"), (8, 8), (16, 16), ran)
+    assert [[variant.name for variant in group] for group in groups] == [["automatic", "learned"], ["pixels"]]
+
+
 @pytest.mark.parametrize("change", [{"scheduler": "karras"}, {"exact_steps": False}, {"keep_statistics": True}])
 def test_variants_that_differ_in_anything_else_both_run(change):
     both = variants("nearest") + variants("area", **change)
@@ -121,7 +129,8 @@ def test_of_equal_variants_the_first_stays_and_passes_set_apart():
 
 def entry(picture, variant, **changes):
     values = {"same": [], "parameters": "", "schedule": "karras", "steps": 4, "first_sigma": 1.613, "seconds": 2.0}
-    return Entry(**{**values, "variant": variant, "picture": picture, **changes})
+    ran = {"method": variant.settings.method}
+    return Entry(**{**values, **ran, "variant": variant, "picture": picture, **changes})
 
 
 @pytest.fixture
@@ -160,6 +169,14 @@ def test_the_record_is_json_with_the_settings_of_every_variant(report):
     assert record["variants"][1]["same_result"] == ["twin"]
     assert record["variants"][2]["shrunk_from"] == [512, 384]
     assert record["plain_resize"]["sharpness"] == pytest.approx(1)
+
+
+def test_notes_and_record_say_which_method_automatic_was(original, source):
+    one = entry(original, Variant("mine", UpscaleSettings("automatic"), role="own"), method="learned")
+    report = make_report(Subject(source, 7, 20, "Euler", 0.5, 7.0, "model"), [one])
+    assert report.notes["mine"][0] == "automatic (learned) + karras, exact steps"
+    (record,) = report.record["variants"]
+    assert (record["method"], record["method_run"]) == ("automatic", "learned")
 
 
 def test_sheet_and_page_hold_all_of_it(report):

@@ -29,7 +29,7 @@ def test_every_field_has_one_label():
 
 
 def test_labels_stand_in_pictures_and_never_change():
-    assert UpscaleSettings().to_infotext() == {
+    assert UpscaleSettings("nearest-exact").to_infotext() == {
         "Latent upscale method": "nearest-exact",
         "Latent upscale scheduler": "simple",
         "Latent upscale exact steps": "True",

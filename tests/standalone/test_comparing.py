@@ -138,7 +138,7 @@ def test_names_beside_the_picture_and_a_page_elsewhere(picture_file, sd1_folder,
 
 
 def test_the_label_says_what_ran(engine, photo):
-    base = replace(BASE, sampler="DPM++ 2M")
+    base = replace(BASE, sampler="DPM++ 2M", upscale=UpscaleSettings("nearest-exact"))
     variants = [*default_variants(base), parse_variant("nearest:simple", base)]
     picture = Picture(photo)
     panels = make_report(subject_of(picture, base), compare(engine, picture, variants, base)).panels
@@ -149,6 +149,15 @@ def test_the_label_says_what_ran(engine, photo):
     assert "bilinear + automatic (karras), steps cut by the denoising strength\n3 steps ran from sigma" in notes[2]
     assert "nearest-exact + simple, exact steps\n4 steps ran from sigma" in notes[4]
     assert "the same as nearest + simple (nearest): not run twice" in notes[4]
+
+
+def test_the_label_says_which_method_automatic_was_and_that_runs_once(engine, photo):
+    base, picture = replace(BASE, steps=1), Picture(photo)
+    variants = [*default_variants(base), parse_variant("learned:simple", base)]
+    own = compare(engine, picture, variants, base)[-1]
+    assert own.notes[0] == "automatic (learned) + simple, exact steps"
+    assert [twin.name for twin in own.same] == ["learned + simple"]
+    assert "Latent upscale method: learned" in own.parameters
 
 
 @pytest.mark.parametrize(

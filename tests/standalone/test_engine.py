@@ -83,6 +83,23 @@ def test_no_denoising_is_the_enlarged_latent_decoded(engine, photo):
     assert np.abs(values(result.pictures[0]) - expected.numpy()).max() < 0.52
 
 
+@pytest.mark.parametrize(
+    ("family", "strength", "method"),
+    [
+        ("sd1", 0.7, "learned"),
+        ("sdxl", 0.3, "learned"),
+        (None, 0.3, "pixels"),
+        (None, 0.5, "bicubic-antialiased"),
+    ],
+)
+def test_without_a_method_the_model_and_the_strength_choose_it(engine, photo, monkeypatch, family, strength, method):
+    monkeypatch.setattr(type(engine.model), "family", family)
+    asked = replace(SMALL, steps=1, denoising_strength=strength)
+    done, named = (engine.upscale([photo], one) for one in (asked, replace(asked, upscale=UpscaleSettings(method))))
+    assert done.generation.upscale == UpscaleSettings(method)
+    assert (values(done.pictures[0]) == values(named.pictures[0])).all()
+
+
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("cfg_scale", [1.0, 7.0])
 @torch.no_grad()

@@ -56,7 +56,7 @@ def sdxl_engine(sdxl_folder, sdxl_tile):
 def small(tile=None, **changes) -> GenerationSettings:
     """An upscale whose five steps run from sigma 1.9 over whole timesteps: 444, 333, 222, 111, 0."""
     defaults = {"steps": 5, "denoising_strength": 0.5, "prompt": "a cat", "sampler": "Euler", "cfg_scale": 3}
-    upscale = UpscaleSettings(scheduler="normal")
+    upscale = UpscaleSettings("nearest-exact", scheduler="normal")
     return GenerationSettings(96, 64, **{**defaults, "upscale": upscale, "tile": tile, **changes})
 
 
@@ -221,7 +221,7 @@ def test_the_second_pass_starts_from_the_result_of_the_first(engine, photo):
         generation,
         steps=3,
         denoising_strength=0.6,
-        upscale=UpscaleSettings(scheduler="karras"),
+        upscale=UpscaleSettings("nearest-exact", scheduler="karras"),
         tile=replace(tile, second_pass=False),
     )
     counted = []
@@ -236,7 +236,7 @@ def test_a_second_pass_enlarges_nothing_and_keeps_the_rest():
     first, second = second_pass(base)
     assert first == replace(base, tile=None)
     assert (second.size, second.seed, second.negative_prompt, second.steps) == (base.size, 7, "bad", 20)
-    assert second.upscale == UpscaleSettings(scheduler="automatic", exact_steps=False)
+    assert second.upscale == UpscaleSettings("nearest-exact", scheduler="automatic", exact_steps=False)
 
 
 @pytest.mark.parametrize(

@@ -5,21 +5,24 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-SD1 = SimpleNamespace(is_sd1=True)
+SD1, SDXL = SimpleNamespace(is_sd1=True), SimpleNamespace(is_sdxl=True)
 
 
 @pytest.mark.parametrize(
     ("model", "strength", "size", "ran"),
     [
         (SD1, 0.7, 128, "learned"),
+        (SDXL, 0.3, 128, "learned"),
         (SD1, 0.7, 64, "pixels"),
         (SimpleNamespace(), 0.3, 128, "pixels"),
         (SimpleNamespace(), 0.5, 128, "bicubic-antialiased"),
     ],
 )
-def test_the_infotext_names_the_method_that_ran_and_makes_the_same_picture(webui, picture, model, strength, size, ran):
+def test_what_a_call_without_a_method_ran_stands_in_the_infotext_and_makes_the_same_picture(
+    webui, picture, model, strength, size, ran
+):
     values = {"sd_model": model, "denoising_strength": strength, "width": size, "height": size}
-    first = webui.run(webui.process(picture, **values), {"method": "automatic"})
+    first = webui.run(webui.process(picture, **values), {})
     written = first.infotexts[0]
     assert written["Latent upscale method"] == ran
     assert ("Latent upscale weights" in written) == (ran == "learned")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,7 +25,9 @@ def test_the_resized_picture_carries_no_settings_of_ours(host, picture):
     assert all(text for name, text in texts.items() if name != "Picture resized")
 
 
-FOUR = {"compare_methods": ["nearest-exact", "bicubic"], "compare_schedulers": ["simple", "karras"]}
+PAIRS = {"compare_methods": ["nearest-exact", "bicubic"], "compare_schedulers": ["simple", "karras"]}
+FOUR = {"method": "nearest-exact", **PAIRS}
+"""With the script's own settings, which are one of the pairs."""
 
 
 class TestRuns:
@@ -51,7 +54,7 @@ class TestRuns:
 
     def test_equal_variants_run_once(self, host, picture):
         """At twice the size nearest, nearest-exact and area are one; at 1.5 times they are not."""
-        three = {"compare_methods": ["nearest", "area"]}
+        three = {"method": "nearest-exact", "compare_methods": ["nearest", "area"]}
         result = host.compare(picture, three)
         assert len(host.runs) == 3
         record = result.extra_generation_params[RECORD]["comparisons"][0]["variants"][2]
@@ -59,6 +62,17 @@ class TestRuns:
         host.runs.clear()
         host.compare(picture, three, width=96, height=96)
         assert len(host.runs) == 5
+
+    @pytest.mark.parametrize(("model", "ran"), [({"is_sd1": True}, "learned"), ({}, "bicubic-antialiased")])
+    def test_it_is_said_which_method_automatic_was_and_that_runs_once(self, host, picture, model, ran):
+        asked = {"compare_methods": ["learned", "bicubic-antialiased"] if model else ["bicubic-antialiased"]}
+        result = host.compare(picture, asked, sd_model=SimpleNamespace(**model))
+        described = result.extra_generation_params[RECORD]
+        own = described["comparisons"][0]["variants"][2]
+        assert (own["method"], own["method_run"], own["same_result"]) == ("automatic", ran, [f"{ran} + simple"])
+        (shown,) = [one for one in described["pictures"] if one["role"] == "own"]
+        assert shown["notes"][0].startswith(f"automatic ({ran}) + simple")
+        assert json.loads(result.infotexts[0])["Latent upscale method"] == "automatic", "to compare again"
 
     def test_all_have_one_seed(self, host, picture):
         host.compare(picture, FOUR, seed=-1)
@@ -155,7 +169,7 @@ class TestPasses:
         assert (text["Latent upscale compare"], text["x4 upscaler steps"]) == ("True", "3")
 
     def test_the_same_upscale_with_and_without_it_are_two(self, host, upscaler, picture):
-        result = host.compare(picture, {"x4": True, "compare_methods": ["nearest", "area"]})
+        result = host.compare(picture, {"method": "nearest-exact", "x4": True, "compare_methods": ["nearest", "area"]})
         assert names(result) == [*HOST, "Latent Upscale", "Latent Upscale + x4 upscaler"]
         assert self.record(result)[2]["same_result"] == ["nearest + simple", "area + simple"]
         assert self.record(result)[3]["same_result"] == []
@@ -187,7 +201,8 @@ class TestVariants:
         return variants.make_variants(UpscaleSettings(**own), settings, schedule)
 
     def test_none_is_there_twice(self, variants):
-        made = self.make(variants, {**FOUR, "compare_variants": [{"method": "bicubic"}, {"steps": 9}]})
+        further = {**PAIRS, "compare_variants": [{"method": "bicubic"}, {"steps": 9}]}
+        made = self.make(variants, further, method="nearest-exact")
         found = [variant.name for variant in made]
         assert found == [
             *HOST,

@@ -22,7 +22,7 @@ NAMES = ["Method", "Scheduler", "Exact steps", "Keep statistics", "Matched noise
 def test_the_first_controls_are_method_and_scheduler(webui):
     controls = webui.script.ui(True)
     assert [(control.label, control.value) for control in controls[:5]] == [
-        ("Upscale method", "nearest-exact"),
+        ("Upscale method", "automatic"),
         ("Scheduler", "simple"),
         ("Exact steps", True),
         ("Keep statistics", False),
