@@ -150,4 +150,3 @@ def merge_same(
         else:
             twin.append(variant)
     return groups
-

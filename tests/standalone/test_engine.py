@@ -94,7 +94,7 @@ def test_no_denoising_is_the_enlarged_latent_decoded(engine, photo):
 )
 def test_without_a_method_the_model_and_the_strength_choose_it(engine, photo, monkeypatch, family, strength, method):
     monkeypatch.setattr(type(engine.model), "family", family)
-    asked = replace(SMALL, steps=1, denoising_strength=strength)
+    asked = replace(SMALL, width=192, height=144, steps=1, denoising_strength=strength)
     done, named = (engine.upscale([photo], one) for one in (asked, replace(asked, upscale=UpscaleSettings(method))))
     assert done.generation.upscale == UpscaleSettings(method)
     assert (values(done.pictures[0]) == values(named.pictures[0])).all()
@@ -153,7 +153,7 @@ def test_a_little_more_strength_at_few_steps_is_a_little_more_change(demo_engine
     energies = []
     for strength in (0.499, 0.5, 0.501, 0.51):
         seen = []
-        upscale = UpscaleSettings(starting_noise="continuous")
+        upscale = UpscaleSettings("nearest-exact", starting_noise="continuous")
         generation = GenerationSettings(256, 192, steps=4, denoising_strength=strength, seed=7, upscale=upscale)
         made = demo_engine.upscale([photo], generation, lambda done, total, seen=seen: seen.append((done, total)))
         assert seen[-1] == (4, 4)

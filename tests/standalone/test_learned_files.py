@@ -73,7 +73,9 @@ def test_a_pickle_of_something_else_leaves_nothing(tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.pt"]
 
 
-def test_the_default_method_says_what_ran_and_the_weights_of_learned_methods_are_named(picture_file, sd1_folder, own, tmp_path):
+def test_the_default_says_what_ran_and_the_weights_of_learned_methods_are_named(
+    picture_file, sd1_folder, own, tmp_path
+):
     paths = [tmp_path / f"{name}.png" for name in ("automatic", "learned", "own", "plain")]
     asked = [[], ["--method", "learned"], ["--learned", own], ["--method", "pixels"]]
     for path, more in zip(paths, asked, strict=True):
