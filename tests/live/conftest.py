@@ -115,8 +115,13 @@ class WebUI:
         answer = self.call("/sdapi/v1/img2img", {**body, **changes})
         return Result([decoded(text) for text in answer["images"]], json.loads(answer["info"]))
 
-    def ours(self, pictures: Image.Image | list[Image.Image], script_args: Any = (), **changes: Any) -> Result:
-        """The same call with the script; `script_args` may be a dictionary of names."""
+    def ours(
+        self, pictures: Image.Image | list[Image.Image], script_args: Any = ("nearest-exact",), **changes: Any
+    ) -> Result:
+        """The same call with the script; `script_args` may be a dictionary of names, an empty one for its defaults.
+
+        Without them an interpolation enlarges the latents: what "automatic" runs depends on the model of the host.
+        """
         script_args = [script_args] if isinstance(script_args, dict) else list(script_args)
         return self.host(pictures, script_name=SCRIPT, script_args=script_args, **changes)
 

@@ -24,7 +24,7 @@ class TestDescription:
         method, scheduler, *switches = info["args"][:5]
         assert (method["label"], method["value"], method["choices"]) == (
             "Upscale method",
-            "nearest-exact",
+            "automatic",
             [*METHODS, *INTERPOLATIONS],
         )
         assert (scheduler["label"], scheduler["value"]) == ("Scheduler", "simple")
@@ -90,7 +90,7 @@ class TestSamenessWithTheHost:
     def test_methods_and_schedulers_change_the_picture(self, webui, picture):
         methods = ("nearest-exact", "bilinear", "bicubic", "lanczos", "bislerp")
         results = [webui.ours(picture, {"method": method}).pixels for method in methods]
-        results += [webui.ours(picture, {"scheduler": name}).pixels for name in ("karras", "exponential", "beta")]
+        results += [webui.ours(picture, ["nearest-exact", name]).pixels for name in ("karras", "exponential", "beta")]
         results += [webui.ours(picture, {"method": "bilinear", "keep_statistics": True}).pixels]
         for index, result in enumerate(results):
             assert all((result != other).any() for other in results[index + 1 :])
@@ -212,8 +212,8 @@ class TestSameness:
 
 class TestArguments:
     def test_absent_ones_take_their_defaults(self, webui, picture):
-        expected = webui.ours(picture, ["nearest-exact", "simple", True, False, False]).pixels
-        for given in ([], ["nearest-exact"], ["nearest-exact", "simple"], {}, {"scheduler": "simple"}):
+        expected = webui.ours(picture, ["automatic", "simple", True, False, False]).pixels
+        for given in ([], ["automatic"], ["automatic", "simple"], {}, {"scheduler": "simple"}):
             np.testing.assert_array_equal(webui.ours(picture, given).pixels, expected)
 
     def test_names_and_positions_mean_the_same(self, webui, picture):

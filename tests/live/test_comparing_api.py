@@ -45,7 +45,7 @@ def refusal(webui, picture, script_args, **changes):
 def compared(webui, picture):
     """Two methods with two schedulers; at twice the size nearest is nearest-exact."""
     wanted = {"compare_methods": ["nearest", "bislerp"], "compare_schedulers": ["simple", "karras"]}
-    return webui.ours(picture, {"compare": True, "compare_difference": True, **wanted})
+    return webui.ours(picture, {"method": "nearest-exact", "compare": True, "compare_difference": True, **wanted})
 
 
 class TestWhatComesBack:
@@ -130,11 +130,11 @@ class TestWhatIsCompared:
             {"steps": 5, "denoising_strength": 0.3},
             {"name": "Heun", "sampler_name": "Heun", "method": "area", "scheduler": "karras"},
         ]
-        result = webui.ours(picture, {"compare": True, "compare_variants": further})
+        result = webui.ours(picture, {"method": "nearest-exact", "compare": True, "compare_variants": further})
         first, second = list(variants(result).values())[3:]
         assert first["name"] == "nearest-exact + simple, steps 5, denoising strength 0.3"
         assert (first["steps_run"], second["name"]) == (5, "Heun")
-        alone = webui.ours(picture, {}, steps=5, denoising_strength=0.3)
+        alone = webui.ours(picture, steps=5, denoising_strength=0.3)
         np.testing.assert_array_equal(shown(result, "variant")[first["name"]], alone.pixels)
         alone = webui.ours(picture, ["area", "karras"], sampler_name="Heun")
         np.testing.assert_array_equal(shown(result, "variant")["Heun"], alone.pixels)
@@ -192,7 +192,7 @@ class TestTogetherWith:
             *[("variant", 7), ("variant", 8)] * 3,
         ]
         assert described == expected
-        alone = webui.ours(picture, seed=8).pixels
+        alone = webui.ours(picture, {}, seed=8).pixels
         assert np.abs(shown(result, "variant")["Latent Upscale"] - alone).max() <= 1
 
     def test_several_init_pictures(self, webui, picture, wide_picture):

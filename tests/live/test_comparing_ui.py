@@ -108,7 +108,7 @@ def test_every_picture_comes_back(page):
 def test_the_default_is_left_and_ours_right(page):
     assert (page.chosen("Left"), page.chosen("Right")) == ("WebUI, latent upscale", "Latent Upscale")
     assert "bilinear + automatic" in page.slider.inner_text()
-    assert "nearest-exact + simple, exact steps" in page.slider.inner_text()
+    assert re.search(r"automatic \(.+\) \+ simple, exact steps", page.slider.inner_text())
 
 
 def test_the_line_follows_the_mouse(page):
@@ -235,7 +235,7 @@ def test_a_pasted_sheet_sets_the_comparison_and_a_pasted_picture_takes_it_away(p
     page.paste(single, compares=False)
     assert page.labelled("Upscale method").input_value() == METHOD
     page.paste(sheet, compares=True)
-    assert page.labelled("Upscale method").input_value() == "nearest-exact"
+    assert page.labelled("Upscale method").input_value() == "automatic"
     assert (page.tokens("methods"), page.tokens("schedulers")) == ([METHOD], [SCHEDULER])
 
 

@@ -144,7 +144,7 @@ class TestComparison:
             np.testing.assert_array_equal(np.asarray(result.pictures[index].convert("RGB")), alone)
         webui.warm(picture, **TILE_FAST)
         np.testing.assert_array_equal(webui.host(picture, **TILE_FAST).pixels, before)
-        np.testing.assert_array_equal(webui.ours(picture, **TILE_FAST).pixels, made({}).pixels)
+        np.testing.assert_array_equal(webui.ours(picture, {}, **TILE_FAST).pixels, made({}).pixels)
 
     def test_a_second_pass_is_one_too(self, webui, picture, made):
         result = webui.ours(picture, {**tile(**SECOND), "compare": True}, **TILE_FAST)
@@ -189,7 +189,7 @@ class TestFiles:
         error = refused(webui.ours, picture, tile(model="a_strange_tile"), **TILE_FAST)
         assert "ControlNet has not taken the tile unit with a_strange_tile" in error.message
         assert "No picture was made" in error.message
-        np.testing.assert_array_equal(webui.ours(picture, **TILE_FAST).pixels, made({}).pixels)
+        np.testing.assert_array_equal(webui.ours(picture, {}, **TILE_FAST).pixels, made({}).pixels)
         np.testing.assert_array_equal(webui.ours(picture, tile(), **TILE_FAST).pixels, made(tile()).pixels)
 
     def test_in_a_second_pass_the_first_picture_is_kept(self, webui, picture, made, put_tile):

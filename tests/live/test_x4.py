@@ -185,7 +185,7 @@ class TestMemory:
 
     def test_where_it_runs_out_smaller_tiles_are_tried_and_that_is_said(self, x4, webui, picture, short_of_memory):
         """Before any large model is loaded: what that leaves in the process's heap is memory enough."""
-        plain = webui.ours(picture, width=256, height=256)
+        plain = webui.ours(picture, {}, width=256, height=256)
         x4(width=64, height=64)  # the model is there
         with short_of_memory(150):  # with much less, torch itself may crash
             made = x4(self.LARGE, width=256, height=256)
@@ -205,7 +205,7 @@ class TestMemory:
         if SINGLE_FILE not in described(webui)["x4 model"]["choices"]:
             pytest.skip(f"this WebUI has no {SINGLE_FILE}.safetensors: put one into models/x4-upscaler and start again")
         before = x4(width=64, height=64)  # another model is kept
-        plain = webui.ours(picture, width=64, height=64)
+        plain = webui.ours(picture, {}, width=64, height=64)
         with short_of_memory(200):
             kept = x4({"x4_model": SINGLE_FILE}, width=64, height=64)
         assert [one.size for one in kept.pictures] == [(64, 64)]
@@ -294,7 +294,7 @@ class TestWaiting:
         written = parameters(result.infotext)
         assert not [label for label in written if label.startswith("x4")]
         assert "interrupted; the picture before it is kept" in result.infotext
-        np.testing.assert_array_equal(result.pixels, webui.ours(picture).pixels)
+        np.testing.assert_array_equal(result.pixels, webui.ours(picture, {}).pixels)
 
 
 def test_its_numbers_are_axes_of_xyz_plot(webui, picture, x4_model):
@@ -326,7 +326,7 @@ class TestComparison:
         assert last["shrunk_from"] == [512, 512]
         assert last["passes"] == ["x4 upscaler"]
         np.testing.assert_array_equal(pixels(result.pictures[-1]), x4().pixels)
-        np.testing.assert_array_equal(pixels(result.pictures[-2]), webui.ours(picture).pixels)
+        np.testing.assert_array_equal(pixels(result.pictures[-2]), webui.ours(picture, {}).pixels)
         assert f"x4 upscaler model: {x4_model}" in result.info["infotexts"][-1]
         assert not any("x4 upscaler" in one["parameters"] for one in others)
         assert f"x4 upscaler model: {x4_model}" in result.infotext
