@@ -7,7 +7,7 @@ them, and what is done to its latents.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -110,7 +110,7 @@ def _unresolved(_: Tensor, __: Enlargement) -> Tensor:
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
-        "automatic": Method(_unresolved, "learned where a network knows the latents, else what the evidence favours"),
+        "automatic": Method(_unresolved, "learned where a network knows the latents, else pixels"),
         "pixels": Method(lambda latent, _: latent, "the picture is resized and encoded: Just resize", True),
         "learned": Method(
             lambda latent, asked: restore_latent(latent, asked.factor, check_family("learned", asked.family)),
@@ -128,32 +128,20 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 """Methods besides the interpolations, by name."""
 
 
-_WITHOUT_NETWORK: Sequence[tuple[float, str]] = ((0.5, "pixels"), (math.inf, "bicubic-antialiased"))
-"""What stands for "automatic" where no network knows the latents: (below this denoising strength, method).
-
-Without denoising the resized picture is 3 to 8 dB nearer to the original than the best interpolation, which at 1.5 and
-2 times is bicubic (docs/evidence-learned.md), antialiased or not (docs/evidence.md). From which strength on the sampler
-makes up for that was not measured; 0.5 is where latent upscaling is usually begun, for its new detail.
-Pictures that are not enlarged are resized at any strength.
-"""
-
-
-def resolved_method(method: str, family: str | None, factor: float, denoising_strength: float) -> str:
+def resolved_method(method: str, family: str | None, factor: float) -> str:
     """The method that runs: another than the asked one where that is "automatic".
+
+    That is "learned" where a network knows the latents, else "pixels": at no denoising strength was an interpolation
+    clearly nearer to the original (docs/evidence.md). Pictures that are not enlarged are resized, too.
 
     Args:
         method: as asked for.
         family: whose latents they are, a name in `learned.LATENTS`; None for all others.
         factor: how many times larger the result is, in the mean of both sides.
-        denoising_strength: 0 to 1.
     """
     if method != AUTOMATIC:
         return method
-    if factor <= 1:
-        return _WITHOUT_NETWORK[0][1]
-    if family is not None and knows("restore", family):
-        return "learned"
-    return next(name for below, name in _WITHOUT_NETWORK if denoising_strength < below)
+    return "learned" if factor > 1 and family is not None and knows("restore", family) else "pixels"
 
 
 def method_named(name: str) -> Method:

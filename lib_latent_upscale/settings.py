@@ -55,7 +55,7 @@ class UpscaleSettings(Settings):
         infotext="Latent upscale method",
         axis="Method",
         tip="how latents are enlarged, in place of the WebUI's bilinear; automatic: learned where a network knows the "
-        "model's latents, else pixels below denoising strength 0.5 and bicubic-antialiased from there",
+        "model's latents, else pixels",
     )
     scheduler: str = option(
         "simple",
@@ -102,19 +102,18 @@ class UpscaleSettings(Settings):
 
         return method_named(self.method).resizes_picture
 
-    def resolved(self, *, family: str | None, factor: float, denoising_strength: float) -> UpscaleSettings:
-        """The settings that run: "automatic" is another method with each model, factor and strength.
+    def resolved(self, *, family: str | None, factor: float) -> UpscaleSettings:
+        """The settings that run: "automatic" is another method with each model.
 
         A host asks once, before it encodes, and writes these into the infotext, so that the picture can be made again.
 
         Args:
             family: whose latents they are, a name in `learned.LATENTS`; None for all others.
             factor: how many times larger the result is, in the mean of both sides.
-            denoising_strength: 0 to 1.
         """
         from lib_latent_upscale.methods import resolved_method
 
-        return replace(self, method=resolved_method(self.method, family, factor, denoising_strength))
+        return replace(self, method=resolved_method(self.method, family, factor))
 
     @property
     def starts_anywhere(self) -> bool:

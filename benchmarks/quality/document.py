@@ -89,24 +89,6 @@ def methods_table(evidence: Evidence, kind: str, factor: float) -> str:
     return table(["", *(f"{strength:g}" for strength in strengths)], rows)
 
 
-def best_strength(evidence: Evidence, kind: str, factor: float, method: str) -> float:
-    """The denoising strength at which the edges are nearest to the original's (the lowest GMSD)."""
-    return min(evidence.grid.strengths, key=lambda one: evidence.mean(kind, cell(factor, one), method, "gmsd"))
-
-
-def strengths_table(evidence: Evidence) -> str:
-    """`best_strength` of every method, drawings and photographs."""
-    factors = evidence.grid.factors
-    rows = [
-        [
-            method,
-            *(", ".join(f"{best_strength(evidence, kind, factor, method):g}" for kind in KINDS) for factor in factors),
-        ]
-        for method in evidence.grid.methods
-    ]
-    return table(["", *(f"{factor:g} times" for factor in factors)], rows)
-
-
 def schedules_table(evidence: Evidence, method: str) -> str:
     """PSNR and gradient energy of every schedule from every starting noise; both kinds together."""
     grid = evidence.grid
@@ -144,7 +126,8 @@ def _each(evidence: Evidence) -> Iterator[tuple[str, float, float]]:
 
 def _range(values: Iterable[float], digits: int) -> str:
     found = sorted(values)
-    return f"{found[0]:.{digits}f} to {found[-1]:.{digits}f}"
+    low, high = (round(value, digits) + 0.0 for value in (found[0], found[-1]))
+    return f"{low:.{digits}f} to {high:.{digits}f}"
 
 
 def interpolations_lose(evidence: Evidence) -> Claim:
@@ -196,7 +179,7 @@ def beside_just_resize(evidence: Evidence) -> Claim:
             nearer.append(evidence.mean(*ours, "psnr") - evidence.mean(*theirs, "psnr"))
     return Claim(
         f"***learned* beside the WebUI's Just resize**, at strengths up to {LOW:g}: "
-        f"{_range(crisper.values(), 1)} times its gradient energy, and {_range(nearer, 1)} dB.",
+        f"{_range(crisper.values(), 1)} times its gradient energy, at {_range(nearer, 1)} dB.",
         min(crisper.values()) > 1,
     )
 
@@ -258,7 +241,6 @@ def document(evidence: Evidence, findings: Sequence[Finding]) -> str:
     return TEMPLATE.read_text(encoding="utf-8").format(
         findings="\n".join(f"- {finding(evidence).text}" for finding in findings),
         methods="\n\n".join(parts),
-        strengths=strengths_table(evidence),
         schedules="\n\n".join(schedules),
         photographs=", ".join(f"`{name}` ({licence})" for name, licence in list(PHOTOGRAPHS.items())[: grid.count]),
         count=grid.count,

@@ -63,7 +63,7 @@ def test_variants_that_are_the_same_upscale_run_once():
 
 def test_an_automatic_method_is_the_same_as_the_one_that_it_becomes():
     def ran(variant):
-        return variant.settings.resolved(family="sd1", factor=2.0, denoising_strength=0.5)
+        return variant.settings.resolved(family="sd1", factor=2.0)
 
     groups = merge_same(variants("automatic", "pixels", "learned"), (8, 8), (16, 16), ran)
     assert [[variant.name for variant in group] for group in groups] == [["automatic", "learned"], ["pixels"]]

@@ -74,28 +74,27 @@ def test_a_family_without_a_network_is_called_by_its_name(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("family", "factor", "strength", "method"),
+    ("family", "factor", "method"),
     [
-        ("sd1", 2.0, 0.0, "learned"),
-        ("sd1", 1.01, 1.0, "learned"),
-        ("sd1", 1.0, 0.5, "pixels"),
-        ("sd1", 0.5, 0.9, "pixels"),
-        (None, 2.0, 0.49, "pixels"),
-        (None, 2.0, 0.5, "bicubic-antialiased"),
-        (None, 4.0, 1.0, "bicubic-antialiased"),
+        ("sd1", 2.0, "learned"),
+        ("sd1", 1.01, "learned"),
+        ("sd1", 1.0, "pixels"),
+        ("sd1", 0.5, "pixels"),
+        (None, 2.0, "pixels"),
+        (None, 4.0, "pixels"),
     ],
 )
-def test_automatic_is_learned_where_a_network_knows_the_latents(family, factor, strength, method):
+def test_automatic_is_learned_where_a_network_knows_the_latents(family, factor, method):
     settings = UpscaleSettings("automatic", keep_statistics=True)
-    ran = settings.resolved(family=family, factor=factor, denoising_strength=strength)
+    ran = settings.resolved(family=family, factor=factor)
     assert ran == UpscaleSettings(method, keep_statistics=True)
-    assert ran.resolved(family=None, factor=9.0, denoising_strength=1.0) == ran, "only automatic is another"
+    assert ran.resolved(family=None, factor=9.0) == ran, "only automatic is another"
 
 
 def test_automatic_follows_the_weights_that_are_there(monkeypatch):
     monkeypatch.setattr("lib_latent_upscale.methods.knows", lambda kind, family: (kind, family) == ("restore", "flux1"))
-    assert resolved_method("automatic", "flux1", 2.0, 0.9) == "learned"
-    assert resolved_method("automatic", "sd1", 2.0, 0.2) == "pixels"
+    assert resolved_method("automatic", "flux1", 2.0) == "learned"
+    assert resolved_method("automatic", "sd1", 2.0) == "pixels"
 
 
 def test_automatic_itself_enlarges_nothing(small):

@@ -12,7 +12,6 @@ from benchmarks.quality import grid as grid_module
 from benchmarks.quality.document import (
     FINDINGS,
     Claim,
-    best_strength,
     cell,
     check_findings,
     document,
@@ -159,11 +158,6 @@ def test_the_highest_psnr_of_a_strength_is_bold():
     evidence = made_up(lambda _, __, name, method: 30.0 if (name, method) == (cell(2, 0.5), "learned") else 20.0)
     row = next(line for line in methods_table(evidence, "drawings", 2).splitlines() if line.startswith("| learned |"))
     assert row == "| learned | **20.0**, 20.00 | **30.0**, 30.00 |"
-
-
-def test_the_best_strength_has_the_lowest_gmsd():
-    evidence = made_up(lambda _, __, name, method: 0.1 if name == cell(4, 0.5) else 0.2)
-    assert best_strength(evidence, "drawings", 4, "bicubic") == 0.5
 
 
 def test_the_file_keeps_everything(tmp_path):

@@ -15,7 +15,7 @@ SD1, SDXL = SimpleNamespace(is_sd1=True), SimpleNamespace(is_sdxl=True)
         (SDXL, 0.3, 128, "learned"),
         (SD1, 0.7, 64, "pixels"),
         (SimpleNamespace(), 0.3, 128, "pixels"),
-        (SimpleNamespace(), 0.5, 128, "bicubic-antialiased"),
+        (SimpleNamespace(), 0.9, 128, "pixels"),
     ],
 )
 def test_what_a_call_without_a_method_ran_stands_in_the_infotext_and_makes_the_same_picture(
@@ -45,7 +45,7 @@ def test_a_processing_object_that_is_used_again_chooses_again(webui, picture):
     p.sd_model, p.denoising_strength, p.script_args = SimpleNamespace(), 0.9, list(webui.arguments)
     second = webui.run(p, {"method": "automatic"}).infotexts[0]
     assert first["Latent upscale method"] == "learned"
-    assert second["Latent upscale method"] == "bicubic-antialiased"
+    assert second["Latent upscale method"] == "pixels"
     assert "Latent upscale weights" not in second
 
 

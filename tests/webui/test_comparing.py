@@ -63,9 +63,9 @@ class TestRuns:
         host.compare(picture, three, width=96, height=96)
         assert len(host.runs) == 5
 
-    @pytest.mark.parametrize(("model", "ran"), [({"is_sd1": True}, "learned"), ({}, "bicubic-antialiased")])
+    @pytest.mark.parametrize(("model", "ran"), [({"is_sd1": True}, "learned"), ({}, "pixels")])
     def test_it_is_said_which_method_automatic_was_and_that_runs_once(self, host, picture, model, ran):
-        asked = {"compare_methods": ["learned", "bicubic-antialiased"] if model else ["bicubic-antialiased"]}
+        asked = {"compare_methods": ["learned", "pixels"] if model else ["pixels"]}
         result = host.compare(picture, asked, sd_model=SimpleNamespace(**model))
         described = result.extra_generation_params[RECORD]
         own = described["comparisons"][0]["variants"][2]

@@ -159,9 +159,7 @@ class Engine:
     def settled(self, generation: GenerationSettings, fit: Fit) -> GenerationSettings:
         """The settings that run here: an automatic method is another one."""
         factor = math.sqrt(math.prod(fit.target) / math.prod(fit.source))
-        strength = generation.denoising_strength
-        upscale = generation.upscale.resolved(family=self.model.family, factor=factor, denoising_strength=strength)
-        return replace(generation, upscale=upscale)
+        return replace(generation, upscale=generation.upscale.resolved(family=self.model.family, factor=factor))
 
     def _file(self, generation: GenerationSettings) -> Path | None:
         return self._files.get(file_of(generation.upscale.method))

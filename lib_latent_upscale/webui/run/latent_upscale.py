@@ -218,7 +218,7 @@ class LatentUpscale:
         """What runs of the settings with latents of this family."""
         p = self._p
         factor = math.sqrt(math.prod(self.size) / math.prod(p.init_images[0].size))
-        return self._asked.resolved(family=family, factor=factor, denoising_strength=p.denoising_strength)
+        return self._asked.resolved(family=family, factor=factor)
 
     def _encode(self, seeds: Sequence[int], encode: host.Encode, enlarged: Tensor) -> Tensor:
         """Latents at the target size for the pictures that the host has enlarged, made from the small ones."""
