@@ -244,8 +244,9 @@ class TestMasks:
         assert overlay[64, 128, 3] == 0
 
     def test_filled_content_reaches_the_latents(self, webui, picture):
-        plain = webui.run(webui.process(picture, image_mask=self.mask())).latents[0]
-        filled = webui.run(webui.process(picture, image_mask=self.mask(), inpainting_fill=0)).latents[0]
+        blocks = {"method": "nearest-exact"}  # each cell by itself
+        plain = webui.run(webui.process(picture, image_mask=self.mask()), blocks).latents[0]
+        filled = webui.run(webui.process(picture, image_mask=self.mask(), inpainting_fill=0), blocks).latents[0]
         inside, outside = (slice(6, 10), slice(6, 10)), (slice(0, 2), slice(0, 2))
         assert not torch.equal(plain[(..., *inside)], filled[(..., *inside)])
         assert torch.equal(plain[(..., *outside)], filled[(..., *outside)])

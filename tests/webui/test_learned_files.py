@@ -145,7 +145,7 @@ def test_a_size_that_it_does_not_make_is_refused_in_a_sentence(webui, own, pictu
 def test_a_folder_that_cannot_be_read_is_no_error_at_the_start(webui, folder):
     folder.write_text("a file in its place")
     webui.reload()
-    assert control(webui, "method").value == "nearest-exact"
+    assert control(webui, "method").value == "automatic"
 
 
 @pytest.mark.parametrize("mask", ["whole", "only masked"])
