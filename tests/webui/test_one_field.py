@@ -66,7 +66,8 @@ def with_one_more(folder):
     shutil.copytree(ROOT / PACKAGE, folder / PACKAGE, ignore=shutil.ignore_patterns("weights", "__pycache__"))
     for name in ("scripts", "tools"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "tests" / "webui", folder / "tests" / "webui")
+    for name in ("core", "webui"):  # what webui's conftest.py imports
+        shutil.copytree(ROOT / "tests" / name, folder / "tests" / name)
     for name, field in FIELDS.items():
         path = folder / PACKAGE / name
         text = path.read_text(encoding="utf-8")
