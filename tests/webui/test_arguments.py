@@ -2,7 +2,7 @@
 
 import pytest
 
-DEFAULTS = {"Latent upscale method": "bicubic-antialiased", "Latent upscale scheduler": "simple"}
+DEFAULTS = {"Latent upscale method": "pixels", "Latent upscale scheduler": "simple"}
 """What stands in the infotext of a model that no network knows, at denoising strength 0.5."""
 
 
