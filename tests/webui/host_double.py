@@ -486,8 +486,12 @@ def modules() -> dict[str, ModuleType]:
 
 @contextmanager
 def installed() -> Iterator[dict[str, ModuleType]]:
-    """The host in `sys.modules`, and nothing of the adapter left there afterwards."""
+    """The host in `sys.modules`, and nothing of the adapter left there afterwards.
+
+    The core's modules are those from before: a reload of the UI reads them anew, for later tests, too.
+    """
     made = modules()
+    core = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "lib_latent_upscale"}
     hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in ("gradio", "modules")}
     sys.modules.update(made)
     try:
@@ -496,4 +500,4 @@ def installed() -> Iterator[dict[str, ModuleType]]:
         adapter = [name for name in sys.modules if name.startswith("lib_latent_upscale.webui")]
         for name in [*made, *adapter]:
             del sys.modules[name]
-        sys.modules.update(hidden)
+        sys.modules.update({**hidden, **{name: module for name, module in core.items() if name not in adapter}})
