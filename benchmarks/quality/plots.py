@@ -59,7 +59,7 @@ def tradeoff(evidence: Evidence) -> Figure:
     figure.supxlabel("gradient energy, a share of the original's (1 is as crisp)")
     figure.supylabel("PSNR against the original, dB")
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
     return figure
 
 
