@@ -125,9 +125,9 @@ class TestModels:
 
     def test_masks(self, webui, picture, checkpoints):
         for name in checkpoints:
-            changes = {**TestMasks.changes, "override_settings": {"sd_model_checkpoint": name}}
+            changes = {**MASK_CHANGES, "override_settings": {"sd_model_checkpoint": name}}
             made = webui.ours(picture, mask=square_mask((64, 64), MASKED), **changes).pixels
-            TestMasks.check(made, picture, (128, 128), MASKED)
+            check_masked(made, picture, (128, 128), MASKED)
 
     def test_a_noise_schedule_counts_from_the_first_picture_on(self, webui, picture):
         """v1.10.1 alone makes the first one with the schedule of the generation before."""

@@ -158,7 +158,10 @@ class TestWhatIsCompared:
     @pytest.mark.parametrize(
         ("asked", "said"),
         [
-            ({"compare_methods": ["area", "no such"]}, "compare_methods has 'no such'; choose from: pixels, "),
+            (
+                {"compare_methods": ["area", "no such"]},
+                "compare_methods has 'no such'; choose from: automatic, ",
+            ),
             ({"compare_schedulers": ["Karras"]}, "compare_schedulers has 'Karras'; choose from: simple, "),
             ({"compare_methods": "area"}, "compare_methods is 'area'; a list of names is needed"),
             ({"compare": "yes"}, "compare is 'yes'; choose True or False"),
