@@ -267,7 +267,7 @@ class TestLivePreviews:
         assert all(one.width * 256 == one.height * 384 for one in shown)
         if not compare:
             with options(webui, live_previews_enable=False):
-                np.testing.assert_array_equal(webui.ours(wide_picture, **changes).pixels, result.pixels)
+                np.testing.assert_array_equal(webui.ours(wide_picture, {}, **changes).pixels, result.pixels)
 
 
 class TestOthers:
