@@ -41,8 +41,12 @@ class Page:
         self.tab("img2img")
 
     def settle(self) -> None:
-        """Wait for what the host queues when its page has come; restarts of gradio 3 have hung that did not."""
-        self.page.wait_for_load_state("networkidle")
+        """Wait for what the host queues when its page has come; restarts of gradio 3 have hung that did not.
+
+        Gradio 4 holds a connection open, so its page is never idle.
+        """
+        if self.page.evaluate("() => gradio_config.version.startsWith('3')"):
+            self.page.wait_for_load_state("networkidle")
         while not all(socket.is_closed() for socket in self._queued):
             self.page.wait_for_timeout(100)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.live.browser import Page
 from tests.live.calls import parameters, refused
 from tests.live.conftest import Result, decoded
 
@@ -116,9 +117,7 @@ class TestInTheBrowser:
     @pytest.fixture
     def page(self, webui: Any, browser: Any) -> Any:
         page = browser.new_page(viewport={"width": 1500, "height": 1400})
-        page.goto(webui.url)
-        page.wait_for_selector("#txt2img_hr_upscaler input", state="attached", timeout=60_000)
-        page.wait_for_load_state("networkidle")
+        Page(page, webui.url).tab("txt2img")
         yield page
         page.close()
 
