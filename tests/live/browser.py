@@ -29,10 +29,10 @@ class Page:
 
     def open_img2img(self) -> None:
         self.page.wait_for_selector("#img2img_script_container #script_list input", state="attached", timeout=60_000)
-        # Forge sets sizes and samplers of both tabs once more after the page has come.
+        # Forge sets sizes and samplers of both tabs once more after the page has come; ersatzForge does not.
         self.page.wait_for_function(
             """() => {
-                const height = opts[`${opts.forge_preset}_t2i_height`];
+                const height = !opts.preset_codes_explanation && opts[`${opts.forge_preset}_t2i_height`];
                 const shown = document.querySelector('#txt2img_height input[type=number]').value;
                 return Object.keys(opts).length > 0 && (!height || Number(shown) === height);
             }""",
