@@ -241,6 +241,7 @@ def test_defaults_from_the_settings_page(page, webui, picture):
     try:
         page.page.locator("#settings_submit").click()
         page.page.locator("#settings_result").get_by_text(re.compile("settings? changed")).wait_for(timeout=60_000)
+        page.settle()
         page.page.locator("#settings_restart_gradio").click()
         page.reload()
         page.choose("Script", "Latent Upscale")
@@ -252,6 +253,7 @@ def test_defaults_from_the_settings_page(page, webui, picture):
         assert "Latent upscale exact steps: False" in written
     finally:
         webui.call("/sdapi/v1/options", kept)
+        page.settle()
         page.page.get_by_role("link", name="Reload UI").click()
         page.reload()
 
