@@ -140,7 +140,7 @@ def interpolations_lose(evidence: Evidence) -> Claim:
     low = [ahead(*one) for one in _each(evidence) if one[2] <= LOW]
     rest = [ahead(*one) for one in _each(evidence) if one[2] > LOW]
     return Claim(
-        "**Latents of a resized picture are a better beginning than interpolated ones.** *learned* is nearer to the "
+        "**Latents of a resized picture are a better start than interpolated ones.** *learned* is nearer to the "
         f"original than the best interpolation by {_range(low, 1)} dB at denoising strengths up to {LOW:g}, and by "
         f"{_range(rest, 1)} dB above.",
         min(low) > 0 and min(rest) > -0.15,
@@ -163,8 +163,8 @@ def beside_the_latent_upscale(evidence: Evidence) -> Claim:
         )
     clear = sum(gain.clear and gain.value > 0 for gain in gains)
     return Claim(
-        f"***learned* beside the WebUI's latent upscale**, over all factors: {'; '.join(texts)}. Clear (95 %, pictures "
-        f"in pairs) in {clear} of {len(gains)} comparisons.",
+        f"***learned* compared with the WebUI's latent upscale**, over all factors: {'; '.join(texts)}. Clear (95 %, "
+        f"pictures in pairs) in {clear} of {len(gains)} comparisons.",
         all(gain.value > 0 for gain in gains) and clear > len(gains) / 2,
     )
 
@@ -178,7 +178,7 @@ def beside_just_resize(evidence: Evidence) -> Claim:
             crisper[kind, factor, strength] = evidence.mean(*ours, "energy") / evidence.mean(*theirs, "energy")
             nearer.append(evidence.mean(*ours, "psnr") - evidence.mean(*theirs, "psnr"))
     return Claim(
-        f"***learned* beside the WebUI's Just resize**, at strengths up to {LOW:g}: "
+        f"***learned* compared with the WebUI's Just resize**, at strengths up to {LOW:g}: "
         f"{_range(crisper.values(), 1)} times its gradient energy, at {_range(nearer, 1)} dB.",
         min(crisper.values()) > 1,
     )
@@ -195,8 +195,8 @@ def noise_decides(evidence: Evidence) -> Claim:
     sigmas = [evidence.sigmas[f"{grid.factors[1]:g}x {grid.middle:g} {name} continuous"] for name in names]
     order = float(spearmanr(sigmas, own).statistic)
     return Claim(
-        f"**Of a schedule, the noise that it starts from decides.** At {grid.middle:g} *learned* differs by "
-        f"{max(own) - min(own):.1f} dB between schedules that start where they stand, in the order of their first "
+        f"**What matters about a schedule is the noise it starts from.** At {grid.middle:g} *learned* differs by "
+        f"{max(own) - min(own):.1f} dB between schedules with their own starts, in the order of their first "
         f"sigmas (rank correlation {order:.2f}), and by {max(matched) - min(matched):.1f} dB from matched noise "
         f"(without {OUTSIDE}, made for flow models, which starts from nearly pure noise).",
         order < -0.8 and max(matched) - min(matched) < (max(own) - min(own)) / 3,
@@ -210,9 +210,9 @@ def less_is_nearer(evidence: Evidence) -> Claim:
     ]
     plain = [evidence.mean(kind, f"{f:g}x", PLAIN, "psnr") for kind, f in product(KINDS, evidence.grid.factors)]
     return Claim(
-        "**With this model less noise is nearer, and no model nearest**: from the lowest to the highest strength "
-        f"*learned* loses {_range([one[0] - one[-1] for one in found], 1)} dB, and a plain resize of the picture is "
-        "nearer than all, though softer. What real models add, this one cannot.",
+        "**With this model, less noise is nearer to the original, and no model is nearest**: from the lowest to the "
+        f"highest strength *learned* loses {_range([one[0] - one[-1] for one in found], 1)} dB, and a plain resize of "
+        "the picture is nearest of all, but softer. This model cannot add what real models add.",
         all(one == sorted(one, reverse=True) for one in found)
         and all(p > one[0] for p, one in zip(plain, found, strict=True)),
     )
