@@ -15,7 +15,7 @@ class Page:
         self._queued: list[Any] = []
         # playwright marks its handler, which the method of a list does not allow
         page.on("websocket", lambda socket: self._queued.append(socket))  # noqa: PLW0108
-        page.goto(url)
+        page.goto(url, timeout=120_000)
         self.open_img2img()
 
     @property
@@ -63,6 +63,12 @@ class Page:
         field.fill(str(value))
         field.press("Tab")
 
+    def sampler(self, name: str) -> None:
+        """By its id: the label's letters differ between hosts."""
+        self.page.locator("#img2img_sampling input").first.click()
+        option = self.page.locator("ul.options li:visible, ul[role=listbox] li:visible")
+        option.filter(has_text=re.compile(f"^[ ✓]*{re.escape(name)} *$")).first.click()
+
     def upload(self, picture: Image.Image) -> None:
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
@@ -99,7 +105,7 @@ class Page:
         return self.panel.locator("svg[aria-label^=Sigmas]").inner_html()
 
     def drawn(self, text: str) -> None:
-        self.panel.locator("svg[aria-label^=Sigmas] text").filter(has_text=text).first.wait_for(timeout=20_000)
+        self.panel.locator("svg[aria-label^=Sigmas] text").filter(has_text=text).first.wait_for(timeout=60_000)
 
 
 class Accordion:

@@ -68,14 +68,14 @@ class TestSamenessWithTheHost:
         if "width" in changes and host.shape[:2] != (changes["height"], changes["width"]):
             pytest.skip("this WebUI rounds sizes, and ours are as asked")
         assert host.std() > 1
-        np.testing.assert_array_equal(ours, host)
+        webui.same(ours, host)
 
     @pytest.mark.parametrize("sampler", ["Euler", "DPM++ 2M", "DPM2", "Heun", "DDIM", "PLMS", "UniPC"])
     def test_exact_steps_are_those_of_the_hosts_option(self, webui, picture, sampler):
         changes = {"sampler_name": sampler, "steps": 4, "denoising_strength": 0.3}
         host = webui.warm(picture, override_settings={"img2img_fix_steps": True}, **changes).pixels
         ours = webui.ours(picture, {**LIKE_HOST, "exact_steps": True}, **changes).pixels
-        np.testing.assert_array_equal(ours, host)
+        webui.same(ours, host)
 
     @pytest.mark.parametrize(
         ("name", "label"),
@@ -119,7 +119,7 @@ class TestModels:
                 if type(error).__name__ == "RefusedError" and any(part in name for part in self.conditioned):
                     continue  # the host cannot do it with these
                 raise
-            np.testing.assert_array_equal(ours, host, err_msg=name)
+            webui.same(ours, host)
             compared += 1
         assert compared
 
@@ -135,18 +135,18 @@ class TestModels:
         for asked in ({}, {"scheduler": "karras"}, LIKE_HOST):
             plain = webui.ours(picture, asked, denoising_strength=1.0).pixels
             first, second = (webui.ours(picture, asked, **rescaled).pixels for _ in range(2))
-            np.testing.assert_array_equal(first, second)
+            webui.same(first, second)
             assert (first != plain).any()
-            np.testing.assert_array_equal(webui.ours(picture, asked, denoising_strength=1.0).pixels, plain)
+            webui.same(webui.ours(picture, asked, denoising_strength=1.0).pixels, plain)
 
 
 class TestTheHostKeepsItsWays:
     def test_pictures_without_the_script_stay_the_same(self, webui, picture):
         before = webui.warm(picture).pixels
         webui.ours(picture, {"scheduler": "karras"}, seed=99, batch_size=2)
-        np.testing.assert_array_equal(webui.host(picture).pixels, before)
+        webui.same(webui.host(picture).pixels, before)
         webui.ours(picture, seed=5, width=100, height=92)
-        np.testing.assert_array_equal(webui.host(picture).pixels, before)
+        webui.same(webui.host(picture).pixels, before)
 
     @pytest.mark.parametrize(
         "changes",
@@ -156,7 +156,7 @@ class TestTheHostKeepsItsWays:
     def test_also_after_one_that_failed(self, webui, picture, changes):
         before = webui.warm(picture).pixels
         refused(webui.ours, picture, **{"seed": 99, **changes})
-        np.testing.assert_array_equal(webui.host(picture).pixels, before)
+        webui.same(webui.host(picture).pixels, before)
 
     def test_also_after_one_that_was_interrupted(self, webui, picture):
         before = webui.warm(picture).pixels
@@ -169,7 +169,7 @@ class TestTheHostKeepsItsWays:
             result = running.result()
         assert time.monotonic() - started < 10
         assert result.pictures[0].size == (256, 256)
-        np.testing.assert_array_equal(webui.host(picture).pixels, before)
+        webui.same(webui.host(picture).pixels, before)
 
     def test_options_stay_the_same(self, webui, picture):
         before = webui.call("/sdapi/v1/options")
@@ -183,7 +183,7 @@ class TestSameness:
         first = webui.ours(picture).pixels
         webui.host(wide_picture, seed=1, resize_mode=0)
         webui.ours(wide_picture, ["lanczos", "beta"], seed=2)
-        np.testing.assert_array_equal(webui.ours(picture).pixels, first)
+        webui.same(webui.ours(picture).pixels, first)
 
     @pytest.mark.parametrize("changes", [{"batch_size": 3}, {"n_iter": 3}], ids=str)
     def test_each_picture_of_a_batch_can_be_made_alone(self, webui, picture, changes):
@@ -206,7 +206,7 @@ class TestSameness:
         with ThreadPoolExecutor(len(calls)) as pool:
             together = list(pool.map(lambda call: webui.ours(picture, call), calls))
         for call, single, result in zip(calls, alone, together, strict=True):
-            np.testing.assert_array_equal(result.pixels, single)
+            webui.same(result.pixels, single)
             assert parameters(result.infotext)["Latent upscale method"] == call[0]
 
 
@@ -214,12 +214,12 @@ class TestArguments:
     def test_absent_ones_take_their_defaults(self, webui, picture):
         expected = webui.ours(picture, ["automatic", "simple", True, False, False]).pixels
         for given in ([], ["automatic"], ["automatic", "simple"], {}, {"scheduler": "simple"}):
-            np.testing.assert_array_equal(webui.ours(picture, given).pixels, expected)
+            webui.same(webui.ours(picture, given).pixels, expected)
 
     def test_names_and_positions_mean_the_same(self, webui, picture):
         named = {"method": "area", "scheduler": "karras", "exact_steps": False, "keep_statistics": True}
         listed = webui.ours(picture, list(named.values())).pixels
-        np.testing.assert_array_equal(webui.ours(picture, named).pixels, listed)
+        webui.same(webui.ours(picture, named).pixels, listed)
 
     @pytest.mark.parametrize(
         ("script_args", "changes", "said"),
@@ -278,7 +278,7 @@ class TestInfotext:
         made = webui.ours(picture, ["lanczos", "karras", False, True])
         settings = UpscaleSettings.from_infotext(parameters(made.infotext))
         again = webui.ours(picture, asdict(settings))
-        np.testing.assert_array_equal(again.pixels, made.pixels)
+        webui.same(again.pixels, made.pixels)
 
     def test_own_ends_of_the_schedule_are_kept(self, webui, picture):
         changes = {"override_settings": {"sigma_max": 5.0, "sigma_min": 0.1}}
@@ -300,18 +300,18 @@ class TestSizes:
     @pytest.mark.parametrize("mode", [0, 3])
     def test_both_modes_that_just_resize_stretch(self, webui, wide_picture, mode):
         made = webui.ours(wide_picture, resize_mode=mode).pixels
-        np.testing.assert_array_equal(made, webui.ours(wide_picture, resize_mode=0).pixels)
+        webui.same(made, webui.ours(wide_picture, resize_mode=0).pixels)
 
     def test_crop_and_resize_crops_to_the_shape_first(self, webui, wide_picture):
         cropped = wide_picture.crop((16, 0, 80, 64))
         made = webui.ours(wide_picture, resize_mode=1).pixels
-        np.testing.assert_array_equal(made, webui.ours(cropped, resize_mode=0).pixels)
+        webui.same(made, webui.ours(cropped, resize_mode=0).pixels)
 
     def test_resize_and_fill_continues_the_border(self, webui, wide_picture):
         filled = Image.fromarray(np.pad(np.asarray(wide_picture), [(16, 16), (0, 0), (0, 0)], mode="edge"))
         changes = {"width": 192, "height": 192}
         made = webui.ours(wide_picture, resize_mode=2, **changes).pixels
-        np.testing.assert_array_equal(made, webui.ours(filled, resize_mode=0, **changes).pixels)
+        webui.same(made, webui.ours(filled, resize_mode=0, **changes).pixels)
 
     def test_a_transparent_picture_is_taken(self, webui, picture):
         transparent = picture.convert("RGBA")
@@ -411,7 +411,7 @@ class TestTogetherWith:
         refined = webui.ours(picture, steps=6, refiner_checkpoint=name, refiner_switch_at=0.5)
         assert "Refiner: " in refined.infotext
         assert (refined.pixels != plain.pixels).any()
-        np.testing.assert_array_equal(webui.ours(picture, steps=6).pixels, plain.pixels)
+        webui.same(webui.ours(picture, steps=6).pixels, plain.pixels)
 
     def test_colour_correction(self, webui, picture):
         plain = webui.ours(picture).pixels
@@ -433,7 +433,7 @@ class TestTogetherWith:
         assert result.pictures[0].size == (128, 128)
         assert "no step ran" in result.infotext
         other_seed = webui.ours(picture, denoising_strength=0, cfg_scale=9).pixels
-        np.testing.assert_array_equal(result.pixels, other_seed)
+        webui.same(result.pixels, other_seed)
 
     def test_matched_noise(self, webui, picture):
         """At the start that `normal` has, `normal` itself starts where it would have started anyway."""
@@ -460,7 +460,7 @@ class TestXYZ:
         result = self.grid(webui, picture, ("[Latent Upscale] Method", "bilinear,area,lanczos"))
         cells = [np.asarray(one.convert("RGB")).astype(int) for one in result.pictures[-3:]]
         for method, cell in zip(("bilinear", "area", "lanczos"), cells, strict=True):
-            np.testing.assert_array_equal(cell, webui.ours(picture, {"method": method}).pixels)
+            webui.same(cell, webui.ours(picture, {"method": method}).pixels)
 
     def test_axes_work_together_and_with_the_hosts(self, webui, picture):
         result = self.grid(
@@ -478,7 +478,7 @@ class TestXYZ:
             for scheduler in ("karras", "simple")
         ]
         for cell, single in zip(cells, expected, strict=True):
-            np.testing.assert_array_equal(cell, single)
+            webui.same(cell, single)
 
     def test_cells_have_their_own_infotext(self, webui, picture):
         result = self.grid(webui, picture, ("[Latent Upscale] Keep statistics", "True,False"))
@@ -493,4 +493,4 @@ class TestXYZ:
     def test_a_grid_leaves_the_host_as_it_was(self, webui, picture):
         before = webui.warm(picture).pixels
         self.grid(webui, picture, ("[Latent Upscale] Method", "bilinear,area"), seed=99)
-        np.testing.assert_array_equal(webui.host(picture).pixels, before)
+        webui.same(webui.host(picture).pixels, before)

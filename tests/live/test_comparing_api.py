@@ -62,14 +62,14 @@ class TestWhatComesBack:
         names = ("method", "scheduler", "exact_steps", "keep_statistics", "matched_noise")
         for name, made in shown(compared, "variant").items():
             alone = webui.ours(picture, {field: variants(compared)[name][field] for field in names})
-            np.testing.assert_array_equal(made, alone.pixels)
+            webui.same(made, alone.pixels)
             index = [one["name"] for one in record(compared)["pictures"]].index(name)
             assert compared.info["infotexts"][index] == alone.infotext == variants(compared)[name]["parameters"]
 
     @pytest.mark.parametrize(("name", "mode"), [("WebUI, latent upscale", 3), ("WebUI, Just resize", 0)])
     def test_the_defaults_are_the_webuis_own(self, webui, picture, compared, name, mode):
         own = webui.warm(picture, resize_mode=mode).pixels
-        np.testing.assert_array_equal(shown(compared, "variant")[name], own)
+        webui.same(shown(compared, "variant")[name], own)
 
     def test_the_plain_resize_is_the_enlarged_input(self, picture, compared):
         plain = shown(compared, "plain resize")["Picture resized"]
@@ -135,9 +135,9 @@ class TestWhatIsCompared:
         assert first["name"] == "nearest-exact + simple, steps 5, denoising strength 0.3"
         assert (first["steps_run"], second["name"]) == (5, "Heun")
         alone = webui.ours(picture, steps=5, denoising_strength=0.3)
-        np.testing.assert_array_equal(shown(result, "variant")[first["name"]], alone.pixels)
+        webui.same(shown(result, "variant")[first["name"]], alone.pixels)
         alone = webui.ours(picture, ["area", "karras"], sampler_name="Heun")
-        np.testing.assert_array_equal(shown(result, "variant")["Heun"], alone.pixels)
+        webui.same(shown(result, "variant")["Heun"], alone.pixels)
 
     def test_matched_noise_starts_all_from_one_sigma(self, webui, picture):
         asked = {"compare": True, "matched_noise": True, "compare_schedulers": ["karras", "exponential", "beta"]}
@@ -210,7 +210,7 @@ class TestTogetherWith:
             result = webui.ours(picture, {"compare": True}, inpaint_full_res=only_masked, **changes)
             made = shown(result, "variant")
             alone = webui.ours(picture, {}, inpaint_full_res=only_masked, **changes)
-            np.testing.assert_array_equal(made["Latent Upscale"], alone.pixels)
+            webui.same(made["Latent Upscale"], alone.pixels)
 
     def test_sizes_that_are_no_multiples_of_eight(self, webui, wide_picture):
         result = webui.ours(wide_picture, {"compare": True}, width=100, height=92, resize_mode=1)
@@ -227,7 +227,7 @@ class TestTheHostKeepsItsWays:
     def test_pictures_and_options_stay_the_same(self, webui, picture):
         before, options = webui.warm(picture).pixels, webui.call("/sdapi/v1/options")
         webui.ours(picture, {"compare": True, "compare_schedulers": ["karras"]}, seed=99)
-        np.testing.assert_array_equal(webui.host(picture).pixels, before)
+        webui.same(webui.host(picture).pixels, before)
         assert webui.call("/sdapi/v1/options") == options
 
     def test_interrupting_keeps_what_is_finished(self, webui, picture):
@@ -245,7 +245,7 @@ class TestTheHostKeepsItsWays:
         assert list(variants(result)) == [*HOSTS, "Latent Upscale"]
         assert [one["kind"] for one in record(result)["pictures"]] == ["sheet", "plain resize", *["variant"] * 3]
         alone = webui.ours(picture, {}, **changes).pixels
-        np.testing.assert_array_equal(shown(result, "variant")["Latent Upscale"], alone)
+        webui.same(shown(result, "variant")["Latent Upscale"], alone)
 
     def test_interrupting_the_first_variant_gives_its_picture(self, webui, picture):
         with ThreadPoolExecutor() as pool:

@@ -82,7 +82,7 @@ class ComparePage(Page):
 def page(browser, webui, picture) -> Iterator[ComparePage]:
     """One page, on which a comparison has run."""
     tab = browser.new_page(viewport={"width": 1400, "height": 1800}, has_touch=True)
-    tab.set_default_timeout(15_000)
+    tab.set_default_timeout(60_000)
     tab.errors = []
     tab.on("pageerror", lambda error: tab.errors.append(str(error)))
     page = ComparePage(tab, webui.url)

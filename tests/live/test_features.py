@@ -92,13 +92,13 @@ class TestLora:
         assert np.abs(changed.pixels - plain.pixels).mean() > 1
         host = webui.host(picture, prompt=f"a lighthouse {lora}")
         assert ("Lora hashes: " in changed.infotext) == ("Lora hashes: " in host.infotext)
-        np.testing.assert_array_equal(webui.ours(picture).pixels, plain.pixels)
+        webui.same(webui.ours(picture).pixels, plain.pixels)
 
     def test_the_hosts_settings_give_the_hosts_picture(self, webui, picture, lora):
         changes = {"prompt": f"a lighthouse {lora}"}
         host = webui.warm(picture, **changes).pixels
-        np.testing.assert_array_equal(webui.ours(picture, LIKE_HOST, **changes).pixels, host)
-        np.testing.assert_array_equal(webui.host(picture, **changes).pixels, host)
+        webui.same(webui.ours(picture, LIKE_HOST, **changes).pixels, host)
+        webui.same(webui.host(picture, **changes).pixels, host)
 
 
 class TestRestoreFaces:
@@ -108,7 +108,7 @@ class TestRestoreFaces:
             chosen = {"override_settings": {"face_restoration_model": restorer["name"]}, "restore_faces": True}
             host = webui.warm(picture, **chosen)
             ours = webui.ours(picture, LIKE_HOST, **chosen)
-            np.testing.assert_array_equal(ours.pixels, host.pixels)
+            webui.same(ours.pixels, host.pixels)
             assert f"Face restoration: {restorer['name']}" in ours.infotext
 
     def test_sizes_that_are_no_multiples_of_eight(self, webui, picture):
@@ -143,7 +143,7 @@ class TestSeedsAndBatches:
     def test_seeds_resized_from_another_size(self, webui, picture):
         changes = {"seed_resize_from_w": 64, "seed_resize_from_h": 64}
         host = webui.warm(picture, **changes).pixels
-        np.testing.assert_array_equal(webui.ours(picture, LIKE_HOST, **changes).pixels, host)
+        webui.same(webui.ours(picture, LIKE_HOST, **changes).pixels, host)
 
     @pytest.mark.parametrize("full_res", [False, True], ids=["whole picture", "only masked"])
     def test_several_init_pictures_with_a_mask(self, webui, picture, full_res):
@@ -200,7 +200,7 @@ class TestMasks:
         mask = square_mask((64, 64), MASKED)
         before = webui.warm(picture, mask=mask, resize_mode=0).pixels
         webui.ours(picture, mask=mask, inpaint_full_res=True)
-        np.testing.assert_array_equal(webui.host(picture, mask=mask, resize_mode=0).pixels, before)
+        webui.same(webui.host(picture, mask=mask, resize_mode=0).pixels, before)
 
 
 class TestStopping:
@@ -215,7 +215,7 @@ class TestStopping:
         assert skipped.shape == whole.shape
         assert np.abs(whole - alone).max() <= 1
         assert (skipped != webui.ours(picture, **self.long).pixels).any()
-        np.testing.assert_array_equal(webui.host(picture).pixels, before)
+        webui.same(webui.host(picture).pixels, before)
 
     @pytest.mark.parametrize("full_res", [False, True], ids=["whole picture", "only masked"])
     def test_interrupting_with_a_mask_keeps_the_surroundings(self, webui, picture, full_res):
@@ -226,7 +226,7 @@ class TestStopping:
             webui.call("/sdapi/v1/interrupt", {})
             made = running.result().pixels
         check_masked(made, picture, (256, 256), MASKED)
-        np.testing.assert_array_equal(webui.host(picture).pixels, before)
+        webui.same(webui.host(picture).pixels, before)
 
     def test_an_interrupted_batch_keeps_what_is_finished(self, webui, picture):
         with while_running(webui, webui.ours, picture, n_iter=4, job=1, **self.long) as running:
@@ -234,7 +234,7 @@ class TestStopping:
             result = running.result()
         finished, unfinished = pictures_of(result, 2)
         assert len(result.pictures) <= 3  # with a grid
-        np.testing.assert_array_equal(finished, webui.ours(picture, **self.long).pixels)
+        webui.same(finished, webui.ours(picture, **self.long).pixels)
         assert unfinished.shape == finished.shape
 
     def test_skip_and_interrupt_of_a_comparison(self, webui, picture):
@@ -245,7 +245,7 @@ class TestStopping:
                 webui.call(path, {})
                 result = running.result()
             assert result.pictures[-1].size == (256, 256)
-            np.testing.assert_array_equal(webui.host(picture).pixels, before)
+            webui.same(webui.host(picture).pixels, before)
 
 
 class TestLivePreviews:
@@ -267,7 +267,7 @@ class TestLivePreviews:
         assert all(one.width * 256 == one.height * 384 for one in shown)
         if not compare:
             with options(webui, live_previews_enable=False):
-                np.testing.assert_array_equal(webui.ours(wide_picture, {}, **changes).pixels, result.pixels)
+                webui.same(webui.ours(wide_picture, {}, **changes).pixels, result.pixels)
 
 
 class TestOthers:
@@ -280,7 +280,7 @@ class TestOthers:
         with ThreadPoolExecutor(len(calls)) as pool:
             together = list(pool.map(lambda call: call().pixels, calls))
         for single, result in zip(alone, together, strict=True):
-            np.testing.assert_array_equal(result, single)
+            webui.same(result, single)
 
     @pytest.mark.skipif(
         TOO_LARGE not in os.environ, reason=f"put a size that exhausts the WebUI's memory into {TOO_LARGE}"
@@ -295,6 +295,6 @@ class TestOthers:
         error = refused(webui.ours, large, seed=99, width=size[0], height=size[1])
         assert error.status == 500
         assert "memory" in error.message
-        np.testing.assert_array_equal(webui.host(picture).pixels, before)
-        np.testing.assert_array_equal(webui.ours(picture).pixels, ours)
+        webui.same(webui.host(picture).pixels, before)
+        webui.same(webui.ours(picture).pixels, ours)
         assert webui.call("/sdapi/v1/options") == kept

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlparse
 
-import numpy as np
 import pytest
 
 REPOSITORY = "LATENT_UPSCALE_REPOSITORY"
@@ -107,9 +106,9 @@ def test_it_is_installed_used_and_disabled_without_a_trace(webui, browser, pictu
     assert tab.switch.is_checked()
     tab.apply()
     assert "latent upscale" in scripts(webui)
-    np.testing.assert_array_equal(webui.warm(picture).pixels, host)
+    webui.same(webui.warm(picture).pixels, host)
     assert "Latent upscale method: " in webui.ours(picture, {}).infotext
-    np.testing.assert_array_equal(webui.host(picture).pixels, host)
+    webui.same(webui.host(picture).pixels, host)
     controls = [control for script in webui.call("/sdapi/v1/script-info") for control in script["args"]]
     assert any("[Latent Upscale] Method" in (control["choices"] or []) for control in controls)
 
@@ -119,4 +118,4 @@ def test_it_is_installed_used_and_disabled_without_a_trace(webui, browser, pictu
     tab.apply()
     assert "latent upscale" not in scripts(webui)
     assert state_of(webui) == before
-    np.testing.assert_array_equal(webui.warm(picture).pixels, host)
+    webui.same(webui.warm(picture).pixels, host)

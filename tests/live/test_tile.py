@@ -42,8 +42,8 @@ def test_the_picture_follows_the_weight(made):
     assert 0.1 < distance(plain, half) < distance(plain, whole)
 
 
-def test_without_weight_it_is_the_picture_without(made):
-    np.testing.assert_array_equal(made(tile(weight=0)).pixels, made({}).pixels)
+def test_without_weight_it_is_the_picture_without(webui, made):
+    webui.same(made(tile(weight=0)).pixels, made({}).pixels)
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -71,7 +71,7 @@ def test_the_infotext_makes_it_again(webui, picture, made, tile_model):
     assert TileSettings.from_infotext(written) == TileSettings(weight=0.5)
     assert "ControlNet 0" not in written
     again = webui.ours(picture, tile(weight=0.5, model=written[TILE_MODEL_LABEL]), **TILE_FAST)
-    np.testing.assert_array_equal(again.pixels, made(tile(weight=0.5)).pixels)
+    webui.same(again.pixels, made(tile(weight=0.5)).pixels)
 
 
 @pytest.mark.parametrize(
@@ -141,15 +141,15 @@ class TestComparison:
         assert f"{TILE_MODEL_LABEL}: {tile_model}" in last["parameters"]
         assert not any(TILE_MODEL_LABEL in one["parameters"] for one in others)
         for index, alone in ((-4, before), (-2, made({}).pixels), (-1, made(tile()).pixels)):
-            np.testing.assert_array_equal(np.asarray(result.pictures[index].convert("RGB")), alone)
+            webui.same(np.asarray(result.pictures[index].convert("RGB")), alone)
         webui.warm(picture, **TILE_FAST)
-        np.testing.assert_array_equal(webui.host(picture, **TILE_FAST).pixels, before)
-        np.testing.assert_array_equal(webui.ours(picture, {}, **TILE_FAST).pixels, made({}).pixels)
+        webui.same(webui.host(picture, **TILE_FAST).pixels, before)
+        webui.same(webui.ours(picture, {}, **TILE_FAST).pixels, made({}).pixels)
 
     def test_a_second_pass_is_one_too(self, webui, picture, made):
         result = webui.ours(picture, {**tile(**SECOND), "compare": True}, **TILE_FAST)
-        np.testing.assert_array_equal(np.asarray(result.pictures[-2].convert("RGB")), made({}).pixels)
-        np.testing.assert_array_equal(np.asarray(result.pictures[-1].convert("RGB")), made(tile(**SECOND)).pixels)
+        webui.same(np.asarray(result.pictures[-2].convert("RGB")), made({}).pixels)
+        webui.same(np.asarray(result.pictures[-1].convert("RGB")), made(tile(**SECOND)).pixels)
 
 
 class TestFiles:
@@ -158,7 +158,7 @@ class TestFiles:
     def test_one_put_there_just_now_is_found(self, webui, picture, made, put_tile):
         result = webui.ours(picture, tile(model=put_tile("just_now_tile").stem), **TILE_FAST)
         assert parameters(result.infotext)[TILE_MODEL_LABEL] == "just_now_tile"
-        np.testing.assert_array_equal(result.pixels, made(tile()).pixels)
+        webui.same(result.pixels, made(tile()).pixels)
 
     def test_one_that_has_gone_is_refused(self, webui, picture, put_tile):
         file = put_tile("gone_tile")
@@ -189,15 +189,15 @@ class TestFiles:
         error = refused(webui.ours, picture, tile(model="a_strange_tile"), **TILE_FAST)
         assert "ControlNet has not taken the tile unit with a_strange_tile" in error.message
         assert "No picture was made" in error.message
-        np.testing.assert_array_equal(webui.ours(picture, {}, **TILE_FAST).pixels, made({}).pixels)
-        np.testing.assert_array_equal(webui.ours(picture, tile(), **TILE_FAST).pixels, made(tile()).pixels)
+        webui.same(webui.ours(picture, {}, **TILE_FAST).pixels, made({}).pixels)
+        webui.same(webui.ours(picture, tile(), **TILE_FAST).pixels, made(tile()).pixels)
 
     def test_in_a_second_pass_the_first_picture_is_kept(self, webui, picture, made, put_tile):
         put_tile("a_strange_tile", control_file(768))
         kept = webui.ours(picture, tile(model="a_strange_tile", **SECOND), **TILE_FAST)
         assert "the second pass failed: Latent Upscale: ControlNet has not taken the tile unit" in kept.infotext
         assert TILE_MODEL_LABEL not in kept.infotext
-        np.testing.assert_array_equal(kept.pixels, made({}).pixels)
+        webui.same(kept.pixels, made({}).pixels)
 
 
 def test_pictures_without_it_stay_the_same(webui, picture, tile_model):
@@ -205,4 +205,4 @@ def test_pictures_without_it_stay_the_same(webui, picture, tile_model):
     webui.ours(picture, tile(), **{**TILE_FAST, "seed": 99})
     refused(webui.ours, picture, tile(model="no such"))
     webui.warm(picture, **TILE_FAST)
-    np.testing.assert_array_equal(webui.host(picture, **TILE_FAST).pixels, before)
+    webui.same(webui.host(picture, **TILE_FAST).pixels, before)

@@ -120,7 +120,7 @@ def test_a_picture_with_the_chosen_model_comes_out(accordion, page, webui, pictu
     assert page.results[-1].size == (128, 128)
     assert f"{TILE_MODEL_LABEL}: {tile_model}, Tile ControlNet weight: 1" in page.infotext
     made = pixels(page.results[-1])
-    np.testing.assert_array_equal(made, by_api(webui, picture, tile(), page))
+    webui.same(made, by_api(webui, picture, tile(), page))
     assert np.abs(made - by_api(webui, picture, {}, page)).mean() > 0.1
 
 
@@ -196,7 +196,7 @@ def test_a_unit_of_the_person_works_beside_it_and_keeps_its_values(accordion, pa
     assert "ControlNet 1: " not in page.infotext
     accordion.head.locator("input").uncheck()
     page.generate()
-    np.testing.assert_array_equal(pixels(page.results[0]), alone)
+    webui.same(pixels(page.results[0]), alone)
     others = [by_api(webui, picture, given, page) for given in ({}, tile())]
     for other in (alone, *others):
         assert np.abs(both - other).mean() > 0.1
@@ -217,7 +217,7 @@ def test_it_counts_in_an_xyz_plot(accordion, page, webui, picture):
     assert len(cells) == 2
     assert all(TILE_MODEL_LABEL in text for text in texts)
     for method, cell in cells.items():
-        np.testing.assert_array_equal(pixels(cell), by_api(webui, picture, {"method": method, **tile()}, page))
+        webui.same(pixels(cell), by_api(webui, picture, {"method": method, **tile()}, page))
 
 
 class TestWhatIsWrongIsSaid:

@@ -59,7 +59,7 @@ class TestPictures:
         first = x4()
         webui.host(picture, seed=3)
         again = x4()
-        np.testing.assert_array_equal(again.pixels, first.pixels)
+        webui.same(again.pixels, first.pixels)
         assert again.infotext == first.infotext
 
     def test_the_infotext_says_everything(self, x4, x4_model):
@@ -82,7 +82,7 @@ class TestPictures:
         for label, value in settings.to_infotext().items():
             assert f'{label}: "{value}"' in infotext if "," in value else f"{label}: {value}" in infotext
 
-    def test_with_its_infotext_it_can_be_made_again(self, x4):
+    def test_with_its_infotext_it_can_be_made_again(self, webui, x4):
         """What was chosen for the person, such as tiles, is in the infotext."""
         made = x4(width=200, height=200)
         written = parameters(made.infotext)
@@ -90,7 +90,7 @@ class TestPictures:
         read = {field: getattr(X4Settings.from_infotext(written), field) for field, _ in fields}
         again = x4({f"x4_{field}": value for field, value in read.items()}, width=200, height=200)
         assert read["tile"] > 0
-        np.testing.assert_array_equal(again.pixels, made.pixels)
+        webui.same(again.pixels, made.pixels)
 
     @pytest.mark.parametrize("changes", [{"batch_size": 2}, {"n_iter": 2}], ids=str)
     def test_each_of_a_batch_can_be_made_alone(self, x4, changes):
@@ -191,7 +191,7 @@ class TestMemory:
             made = x4(self.LARGE, width=256, height=256)
         assert "ran out of memory with tiles of 512 for " in made.infotext or "memory is not enough" in made.infotext
         if made.pictures[0].size == plain.pictures[0].size:  # a host that needs more itself: not even small ones fitted
-            np.testing.assert_array_equal(made.pixels, plain.pixels)
+            webui.same(made.pixels, plain.pixels)
             assert "x4 upscaler model" not in made.infotext
             return
         assert made.pictures[0].size == (1024, 1024)
@@ -209,10 +209,10 @@ class TestMemory:
         with short_of_memory(200):
             kept = x4({"x4_model": SINGLE_FILE}, width=64, height=64)
         assert [one.size for one in kept.pictures] == [(64, 64)]
-        np.testing.assert_array_equal(kept.pixels, plain.pixels)
+        webui.same(kept.pixels, plain.pixels)
         assert f"The memory is not enough for the x4 upscaler {SINGLE_FILE}" in kept.infotext
         assert "x4 upscaler model" not in kept.infotext
-        np.testing.assert_array_equal(x4(width=64, height=64).pixels, before.pixels)
+        webui.same(x4(width=64, height=64).pixels, before.pixels)
 
 
 class TestSingleFile:
@@ -226,7 +226,7 @@ class TestSingleFile:
         assert made.pictures[0].size == (128, 128)
         assert f"x4 upscaler model: {SINGLE_FILE}" in made.infotext
         assert made.pixels.std() > 1
-        np.testing.assert_array_equal(x4(given, width=32, height=32).pixels, made.pixels)
+        webui.same(x4(given, width=32, height=32).pixels, made.pixels)
 
 
 class TestTheHostKeepsItsWays:
@@ -234,10 +234,10 @@ class TestTheHostKeepsItsWays:
         host = webui.warm(picture).pixels
         ours = webui.ours(picture).pixels
         x4(seed=99, batch_size=2)
-        np.testing.assert_array_equal(webui.ours(picture).pixels, ours)
+        webui.same(webui.ours(picture).pixels, ours)
         x4({"x4_sampler": "DPM++ SDE"}, seed=5)
         x4(seed=7)
-        np.testing.assert_array_equal(webui.host(picture).pixels, host)
+        webui.same(webui.host(picture).pixels, host)
 
     def test_options_stay_the_same(self, x4, webui):
         before = webui.call("/sdapi/v1/options")
@@ -294,7 +294,7 @@ class TestWaiting:
         written = parameters(result.infotext)
         assert not [label for label in written if label.startswith("x4")]
         assert "interrupted; the picture before it is kept" in result.infotext
-        np.testing.assert_array_equal(result.pixels, webui.ours(picture, {}).pixels)
+        webui.same(result.pixels, webui.ours(picture, {}).pixels)
 
 
 def test_its_numbers_are_axes_of_xyz_plot(webui, picture, x4_model):
@@ -325,8 +325,8 @@ class TestComparison:
         *others, last = record["comparisons"][0]["variants"]
         assert last["shrunk_from"] == [512, 512]
         assert last["passes"] == ["x4 upscaler"]
-        np.testing.assert_array_equal(pixels(result.pictures[-1]), x4().pixels)
-        np.testing.assert_array_equal(pixels(result.pictures[-2]), webui.ours(picture, {}).pixels)
+        webui.same(pixels(result.pictures[-1]), x4().pixels)
+        webui.same(pixels(result.pictures[-2]), webui.ours(picture, {}).pixels)
         assert f"x4 upscaler model: {x4_model}" in result.info["infotexts"][-1]
         assert not any("x4 upscaler" in one["parameters"] for one in others)
         assert f"x4 upscaler model: {x4_model}" in result.infotext

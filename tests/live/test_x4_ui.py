@@ -61,7 +61,7 @@ def test_a_picture_comes_out_four_times_larger(accordion, page, webui, picture, 
     changes = {"sampler_name": sampler, "steps": 4, "cfg_scale": 7, "denoising_strength": 0.75, "prompt": ""}
     made = np.asarray(page.results[-1].convert("RGB")).astype(int)
     again = webui.ours(picture, {"x4": True, "x4_steps": 2, "x4_model": x4_model}, **changes)
-    np.testing.assert_array_equal(made, again.pixels)
+    webui.same(made, again.pixels)
 
 
 def test_a_pasted_infotext_sets_every_control_and_its_absence_switches_it_off(accordion, page, x4_model):
