@@ -59,6 +59,11 @@ class TestFamilies:
                 assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.float16}  # noqa: SIM118
 
 
+def test_the_package_has_both_networks_of_every_family():
+    assert RESTORED == ENLARGED == list(LATENTS)
+    assert sum(path.stat().st_size for path in WEIGHTS.glob("*.safetensors")) < 16 * 2**20
+
+
 def test_a_network_is_known_as_soon_as_its_weights_are_there(tmp_path, monkeypatch):
     monkeypatch.setattr(upscalers, "WEIGHTS", tmp_path)
     assert not knows("restore", "sd3")
