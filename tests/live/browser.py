@@ -78,7 +78,7 @@ class Page:
 
     def paste(self, infotext: str) -> None:
         self.page.locator("#img2img_prompt textarea").fill(infotext)
-        self.page.locator("#img2img_tools #paste, #img2img_tools button").first.click()
+        self.page.locator("#tab_img2img #paste, #img2img_tools button").first.click()
 
     def generate(self) -> None:
         """Press the button and wait until other pictures, or an error, are there."""

@@ -129,6 +129,13 @@ class WebUI:
         script_args = [script_args] if isinstance(script_args, dict) else list(script_args)
         return self.host(pictures, script_name=SCRIPT, script_args=script_args, **changes)
 
+    def possible(self, picture: Image.Image, **changes: Any) -> None:
+        """Skip the test where the WebUI cannot do this without the script either."""
+        try:
+            self.host(picture, **changes)
+        except RefusedError as error:
+            pytest.skip(f"this WebUI alone refuses {changes}: {error.message}")
+
     def warm(self, picture: Image.Image, **changes: Any) -> Result:
         """The host's own picture, from its second call on.
 

@@ -140,7 +140,7 @@ class TestInTheBrowser:
 
     def pasted(self, page: Any, infotext: str) -> None:
         page.locator("#txt2img_prompt textarea").fill(infotext)
-        page.locator("#txt2img_tools #paste, #txt2img_tools button").first.click()
+        page.locator("#tab_txt2img #paste, #txt2img_tools button").first.click()
 
     def generated(self, page: Any) -> tuple[np.ndarray, str]:
         page.locator("#txt2img_generate").click()
