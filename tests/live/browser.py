@@ -104,8 +104,12 @@ class Page:
     def drawing(self) -> str:
         return self.panel.locator("svg[aria-label^=Sigmas]").inner_html()
 
-    def drawn(self, text: str) -> None:
-        self.panel.locator("svg[aria-label^=Sigmas] text").filter(has_text=text).first.wait_for(timeout=60_000)
+    def drawn(self, *texts: str) -> None:
+        """Wait for a line of the drawing with all of these in it."""
+        line = self.panel.locator("svg[aria-label^=Sigmas] text")
+        for text in texts:
+            line = line.filter(has_text=text)
+        line.first.wait_for(timeout=60_000)
 
 
 class Accordion:

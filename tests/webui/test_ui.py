@@ -301,6 +301,12 @@ class TestDrawing:
         webui.options.data["img2img_fix_steps"] = True
         assert "default: normal, 10 of 20 steps run" in self.draw(webui)
 
+    def test_a_webui_without_that_option_has_all_steps_always(self, webui):
+        """ersatzForge."""
+        del webui.options.data["img2img_fix_steps"]
+        assert "default: normal, 10 of 20 steps run" in self.draw(webui)
+        assert "Latent Upscale: simple, 10 of 20 steps run" in self.draw(webui, exact=False)
+
     def test_a_schedule_that_is_not_to_be_had_is_named_instead_of_another(self, webui):
         drawing = self.draw(webui, host="Turbo")
         assert "turbo, is a schedule that cannot be drawn" in drawing

@@ -65,8 +65,8 @@ def _in(module: str, table: str, name: str | None) -> bool:
 
 
 def exact_by_default() -> bool:
-    """Whether the person has the host run all of the steps anyway."""
-    return bool(option("img2img_fix_steps", False))
+    """Whether the host runs all of the steps anyway: by the person's option, or always, where there is none."""
+    return bool(option("img2img_fix_steps", True))
 
 
 def host_plan(
