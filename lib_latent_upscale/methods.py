@@ -110,7 +110,7 @@ def _unresolved(_: Tensor, __: Enlargement) -> Tensor:
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
-        "automatic": Method(_unresolved, "learned where a network knows the latents, else pixels"),
+        "automatic": Method(_unresolved, "learned if a network knows the latents, else pixels"),
         "pixels": Method(lambda latent, _: latent, "the picture is resized and encoded: Just resize", True),
         "learned": Method(
             lambda latent, asked: restore_latent(latent, asked.factor, check_family("learned", asked.family)),

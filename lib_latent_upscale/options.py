@@ -183,7 +183,7 @@ class Text(Allowed):
     """Any text that can be written into a file."""
 
     def problem(self, value: Any) -> str:
-        return _half_character(value) if isinstance(value, str) else f"is {shortened(value)}; a text is needed"
+        return _half_character(value) if isinstance(value, str) else f"is {shortened(value)}; text is needed"
 
     @property
     def text(self) -> str:

@@ -54,7 +54,7 @@ class UpscaleSettings(Settings):
         label="Upscale method",
         infotext="Latent upscale method",
         axis="Method",
-        tip="how latents are enlarged, in place of the WebUI's bilinear; automatic: learned where a network knows the "
+        tip="how latents are enlarged, instead of the WebUI's bilinear; automatic: learned if a network knows the "
         "model's latents, else pixels",
     )
     scheduler: str = option(
@@ -62,7 +62,7 @@ class UpscaleSettings(Settings):
         choices=SCHEDULERS,
         label="Scheduler",
         infotext="Latent upscale scheduler",
-        tip="the sigmas of the steps, in place of the WebUI's schedule type; automatic keeps that",
+        tip="the sigmas of the steps, instead of the WebUI's schedule type; automatic keeps the WebUI's",
     )
     exact_steps: bool = option(
         True,
@@ -74,7 +74,7 @@ class UpscaleSettings(Settings):
         False,
         label="Keep statistics",
         infotext="Latent upscale keep statistics",
-        tip="give enlarged latents back the contrast that interpolation takes",
+        tip="restore the contrast that interpolation takes from latents",
     )
     matched_noise: bool = option(
         False,

@@ -50,7 +50,7 @@ class TileSettings(Settings):
         step=0.05,
         label="Tile weight",
         infotext="Tile ControlNet weight",
-        tip="how strongly the picture guides, from 0 (not at all)",
+        tip="how strongly the picture guides; 0: not at all",
     )
     start: float = option(
         0.0,
@@ -58,7 +58,7 @@ class TileSettings(Settings):
         high=1,
         label="Tile start",
         infotext="Tile ControlNet start",
-        tip="share of the steps after which it begins to guide",
+        tip="fraction of the steps after which guiding begins",
     )
     end: float = option(
         1.0,
@@ -66,7 +66,7 @@ class TileSettings(Settings):
         high=1,
         label="Tile end",
         infotext="Tile ControlNet end",
-        tip="share of the steps after which it ends; above the start",
+        tip="fraction of the steps after which guiding ends; above the start",
     )
     preprocessor: str = option(
         "tile_resample",
@@ -89,7 +89,7 @@ class TileSettings(Settings):
         label="Tile control mode",
         infotext="Tile ControlNet control mode",
         flag="mode",
-        tip="who wins where prompt and picture disagree",
+        tip="which wins where prompt and picture disagree",
     )
     second_pass: bool = option(
         False,
@@ -97,7 +97,7 @@ class TileSettings(Settings):
         infotext="Tile ControlNet second pass",
         axis=False,
         flag="--second-pass",
-        tip="guide a pass of its own over the result of the latent upscale, not the upscale itself",
+        tip="guide a separate pass over the result of the latent upscale, not the upscale itself",
     )
     second_denoising_strength: float = option(
         0.8,

@@ -72,7 +72,7 @@ class X4Settings(Settings):
         lowest_means="no guidance",
         label="x4 guidance scale",
         infotext="x4 upscaler guidance scale",
-        tip="how strongly the prompts pull; 1 switches guidance off and halves the time",
+        tip="how strongly the prompts guide; 1 turns guidance off and halves the time",
     )
     steps: int = option(
         20,
@@ -104,13 +104,13 @@ class X4Settings(Settings):
         extra=(-1,),
         label="x4 seed",
         infotext="x4 upscaler seed",
-        tip="seed of the noise; -1 takes the picture's own, or draws one where it has none",
+        tip="seed of the noise; -1 uses the picture's own, or a random one if it has none",
     )
     colour_guard: bool = option(
         True,
         label="x4 colour guard",
         infotext="x4 upscaler colour guard",
-        tip="the colours of large areas follow the picture's",
+        tip="keep the colours of large areas as in the picture",
     )
     tile: int = option(
         AUTOMATIC_TILE,
@@ -121,8 +121,7 @@ class X4Settings(Settings):
         slider_step=_ON_SLIDER,
         label="x4 tile size",
         infotext="x4 upscaler tile size",
-        tip="side of a tile in pixels of the input; 0 chooses from the free memory; below 96 the model sees less than "
-        "in training",
+        tip="tile size in pixels of the input; 0 chooses by free memory; below 96 the model sees less than in training",
     )
     overlap: int = option(
         32,
@@ -131,7 +130,7 @@ class X4Settings(Settings):
         step=8,
         label="x4 tile overlap",
         infotext="x4 upscaler tile overlap",
-        tip="least overlap of two tiles in pixels of the input; at most half a tile is used",
+        tip="minimum overlap of two tiles in pixels of the input; at most half a tile is used",
     )
     decoder_tile: int = option(
         AUTOMATIC_TILE,
@@ -142,7 +141,7 @@ class X4Settings(Settings):
         slider_step=_ON_SLIDER,
         label="x4 decoder tile size",
         infotext="x4 upscaler decoder tile size",
-        tip="side of a tile for decoding; 0 chooses",
+        tip="tile size for decoding; 0 chooses automatically",
     )
 
     @classmethod

@@ -66,13 +66,13 @@ class Metrics:
         """Short lines for people."""
         lines = [
             f"sharpness {self.sharpness:.2f} (picture resized: 1)",
-            f"shrunk, beside the input: {_decibel(self.faithful_psnr)}, SSIM {self.faithful_ssim:.3f}",
+            f"shrunk, compared with the input: {_decibel(self.faithful_psnr)}, SSIM {self.faithful_ssim:.3f}",
             f"colour shift {self.colour_shift:.2f} (CIEDE2000, 1 is just visible)",
         ]
         if self.reference is not None:
             gmsd = "" if self.reference.gmsd is None else f", GMSD {self.reference.gmsd:.3f}"
             original = f"{_decibel(self.reference.psnr)}, SSIM {self.reference.ssim:.3f}{gmsd}"
-            lines.append(f"beside the original: {original}")
+            lines.append(f"compared with the original: {original}")
         return lines
 
 

@@ -21,9 +21,9 @@ __all__ = ["LEGEND", "PLAIN_NAME", "Entry", "Report", "Subject", "make_report"]
 PLAIN_NAME = "Picture resized"
 
 LEGEND = (
-    "Sharpness: above 1 has more contrast between neighbouring pixels than the picture resized without a model; noise "
-    "counts, too. Shrunk, beside the input: how faithful a result is, made as small as the input and compared with it; "
-    "higher is nearer, SSIM 1 is equal."
+    "Sharpness: above 1 means more contrast between neighbouring pixels than in the picture resized without a model; "
+    "noise counts too. Shrunk, compared with the input: how faithful the result is once it is shrunk to the input's "
+    "size; higher is nearer, SSIM 1 is identical."
 )
 """What the figures mean, for where they stand."""
 
@@ -213,7 +213,7 @@ def _title(subject: Subject, size: tuple[int, int]) -> str:
 
 def _footer(figures: Metrics | None) -> str:
     measured = "Nothing is measured: the package scikit-image is missing." if figures is None else LEGEND
-    return f"Made by Latent Upscale. The enlarged places are those where the variants differ most. {measured}"
+    return f"Made by Latent Upscale. The enlarged details are where the variants differ most. {measured}"
 
 
 def _difference(entries: Sequence[Entry]) -> Image.Image | None:

@@ -30,7 +30,7 @@ class CompareSettings(Settings):
         axis=False,
         setting=False,
         flag=False,
-        tip="run the WebUI's own upscale, the settings above and the variants below, and put them on a sheet",
+        tip="run the WebUI's own upscale, the settings above and the variants below, and show them on one sheet",
     )
     compare_methods: Sequence[str] = option(
         (),
@@ -39,7 +39,7 @@ class CompareSettings(Settings):
         infotext="Latent upscale compare methods",
         axis=False,
         flag=False,
-        tip="each of them with each of the schedulers; none: the upscale method above",
+        tip="run each of them with each of the schedulers; none: the upscale method above",
     )
     compare_schedulers: Sequence[str] = option(
         (),
@@ -48,7 +48,7 @@ class CompareSettings(Settings):
         infotext="Latent upscale compare schedulers",
         axis=False,
         flag=False,
-        tip="each of them with each of the methods; none: the scheduler above",
+        tip="run each of them with each of the methods; none: the scheduler above",
     )
     compare_difference: bool = option(
         False,
@@ -56,7 +56,7 @@ class CompareSettings(Settings):
         infotext="Latent upscale compare difference",
         axis=False,
         flag="--difference",
-        tip="also show where the WebUI's default and your own picture differ",
+        tip="also show where the WebUI's default and your result differ",
     )
     compare_variants: Sequence[Mapping[str, Any]] = option(
         (),

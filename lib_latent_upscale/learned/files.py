@@ -206,20 +206,20 @@ def _unpickled(path: Path) -> Mapping[str, Tensor]:
         raise
     except Exception as error:
         raise ModelFileError(
-            f"{path.name} cannot be read as weights alone, and nothing else is read from a pickle, since it could run "
-            "code: it is damaged, or not a file of weights"
+            f"{path.name} cannot be read as weights only, and nothing else is read from a pickle, since it could run "
+            "code: it is damaged, or not a weights file"
         ) from error
     if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
         found = found["state_dict"]
     if not isinstance(found, Mapping) or not all(isinstance(one, Tensor) for one in found.values()):
-        raise ModelFileError(f"{path.name} holds something else than numbers by name: it is no latent upscaler")
+        raise ModelFileError(f"{path.name} does not hold named tensors only: it is not a latent upscaler")
     return found
 
 
 def _checked(path: Path, family: str | None) -> tuple[_Described, str]:
     described = _described(path, _stamp(path))
     if family not in described.families:
-        model = "this model's, which are known to none" if family is None else f"those of {LATENTS[family].title}"
+        model = "this model's, which none supports" if family is None else f"those of {LATENTS[family].title}"
         raise ModelFileError(
             f"{path.name} is for the latents of {described.said}, not for {model}: choose another file or method"
         )
@@ -234,12 +234,12 @@ def _check_size(path: Path, described: _Described, small: Size, size: Size) -> N
         raise SizeError(f"{path.name} cannot enlarge {small[0]}x{small[1]} cells; each side needs {_SMALLEST_SIDE}")
     if factor is not None and any(abs(large - factor * one) > factor for large, one in zip(size, small, strict=True)):
         raise SizeError(
-            f"{path.name} makes pictures {factor:g} times larger, and {asked} are asked for: choose that size, or "
+            f"{path.name} makes pictures {factor:g} times larger, but {asked} are requested: choose that size, or "
             "another file or method"
         )
     if factor is None and any(not one <= large <= largest * one + 1 for large, one in zip(size, small, strict=True)):
         raise SizeError(
-            f"{path.name} makes pictures 1 to {largest:g} times larger, and {asked} are asked for: choose such a "
+            f"{path.name} makes pictures 1 to {largest:g} times larger, but {asked} are requested: choose such a "
             "size, or another file or method"
         )
 
@@ -253,7 +253,7 @@ def _stamp(path: Path) -> tuple[int, int]:
     try:
         found = path.stat()
     except OSError:
-        raise ModelFileError(f"{path} is not there any more: choose another file or method") from None
+        raise ModelFileError(f"{path} no longer exists: choose another file or method") from None
     return found.st_mtime_ns, found.st_size
 
 
@@ -261,14 +261,14 @@ def _stamp(path: Path) -> tuple[int, int]:
 def _described(path: Path, _: tuple[int, int]) -> _Described:
     if path.suffix.lower() in PICKLES:
         raise ModelFileError(
-            f"{path.name} is a pickle, which could run code: make a {SUFFIX} file of it with "
+            f"{path.name} is a pickle, which could run code: convert it to a {SUFFIX} file with "
             f"`latent-upscale convert {path.name}`"
         )
     try:
         with safe_open(path, framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ModelFileError(f"{path.name} is no safetensors file, or it is damaged: download it again") from error
+        raise ModelFileError(f"{path.name} is not a safetensors file, or it is damaged: download it again") from error
     layout, channels = _recognised(path, shapes)
     return _with_name(path, layout, channels)
 
@@ -280,7 +280,7 @@ def _recognised(path: Path, shapes: Shapes) -> tuple[_Layout, int]:
         network = _built(layout, shapes)
     except (StopIteration, Unknown, ValueError, RuntimeError) as error:  # torch's own words for sides that do not fit
         raise ModelFileError(
-            f"{path.name} holds no latent upscaler that is known here; known are those of "
+            f"{path.name} does not hold a supported latent upscaler; supported are those of "
             f"{', '.join(one.title for one in _LAYOUTS)}"
         ) from error
     return layout, network.channels
@@ -312,8 +312,8 @@ def _factor(path: Path, layout: _Layout) -> float | None:
     found = re.search(r"x(\d+(?:\.\d+)?)$", path.stem)
     if found is None or not 1 < float(found[1]) <= 8:
         raise ModelFileError(
-            f"{path.name} makes one factor, which stands at the end of such files' names, as in -x1.5{SUFFIX}: "
-            "rename it as it was called"
+            f"{path.name} enlarges by one factor, given at the end of its name, as in -x1.5{SUFFIX}: give it its "
+            "original name again"
         )
     return float(found[1])
 
@@ -325,7 +325,7 @@ def _run(path: Path, described: _Described, latent: Tensor, size: Size, family: 
         made: Tensor = network(layout.inward(latent.float(), family), size)
         result = layout.outward(made, family)
     if not result.isfinite().all():
-        raise ModelFileError(f"{path.name} makes values that are not numbers of these latents: choose another file")
+        raise ModelFileError(f"{path.name} gives values that are not numbers for these latents: choose another file")
     return result.to(latent.dtype)
 
 

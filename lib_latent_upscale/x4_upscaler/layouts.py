@@ -28,7 +28,7 @@ SINGLE_FILE_PARTS = {
 _NOISE_LEVELS = "model.diffusion_model.label_emb.weight"
 _WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 _WANTED = (
-    "the x4 upscaler is wanted: x4-upscaler-ema.safetensors, or the folder stabilityai/stable-diffusion-x4-upscaler"
+    "the x4 upscaler is needed: x4-upscaler-ema.safetensors, or the folder stabilityai/stable-diffusion-x4-upscaler"
 )
 
 

@@ -137,7 +137,7 @@ def _hub_folder(path: str, download: bool) -> Path:
         snapshot_download(path, allow_patterns=_HUB_CONFIGURATIONS + _HUB_WEIGHTS, local_files_only=not download)
     except (ImportError, OSError) as error:
         reason = error if download else "it has not been downloaded before, and the hub cannot be reached"
-        raise ModelFileError(f"{path} is no folder here and cannot be had from the hub: {reason}") from error
+        raise ModelFileError(f"{path} is not a folder here and cannot be downloaded from the hub: {reason}") from error
     return folder
 
 

@@ -261,7 +261,7 @@ def test_figures_are_plain_values_and_lines_for_people(original, source):
     values = json.loads(json.dumps(figures.to_dict(), allow_nan=False))
     assert values["reference"]["psnr"] is None, "infinite is no JSON"
     assert values["faithful_ssim"] == figures.faithful_ssim
-    assert any(line.startswith("beside the original: exact") for line in figures.lines())
+    assert any(line.startswith("compared with the original: exact") for line in figures.lines())
     assert any(re.fullmatch(r"sharpness \d\.\d\d \(picture resized: 1\)", line) for line in figures.lines())
 
 

@@ -409,7 +409,7 @@ def test_a_hub_id_is_checked_before_its_weights_are_fetched(folder: Path, monkey
 
 
 def test_a_hub_id_that_cannot_be_had_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(X4Error, match=r"someone/not-cached-x4 is no folder here and cannot be had"):
+    with pytest.raises(X4Error, match=r"someone/not-cached-x4 is not a folder here and cannot be downloaded"):
         load_x4("someone/not-cached-x4", device="cpu", download=False)
 
 

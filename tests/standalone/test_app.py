@@ -157,7 +157,7 @@ def test_the_page_names_its_model_and_warns_of_the_demo(page):
     assert app._heading(page) == f"# Latent Upscale\nModel: **{page.arguments.model.rpartition('/')[2]}**."
     page.arguments.model = "demo"
     assert "too small for real pictures" in app._heading(page)
-    assert "follows no prompts" in app._heading(page)
+    assert "ignores prompts" in app._heading(page)
 
 
 @pytest.mark.parametrize("port", [99999, 65536, -1, 0])
@@ -171,12 +171,12 @@ def test_a_taken_port_is_said(sd1_folder):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(InputError, match=rf"Port {port} of 127.0.0.1 cannot be had .*; give another one"):
+        with pytest.raises(InputError, match=rf"Port {port} of 127.0.0.1 is not available .*; choose another one"):
             app.run(arguments(sd1_folder, port=port))
 
 
 def test_a_host_that_is_none_is_said(sd1_folder):
-    with pytest.raises(InputError, match="Host 'no such host' is no address"):
+    with pytest.raises(InputError, match="Host 'no such host' is not an address"):
         app.run(arguments(sd1_folder, host="no such host"))
 
 

@@ -50,14 +50,14 @@ def test_the_command_says_which_model_runs(picture_file, sd1_folder, tmp_path, c
     caplog.set_level("INFO")
     assert upscale(picture_file, sd1_folder, "-o", tmp_path / "a.png", "--prompt", "a cat") == 0
     assert "Model: tiny-sd1." in caplog.messages
-    assert "does not follow" not in caplog.text
+    assert "ignores" not in caplog.text
     caplog.clear()
     monkeypatch.setattr(models, "DEMO_FILE", sd1_folder)
     assert upscale(picture_file, "demo", "-o", tmp_path / "b.png") == 0
     assert caplog.messages[0].startswith("Model: demo: for demonstrations")
     assert len(caplog.messages) == 1
     assert upscale(picture_file, "demo", "-o", tmp_path / "c.png", "--prompt", "a cat") == 0
-    assert caplog.messages[-1] == "The prompt is written into the picture, but the demo model does not follow it."
+    assert caplog.messages[-1] == "The prompt is recorded in the picture, but the demo model ignores it."
 
 
 def test_the_same_command_twice_gives_the_same_file(picture_file, sd1_folder, tmp_path):

@@ -50,7 +50,7 @@ def test_a_pattern_that_the_shell_has_left_is_expanded(here, sd1_folder, capsys)
     assert upscale(sd1_folder, "*.jpg", "-o", "large") == 0
     assert made(here / "large") == ["a.png", "b.png"]
     assert upscale(sd1_folder, "*.webp", "-o", "large") == 2
-    assert capsys.readouterr().err.endswith("*.webp: no file here has such a name.\n")
+    assert capsys.readouterr().err.endswith("*.webp: no file matches this name.\n")
 
 
 def test_a_file_with_a_patterns_name_is_that_file(here):
@@ -76,7 +76,7 @@ def test_what_a_folder_holds_besides_is_said_in_one_line(here, caplog):
     caplog.set_level("INFO")
     assert len(find_pictures(here)) == 3
     assert caplog.messages == [
-        f"{here}: left out: 1 subfolder (--recursive takes them, too) and 2 files of other kinds (.mov, .txt)."
+        f"{here}: left out: 1 subfolder (--recursive includes them) and 2 files of other kinds (.mov, .txt)."
     ]
     caplog.clear()
     assert len(find_pictures(here / "trip")) == 1

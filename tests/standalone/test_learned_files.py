@@ -42,7 +42,7 @@ def test_it_is_what_enlarges(picture_file, sd1_folder, own, tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--method", "bicubic"], "give one of them"),
+        (["--method", "bicubic"], "give only one of them"),
         (["--scale", "1.5"], "makes pictures 2 times larger"),
     ],
 )
@@ -69,7 +69,7 @@ def test_a_pickle_of_something_else_leaves_nothing(tmp_path, capsys):
     pickle = tmp_path / "other.pt"
     torch.save({"a": torch.ones(2)}, pickle)
     assert main(["convert", str(pickle)]) == 2
-    assert "no latent upscaler that is known" in capsys.readouterr().err
+    assert "not hold a supported latent upscaler" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.pt"]
 
 

@@ -86,7 +86,7 @@ def test_with_a_latent_upscaler_of_the_persons_own(source, sd1_folder, tmp_path,
     assert content(tmp_path / "again.png") == content(tmp_path / "made.png")
     assert "weights" not in caplog.text
     assert upscale(source, "-o", tmp_path / "none.png", *model) == 2
-    assert "the latent upscaler 'own-x2.0' made it: give its file with --learned" in capsys.readouterr().err
+    assert "it was made with the latent upscaler 'own-x2.0': give its file with --learned" in capsys.readouterr().err
     assert upscale(source, "-o", tmp_path / "other.png", *model, "--learned", other) == 0
     assert "the weights" in caplog.text
 
@@ -128,11 +128,11 @@ def test_a_picture_of_the_webuis_img2img_goes_as_far_as_it_goes(source, sd1_fold
     assert (found.prompt, found.negative_prompt) == ("a cat , (sitting:1.2)", "blurry")
     said = [record.getMessage().removeprefix(f"{tmp_path / 'made.png'}: ") for record in caplog.records]
     assert said == [
-        "<lora:fur:0.8> in the prompt is left out: there are no LoRAs here.",
-        "it was made without a latent upscale of ours, whose settings are those of the flags.",
-        "the model 'sd15' made it, and 'tiny-sd1' is another one.",
+        "<lora:fur:0.8> in the prompt is left out: LoRAs are not supported here.",
+        "it was made without Latent Upscale, so those settings come from the flags.",
+        "it was made with the model 'sd15', and 'tiny-sd1' is given.",
         "Clip skip: 2 has no counterpart here.",
-        "its noise was drawn on a graphics card, and is drawn on the CPU here: details differ.",
+        "its noise was drawn on a GPU, and is drawn on the CPU here: details differ.",
     ]
 
 
@@ -154,10 +154,10 @@ def test_sampler_and_schedule_of_the_webui(source, sd1_folder, tmp_path, old, ne
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("DPM++ 2M,", "UniPC,", "there is no sampler 'UniPC' here; --sampler chooses another one."),
-        ("Karras", "Uniform", "there is no schedule type 'Uniform' here; --scheduler chooses another one."),
-        ("Denoising strength: 0.4, ", "", "made by txt2img, whose size is not taken over"),
-        ("Clip skip: 2", "Hires upscale: 2", "made by txt2img, whose size is not taken over"),
+        ("DPM++ 2M,", "UniPC,", "there is no sampler 'UniPC' here; choose another one with --sampler."),
+        ("Karras", "Uniform", "there is no schedule type 'Uniform' here; choose another one with --scheduler."),
+        ("Denoising strength: 0.4, ", "", "made by txt2img, whose size is not used"),
+        ("Clip skip: 2", "Hires upscale: 2", "made by txt2img, whose size is not used"),
         ("Clip skip: 2", "Tile ControlNet model: t", "the Tile ControlNet is left out: give its model 't'"),
     ],
 )
@@ -170,7 +170,7 @@ def test_what_cannot_be_taken_over_is_said(source, sd1_folder, tmp_path, caplog,
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (WEBUI, "the model sd15 made it: give it with --model."),
+        (WEBUI, "it was made with the model sd15: give it with --model."),
         ("a cat", "it does not say how it was made"),
         (WEBUI.replace("Steps: 30", "Steps: many"), "Steps is 'many'; a number is needed"),
         (WEBUI.replace("Clip skip: 2", "Latent upscale method: cubic"), "Latent upscale method: method is 'cubic'"),

@@ -166,7 +166,7 @@ def test_damaged_files_and_folders_are_refused(tmp_path, sd1_folder):
 
 def test_a_folder_with_a_part_missing_is_refused(tmp_path, sd1_folder):
     (tmp_path / "model_index.json").write_text((sd1_folder / "model_index.json").read_text())
-    with pytest.raises(InputError, match="not whole: unet, vae, tokenizer, scheduler is missing"):
+    with pytest.raises(InputError, match="incomplete: unet, vae, tokenizer, scheduler is missing"):
         load_model(str(tmp_path), device="cpu")
 
 
@@ -184,7 +184,7 @@ def test_a_folder_without_tokenizer_is_refused(tmp_path, sd1_folder, index):
     if index == "gone":
         parts = json.loads((folder / "model_index.json").read_text())
         (folder / "model_index.json").write_text(json.dumps({k: v for k, v in parts.items() if k != "tokenizer"}))
-    with pytest.raises(InputError, match="not whole: tokenizer is missing"):
+    with pytest.raises(InputError, match="incomplete: tokenizer is missing"):
         load_model(str(folder), device="cpu")
 
 
@@ -211,14 +211,14 @@ def test_weights_that_are_no_numbers_are_refused_by_name(checkpoint):
     tensors, load = checkpoint
     tensors[OUTPUT] = tensors[OUTPUT].clone()
     tensors[OUTPUT][0, 0, 0, 0] = float("nan")
-    with pytest.raises(InputError, match=r"conv_out.weight holds values that are not numbers: the file is damaged"):
+    with pytest.raises(InputError, match=r"conv_out.weight holds values that are not numbers: download the file again"):
         load()
 
 
 def test_a_missing_tensor_is_refused(checkpoint):
     tensors, load = checkpoint
     del tensors["model.diffusion_model.out.2.bias"]
-    with pytest.raises(InputError, match=r"not whole|cannot be loaded"):
+    with pytest.raises(InputError, match=r"incomplete|cannot be loaded"):
         load()
 
 
@@ -239,7 +239,7 @@ def test_without_a_network_a_hub_id_is_one_sentence_at_once(monkeypatch, port):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(urllib.request, "getproxies", dict)
     monkeypatch.setattr(diffusers.DiffusionPipeline, "load_config", stored)
-    with pytest.raises(InputError, match=r"cannot be had from the hub \(the hub cannot be reached\)"):
+    with pytest.raises(InputError, match=r"cannot be downloaded from the hub \(the hub cannot be reached\)"):
         load_model("someone/some-model", device="cpu")
     assert asked == [{"local_files_only": True}]
 
@@ -255,7 +255,7 @@ def test_a_hub_id_that_cannot_be_had_is_refused(monkeypatch):
 
     monkeypatch.setattr(models, "hub_answers", lambda: True)
     monkeypatch.setattr(diffusers.DiffusionPipeline, "load_config", unreachable)
-    with pytest.raises(InputError, match=r"no file or folder here.*\(cannot reach the hub\)"):
+    with pytest.raises(InputError, match=r"not a file or folder here.*\(cannot reach the hub\)"):
         load_model("someone/some-model", device="cpu")
 
 
@@ -308,7 +308,7 @@ def test_a_missing_tensor_of_a_folder_is_refused(tmp_path, sd1_folder, part):
     lost = next(name for name in tensors if name.endswith(".weight"))
     count = tensors.pop(lost).numel()
     save_file(tensors, weights, metadata={"format": "pt"})
-    with pytest.raises(InputError, match=rf"{part}: the model is not whole: {count} of \d+ numbers are missing"):
+    with pytest.raises(InputError, match=rf"{part}: the model is incomplete: {count} of \d+ numbers are missing"):
         load_model(str(folder), device="cpu")
 
 

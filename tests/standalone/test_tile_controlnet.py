@@ -477,7 +477,7 @@ def test_a_name_in_capitals_is_the_same_kind_of_file(engine, sd1_tile, tmp_path,
 
 def test_without_a_network_a_hub_id_is_one_sentence_at_once(engine, monkeypatch):
     monkeypatch.setattr(tile_models, "hub_answers", lambda: False)
-    with pytest.raises(InputError, match="no file or folder here, and the hub cannot be reached"):
+    with pytest.raises(InputError, match="not a file or folder here, and the hub cannot be reached"):
         load_tile("someone/some-tile", engine.model)
 
 

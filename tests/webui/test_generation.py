@@ -301,7 +301,7 @@ class TestNothingIsLeftBehind:
     def test_a_host_that_encodes_elsewhere_is_an_error(self, webui, picture):
         p = webui.process(picture)
         p.init = lambda *_: None
-        with pytest.raises(RuntimeError, match="does not encode where it is expected"):
+        with pytest.raises(RuntimeError, match="does not encode where expected"):
             webui.run(p)
 
 

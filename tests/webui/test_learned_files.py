@@ -118,7 +118,7 @@ def absent(_):
     ("write", "said"),
     [
         (damaged, "damaged"),
-        (unknown, "no latent upscaler that is known"),
+        (unknown, "not hold a supported latent upscaler"),
         (of_sdxl, "for the latents of SDXL, not for those of SD 1.x and 2.x"),
         (pickled, "latent-upscale convert mine.pt"),
         (absent, "there is no file of that name; there are: sd15_resizer. Put it into"),

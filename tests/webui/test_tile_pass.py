@@ -361,7 +361,7 @@ class TestModels:
         lab.webui.modules["modules.sd_models"].checkpoint_aliases["x"] = SimpleNamespace(name=file, filename=str(path))
         lab.webui.options.sd_model_checkpoint = "x"
         assert lab.webui.adapter("passes.tile_models").offered_models() == []
-        with pytest.raises(ValueError, match=f"{file}(, which)? is no U-Net of Stable Diffusion.* do without"):
+        with pytest.raises(ValueError, match=f"{file}(, which)? is no U-Net of Stable Diffusion.* switch"):
             lab.run(picture, {"tile_controlnet": True, "tile_controlnet_model": name})
 
     def test_a_unit_that_has_no_place_for_our_last_wish(self, webui, picture, tmp_path, monkeypatch):

@@ -224,7 +224,7 @@ class TestWhatGoesWrong:
         processed = webui.run(webui.process(picture, batch_size=2), {"x4": True})
         assert [image.size for image in processed.images] == [(512, 512)] * 2
         assert upscaler.formats == [None, torch.float32]
-        assert "was run in whole precision" in processed.infotexts[0]["Latent upscale note"]
+        assert "was run again in full precision" in processed.infotexts[0]["Latent upscale note"]
         webui.run(webui.process(picture), {"x4": True})
         assert len(upscaler.formats) == 2  # it is remembered
 

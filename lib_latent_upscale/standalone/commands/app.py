@@ -70,7 +70,9 @@ def _controls(gr: Any, has: Callable[[type[Settings]], bool] = lambda _: True) -
             found["width"] = gr.Number(value=0, precision=0, label="Width in pixels (0: by Scale)")
             found["height"] = gr.Number(value=0, precision=0, label="Height in pixels (0: keeps the shape)")
             shapes = rows(ShapeSettings)["resize_mode"]
-            found["resize_mode"] = make_control(gr, shapes, shapes.default, info=f"Of another shape: {_MODES}")
+            found["resize_mode"] = make_control(
+                gr, shapes, shapes.default, info=f"If the aspect ratio changes: {_MODES}"
+            )
     for kind in WITH_MODEL:
         found |= _pass_controls(gr, kind, there=has(kind))
     return {name: found[name] for name in (*_FIRST, *(name for name in found if name not in _FIRST))}
@@ -81,7 +83,7 @@ def _pass_controls(gr: Any, kind: type[Settings], *, there: bool) -> dict[str, A
     options = {name: row for name, row in rows(kind).items() if row.control}
     with gr.Accordion(kind.NAME, open=False):
         if not there:
-            gr.Markdown(f"Start the page with `{kind.MODEL_FLAG} MODEL` to have it.")
+            gr.Markdown(f"To use it, start the page with `{kind.MODEL_FLAG} MODEL`.")
         found = {kind.SWITCH: gr.Checkbox(False, label=f"Use the {kind.NAME}", interactive=there)}
         with gr.Row():
             made = {name: make_control(gr, row, row.default, min_width=_CONTROL) for name, row in options.items()}
@@ -97,7 +99,7 @@ def _schedulers() -> list[str]:
 _PLOTTED = ("scheduler", "exact_steps", "matched_noise", "starting_noise", "sampler", "steps", "denoise")
 """Controls that the drawing of the schedule depends on."""
 
-_MODES = "stretched, its middle cropped, or its border filled up"
+_MODES = "stretch, crop the sides, or fill the borders"
 _SIZED = ("scale", "width", "height", "resize_mode", *(row.settings.SWITCH for row in PASSES))
 """Controls that the result's size depends on."""
 
@@ -128,8 +130,8 @@ def _shown(gr: Any, said: str) -> Exception:
 def _heading(page: Page) -> str:
     name = model_name(page.arguments.model)
     demo = (
-        " It comes along to show how everything works: it is too small for real pictures and follows no prompts. "
-        "For those start the page with `--model sd15.safetensors`, a checkpoint of your own."
+        " It is included to show how everything works: it is too small for real pictures and ignores prompts. "
+        "For real pictures start the page with a checkpoint of your own: `--model sd15.safetensors`."
     )
     return f"# Latent Upscale\nModel: **{name}**.{demo if page.arguments.model == DEMO else ''}"
 
@@ -223,8 +225,8 @@ def _comparison(gr: Any) -> tuple[Any, list[Any], list[Any]]:
     """The button, what to compare, and where it is shown."""
     with gr.Accordion("Compare", open=False):
         gr.Markdown(
-            "Beside the default of the WebUI, at the same seed: the settings above, and each method with each "
-            "schedule that is chosen here."
+            "Runs, with the same seed, the WebUI's default, the settings above, and each chosen method with each "
+            "chosen schedule."
         )
         with gr.Row():
             known = rows(CompareSettings)
@@ -276,13 +278,15 @@ def _check_address(host: str, port: int) -> None:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == "posix")  # one that has just ended
             listening.bind(address)
     except socket.gaierror as error:
-        raise InputError(f"Host {host!r} is no address of this machine; give 127.0.0.1, or 0.0.0.0 for all.") from error
+        raise InputError(
+            f"Host {host!r} is not an address of this machine; give 127.0.0.1, or 0.0.0.0 for all."
+        ) from error
     except PermissionError as error:
-        raise InputError(f"Port {port} is not open to you; give --port a number from 1024 on.") from error
+        raise InputError(f"You may not use port {port}; give --port a number of 1024 or above.") from error
     except OSError as error:
         raise InputError(
-            f"Port {port} of {host} cannot be had ({error.strerror or error}); give another one with --port, or end "
-            "the page that runs there."
+            f"Port {port} of {host} is not available ({error.strerror or error}); choose another one with --port, or "
+            "stop the page that runs there."
         ) from error
 
 

@@ -46,16 +46,16 @@ def _size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d*)x(\d*)", text.lower())
     if match is None or not any(match.groups()):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no size: give width x height in pixels, such as 1024x1280, or one of them, 1024x or x1280"
+            f"{text!r} is not a size: give width x height in pixels, such as 1024x1280, or one of them, 1024x or x1280"
         )
     if any(side and not int(side) for side in match.groups()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: each side may be 16 to 8192 pixels")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size: each side may be 16 to 8192 pixels")
     return int(match[1] or 0), int(match[2] or 0)
 
 
 def _add_device(group: argparse._ActionsContainer) -> None:
-    group.add_argument("--device", help="as torch names it; default: the best that torch finds")
-    group.add_argument("--dtype", help="float32, float16 or bfloat16; default: float16, on the CPU float32")
+    group.add_argument("--device", help="device, as torch names it; default: the best one that torch finds")
+    group.add_argument("--dtype", help="float32, float16 or bfloat16; default: float16, or float32 on the CPU")
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -83,15 +83,15 @@ def _add_upscale(parser: argparse.ArgumentParser) -> None:
 def _add_generation(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("generation")
     size = group.add_mutually_exclusive_group()
-    size.add_argument("--scale", type=float, help="factor of both sides, 0.25 to 8 (default 2)")
+    size.add_argument("--scale", type=float, help="scale factor, 0.25 to 8 (default 2)")
     size.add_argument(
         "--size",
         type=_size,
         metavar="WxH",
-        help="width and height of the result in pixels; 1024x or x1024 keeps the shape",
+        help="width and height of the result in pixels; 1024x or x1024 keeps the aspect ratio",
     )
     add_flags(group, ShapeSettings)
-    group.add_argument("--prompt", default="", help="what the picture shows; of any length, plain text")
+    group.add_argument("--prompt", default="", help="what the picture shows; plain text of any length")
     group.add_argument("--negative-prompt", default="", help="what it does not show")
     group.add_argument("--steps", type=int, default=20, help="sampling steps (default 20)")
     group.add_argument("--denoise", type=float, default=0.5, help="denoising strength, 0 to 1 (default 0.5)")
@@ -152,7 +152,7 @@ def _add_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace files that exist; without it a name that was given is refused, and others move on: name-1.png",
+        help="replace existing files; without it an output that you name is refused, and others become name-1.png",
     )
 
 
@@ -162,7 +162,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="OUT",
-        help="the file to write (.png, .jpg or .webp); for several pictures the folder; default: beside IN",
+        help="the file to write (.png, .jpg or .webp); for several pictures, the folder; default: next to IN",
     )
     add_flags(parser.add_argument_group("files"), FileSettings)
 
@@ -172,7 +172,7 @@ def _add_like(parser: argparse.ArgumentParser) -> None:
         "--like",
         type=Path,
         metavar="MADE",
-        help="take all settings from a picture that this command or the WebUI has made; flags that are given win",
+        help="take all settings from a picture made by this command or the WebUI; flags that you give win",
     )
 
 
@@ -189,7 +189,7 @@ def _upscale(commands: argparse._SubParsersAction[_Parser]) -> None:
     _add_tile(parser)
     _add_passes(parser)
     parser.add_argument(
-        "--batch-size", type=int, default=1, help="pictures of equal size to work on at once (default 1)"
+        "--batch-size", type=int, default=1, help="pictures of equal size to process at once (default 1)"
     )
     _add_cluster(parser)
     _add_quiet(parser)
@@ -200,7 +200,7 @@ def _x4(commands: argparse._SubParsersAction[_Parser]) -> None:
         "x4",
         help="make a picture or a folder of pictures 4 times larger with the Stable Diffusion x4 upscaler",
         description="Make a picture or a folder of pictures exactly 4 times larger with the Stable Diffusion x4 "
-        "upscaler, in tiles that fit the memory.",
+        "upscaler, in tiles that fit in memory.",
     )
     parser.set_defaults(module="x4")
     _add_files(parser)
@@ -218,14 +218,15 @@ def _variant_keys() -> list[str]:
 def _compare(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = commands.add_parser(
         "compare",
-        help="the WebUI's default latent upscale beside this one, on one sheet",
-        description="Enlarge a picture in several ways at one seed: plainly resized, as the WebUI does by default "
-        "(bilinear, steps cut by denoising strength), as chosen here, and so with tile ControlNet where one is given.",
+        help="compare this upscale with the WebUI's default, on one sheet",
+        description="Enlarge a picture in several ways with the same seed: resized without a model, as the WebUI does "
+        "by default (bilinear, steps cut by the denoising strength), with the settings given here, and with tile "
+        "ControlNet if one is given.",
     )
     parser.set_defaults(module="compare")
     parser.add_argument("input", nargs="+", metavar="IN", help="a picture")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="SHEET", help="the PNG to write; figures go beside it as .json"
+        "-o", "--output", type=Path, metavar="SHEET", help="the PNG to write; the metrics go next to it as .json"
     )
     parser.add_argument(
         "--variant",
@@ -234,8 +235,10 @@ def _compare(commands: argparse._SubParsersAction[_Parser]) -> None:
         metavar="METHOD:SCHEDULER[:KEY=VALUE,...]",
         help=f"one more variant; keys: {', '.join(_variant_keys())}",
     )
-    parser.add_argument("--reference", type=Path, metavar="PICTURE", help="the known original, to measure against")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="the page with the slider; default: beside the sheet")
+    parser.add_argument("--reference", type=Path, metavar="PICTURE", help="the known original, to compare with")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="the page with the slider; default: next to the sheet"
+    )
     add_flags(parser, CompareSettings)
     _add_generation(parser)
     _add_upscale(parser)
@@ -248,8 +251,9 @@ def _schedules_command(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = commands.add_parser(
         "schedules",
         help="show the sigma schedules and which steps run",
-        description="The schedules as a table, and as a plot where --output is given: the whole range, the steps that "
-        "really run, the WebUI's default cut beside the fixed one. Needs no model: SD 1.x's noise table.",
+        description="Show the schedules as a table, and as a plot if --output is given: the whole range, the "
+        "steps that actually run, and the WebUI's default cut next to exact steps. Needs no model: it uses SD 1.x's "
+        "noise table.",
     )
     parser.set_defaults(module="schedules")
     parser.add_argument("--steps", type=int, default=20, help="sampling steps (default 20)")
@@ -262,14 +266,16 @@ def _schedules_command(commands: argparse._SubParsersAction[_Parser]) -> None:
         help=f"only this one; may be repeated: {', '.join(SCHEDULES.names)}",
     )
     parser.add_argument(
-        "--matched-noise", action="store_true", help="also show the schedules that start at equal noise"
+        "--matched-noise", action="store_true", help="also show the schedules that start from the same noise"
     )
     parser.add_argument("-o", "--output", type=Path, metavar="PLOT", help="a .png or .svg to write")
     _add_overwrite(parser)
 
 
 def _app(commands: argparse._SubParsersAction[_Parser]) -> None:
-    parser = commands.add_parser("app", help="a page in the browser", description="The same in a page (Gradio).")
+    parser = commands.add_parser(
+        "app", help="a page in the browser", description="The same as a page in the browser (Gradio)."
+    )
     parser.set_defaults(module="app", quiet=False)
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: only this machine)"
@@ -277,9 +283,9 @@ def _app(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument("--port", type=int, default=7870, help="port to listen on (default 7870)")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     _add_model(parser)
-    passes = parser.add_argument_group("passes", "what the page offers beside the latent upscale")
+    passes = parser.add_argument_group("passes", "what the page offers besides the latent upscale")
     passes.add_argument(
-        "--tile-controlnet", metavar="MODEL", help="a tile ControlNet; default: the demo model's with it"
+        "--tile-controlnet", metavar="MODEL", help="a tile ControlNet; default: the demo model's, with that model"
     )
     for row in PASSES:
         _add_pass_model(passes, row)
@@ -288,9 +294,9 @@ def _app(commands: argparse._SubParsersAction[_Parser]) -> None:
 def _convert(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = commands.add_parser(
         "convert",
-        help="make a .safetensors file of a latent upscaler that is a pickle",
-        description="Make a .safetensors file of a latent upscaler that is a pickle (.pt, .pth, .bin). Nothing but "
-        "numbers is read from it.",
+        help="convert a latent upscaler from a pickle to a .safetensors file",
+        description="Convert a latent upscaler from a pickle (.pt, .pth, .bin) to a .safetensors file. Nothing but "
+        "tensors is read from it.",
     )
     parser.set_defaults(module="convert")
     parser.add_argument("input", type=Path, metavar="FILE", help="the pickle")

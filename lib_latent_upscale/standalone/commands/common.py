@@ -71,7 +71,7 @@ def _method_of(learned: Path, given: Mapping[str, Any]) -> str:
     if not learned.is_file():
         raise InputError(f"--learned {learned}: there is no such file; give a latent upscaler's .safetensors file.")
     if given["method"] != UpscaleSettings().method:
-        raise InputError(f"--learned {learned.name} and --method {given['method']}: give one of them.")
+        raise InputError(f"--learned {learned.name} and --method {given['method']}: give only one of them.")
     return method_of_file(learned.stem)
 
 
@@ -159,7 +159,7 @@ def target_size(size: tuple[int, int], arguments: argparse.Namespace) -> tuple[i
     change = change_of_shape(size, wanted)
     if width and height and change > VISIBLE_CHANGE and shape_settings(arguments).resize_mode == "stretch":
         logger.warning(
-            "%dx%d is stretched to %dx%d, by %.0f %%; --resize-mode crop or fill, or --size %dx keeps the shape.",
+            "%dx%d is stretched to %dx%d, by %.0f %%; --resize-mode crop or fill, or --size %dx, keeps its shape.",
             *(*size, *wanted, 100 * change, width),
         )
     return wanted
@@ -209,7 +209,7 @@ def load_engine(arguments: argparse.Namespace) -> Engine:
     return engine
 
 
-_DEMO = ": for demonstrations, too small for photographs, does not follow prompts; --model takes one of your own"
+_DEMO = ": for demonstrations, too small for photographs, ignores prompts; use your own with --model"
 
 
 def _introduce(arguments: argparse.Namespace, name: str) -> None:
@@ -217,7 +217,7 @@ def _introduce(arguments: argparse.Namespace, name: str) -> None:
     demo = arguments.model == DEMO
     logger.info("Model: %s%s.", name, _DEMO if demo else "")
     if demo and (getattr(arguments, "prompt", "") or getattr(arguments, "negative_prompt", "")):
-        logger.warning("The prompt is written into the picture, but the demo model does not follow it.")
+        logger.warning("The prompt is recorded in the picture, but the demo model ignores it.")
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def made_like(arguments: argparse.Namespace, given: argparse.Namespace) -> argpa
     if "Steps" not in infotext.values:
         load_picture(source, smallest=1)  # says it of what is no picture
         raise InputError(
-            f"{source}: it does not say how it was made; --like needs a picture of this command or of the WebUI."
+            f"{source}: it does not say how it was made; --like needs a picture made by this command or the WebUI."
         )
     explicit = {name: value for name, value in vars(given).items() if value is not None}
     reader = _Reader(infotext, explicit)
@@ -119,7 +119,7 @@ class _Reader:
         if name in self.explicit or _WEBUI.isdisjoint(self.values):
             return text
         networks = _LORA.findall(text)
-        self.notes += [f"{network} in the prompt is left out: there are no LoRAs here." for network in networks]
+        self.notes += [f"{network} in the prompt is left out: LoRAs are not supported here." for network in networks]
         return _LORA.sub("", text)
 
     def _size(self, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class _Reader:
         if not {"size", "scale"}.isdisjoint(self.explicit) or "width" not in fields:
             return {}
         if "Denoising strength" not in self.values or any(label.startswith("Hires") for label in self.values):
-            self.notes.append("it was made by txt2img, whose size is not taken over: give --scale or --size.")
+            self.notes.append("it was made by txt2img, whose size is not used: give --scale or --size.")
             return {}
         return {"size": (fields["width"], fields["height"])}
 
@@ -135,17 +135,17 @@ class _Reader:
         """Sampler, schedule and the settings of the latent upscale."""
         found = _flags(UpscaleSettings, self.values)
         if not found:
-            self.notes.append("it was made without a latent upscale of ours, whose settings are those of the flags.")
+            self.notes.append("it was made without Latent Upscale, so those settings come from the flags.")
         sampler, schedule = self._sampler()
         if sampler in GENERATION_SAMPLERS:
             found["sampler"] = sampler
         elif "sampler" not in self.explicit:
-            self.notes.append(f"there is no sampler {sampler!r} here; --sampler chooses another one.")
+            self.notes.append(f"there is no sampler {sampler!r} here; choose another one with --sampler.")
         if found.get("scheduler", AUTOMATIC) == AUTOMATIC and schedule:
             if schedule.casefold() in _SCHEDULES:
                 found["scheduler"] = _SCHEDULES[schedule.casefold()]
             elif "scheduler" not in self.explicit:
-                self.notes.append(f"there is no schedule type {schedule!r} here; --scheduler chooses another one.")
+                self.notes.append(f"there is no schedule type {schedule!r} here; choose another one with --scheduler.")
         self._check_weights(found.get("method", ""))
         if "learned" in self.explicit:
             found.pop("method", None)
@@ -169,7 +169,7 @@ class _Reader:
             return
         written, file = self.values.get(WEIGHTS_LABEL, ""), self.explicit.get("learned")
         if file is None and file_of(method):
-            raise InputError(f"the latent upscaler {file_of(method)!r} made it: give its file with --learned.")
+            raise InputError(f"it was made with the latent upscaler {file_of(method)!r}: give its file with --learned.")
         known = {written}
         if file is not None and file.is_file():  # that it is absent is said later
             known = {file_hash(file)}
@@ -177,19 +177,19 @@ class _Reader:
             kind: Any = METHODS[method].network
             known = {weights_hash(kind, family) for family in FAMILIES if knows(kind, family)}
         if written and written not in known:
-            self.notes.append(f"the weights {written} made it, and {', '.join(known)} is what there is here.")
+            self.notes.append(f"it was made with the weights {written}; those here are {', '.join(known)}.")
 
     def _model(self) -> str:
         named, given = self.values.get("Model", ""), self.explicit.get("model")
         if given is not None:
             self._note_other("model", named, given)
         elif named != DEMO:
-            raise InputError(f"the model {named or 'whose name it does not say'} made it: give it with --model.")
+            raise InputError(f"it was made with the model {named or 'whose name is missing'}: give it with --model.")
         return given or DEMO
 
     def _note_other(self, what: str, named: str, given: str) -> None:
         if model_name(given) != named:
-            self.notes.append(f"the {what} {named!r} made it, and {model_name(given)!r} is another one.")
+            self.notes.append(f"it was made with the {what} {named!r}, and {model_name(given)!r} is given.")
 
     def _pass(self, kind: type[Settings], named: str) -> dict[str, Any]:
         """The settings of a pass, where its model is given or comes along."""
@@ -212,4 +212,4 @@ class _Reader:
             del others["Script"]
         self.notes += [f"{label}: {value} has no counterpart here." for label, value in others.items()]
         if self.values.get("RNG") != "CPU":
-            self.notes.append("its noise was drawn on a graphics card, and is drawn on the CPU here: details differ.")
+            self.notes.append("its noise was drawn on a GPU, and is drawn on the CPU here: details differ.")

@@ -220,7 +220,7 @@ class Page:
     def sizes(self, path: str | None, inputs: Inputs) -> str:
         """What size the result will have, in a line."""
         if path is None:
-            return "The result's size stands here once there is a picture."
+            return "The result's size is shown here once there is a picture."
         with Image.open(path) as image:
             source = image.size
         width, height = inputs.size(source)

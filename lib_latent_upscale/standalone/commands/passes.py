@@ -97,7 +97,7 @@ PASSES: tuple[PassRow, ...] = (
         X4Settings,
         "x4",
         "x4-upscaler-ema.safetensors, a folder or a hub id, such as stabilityai/stable-diffusion-x4-upscaler",
-        "as the last pass: the result becomes 4 times larger than --size or --scale say",
+        "as the last pass: the result is 4 times larger than --size or --scale says",
         factor=4,
     ),
 )

@@ -249,7 +249,7 @@ class Engine:
         if settings is None:
             return _UNGUIDED
         if self.tile is None:
-            raise InputError("The generation asks for a tile ControlNet, and none is loaded; give --tile-controlnet.")
+            raise InputError("The generation asks for a tile ControlNet, but none is loaded; give --tile-controlnet.")
         controlled_steps(settings, plan.steps)
         cell = self.model.vae_scale_factor
         height, width = (side * cell for side in prepared.fit.target)

@@ -188,9 +188,9 @@ def check_weights(name: str, part: torch.nn.Module) -> None:
     """Raise InputError for weights that are missing or no numbers; a sum is one where all of them are."""
     for tensor, weight in part.named_parameters():
         if weight.is_meta:
-            raise InputError(f"{name}: the model is not whole: {tensor} is missing; get the file again.")
+            raise InputError(f"{name}: the model is incomplete: {tensor} is missing; download the file again.")
         if not torch.isfinite(weight.sum(dtype=torch.float32)):
-            raise InputError(f"{name}: {tensor} holds values that are not numbers: the file is damaged; get it again.")
+            raise InputError(f"{name}: {tensor} holds values that are not numbers: download the file again.")
 
 
 def checked_source(source: str) -> Path | None:
@@ -256,8 +256,8 @@ def _offline_options(path: Path, width: int | None) -> dict[str, Any]:
         raise InputError(
             f"{path}: {_REFINER}"
             if width == _REFINER_WIDTH
-            else f"{path}: a text width of {width}, known are {known}; of another model put its configurations, a "
-            f"diffusers folder without weights, into a folder {CONFIGURATIONS} beside it."
+            else f"{path}: a text width of {width} is not supported, only {known}; for another model put its "
+            f"configurations, a diffusers folder without weights, into a folder {CONFIGURATIONS} next to it."
         )
     options = {
         "config": str(folder),
@@ -310,7 +310,7 @@ def _check_checkpoint(path: Path) -> tuple[bool, int | None]:
     shapes = header_shapes(path, path)
     if not is_whole_checkpoint(shapes):
         raise ModelFileError(
-            f"{path}: not a whole Stable Diffusion 1.x, 2.x or SDXL checkpoint (a UNet and a VAE are needed; LoRAs, "
+            f"{path}: not a complete Stable Diffusion 1.x, 2.x or SDXL checkpoint (a UNet and a VAE are needed; LoRAs, "
             "VAEs and other models hold only a part)."
         )
     _check_inputs(str(path), latent_channels(shapes), shapes[UNET_OUTPUT][0])
@@ -321,7 +321,7 @@ def _check_inputs(name: str, inputs: int, outputs: int) -> None:
     if inputs != outputs:
         raise InputError(
             f"{name}: the UNet takes {inputs} channels and returns {outputs}: an inpainting, depth or edit model, "
-            "which wants more than a picture; give the ordinary model that it was made from."
+            "which needs more than a picture; give the ordinary model that it was made from."
         )
 
 
@@ -337,7 +337,7 @@ def _load_folder(path: Path, dtype: torch.dtype) -> Any:
     missing = [name for name in _NEEDED if name in parts and parts[name][0] and not (path / name).is_dir()]
     missing += [name for name in _NEEDED if name not in parts]
     if missing:
-        raise InputError(f"{path}: the model is not whole: {', '.join(missing)} is missing in this folder.")
+        raise InputError(f"{path}: the model is incomplete: {', '.join(missing)} is missing in this folder.")
     pipeline = _from_pretrained(str(path), is_sdxl, dtype, local_files_only=True)
     for name in _WITH_WEIGHTS:
         _check_whole(path / name, getattr(pipeline, name, None))
@@ -363,7 +363,7 @@ def _check_whole(folder: Path, part: torch.nn.Module | None) -> None:
     there, wanted = sum(map(prod, shapes)), sum(weight.numel() for weight in part.parameters())
     if there < wanted:
         raise InputError(
-            f"{folder}: the model is not whole: {wanted - there} of {wanted} numbers are missing; get the folder again."
+            f"{folder}: the model is incomplete: {wanted - there} of {wanted} numbers are missing; download it again."
         )
 
 
@@ -393,7 +393,7 @@ def _load_hub(name: str, dtype: torch.dtype) -> Any:
     except (OSError, ValueError) as error:
         reason = "the hub cannot be reached" if options else first_line(error)
         raise InputError(
-            f"Model {name!r} is no file or folder here, and it cannot be had from the hub ({reason})."
+            f"Model {name!r} is not a file or folder here and cannot be downloaded from the hub ({reason})."
         ) from error
     return _from_pretrained(name, _is_sdxl(name, {"_class_name": "", **index}), dtype, **options)
 

@@ -202,7 +202,7 @@ def _from_pretrained(source: str, **options: Any) -> Any:
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
         offline = options.get("local_files_only") and not Path(source).exists()
-        problem = "it is no file or folder here, and the hub cannot be reached" if offline else first_line(error)
+        problem = "it is not a file or folder here, and the hub cannot be reached" if offline else first_line(error)
         raise InputError(
             f"Tile ControlNet {source!r} cannot be loaded; weights must be .safetensors ({problem})."
         ) from error

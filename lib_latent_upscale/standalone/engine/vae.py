@@ -102,7 +102,7 @@ class _Coder:
         except RuntimeError as error:
             if tile <= _SMALLEST_TILE or not is_out_of_memory(error):
                 raise
-        logger.info("Too little memory for tiles of %d cells: trying half as long ones.", tile)
+        logger.info("Not enough memory for tiles of %d cells: trying tiles of half that size.", tile)
         return self._within_memory(values, tile // 2)  # outside of except: the error holds on to the memory
 
     def _tiled(self, values: Tensor, cells: tuple[int, int], tile: int) -> Tensor:

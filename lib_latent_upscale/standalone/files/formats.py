@@ -60,7 +60,7 @@ def format_of(settings: FileSettings, output: Path | None = None) -> Format:
         return named or FORMATS["png"]
     chosen = FORMATS[settings.format]
     if named is not None and named is not chosen:
-        raise InputError(f"{output}: --format {settings.format} writes {chosen.suffixes[0]}; leave one of the two out.")
+        raise InputError(f"{output}: --format {settings.format} writes {chosen.suffixes[0]}; give only one of the two.")
     return chosen
 
 

@@ -101,7 +101,7 @@ def _expanded(name: str) -> list[Path]:
         return [path]
     matches = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  # Path's knows no absolute patterns
     if not matches:
-        raise InputError(f"{name}: no file here has such a name.")
+        raise InputError(f"{name}: no file matches this name.")
     return [Path(match) for match in matches]
 
 
@@ -164,7 +164,7 @@ def _told(left: Counter[str]) -> str:
     others = sum(left[kind] for kind in kinds)
     named = ", ".join([kind or "no suffix" for kind in kinds[:_MOST_KINDS]] + ["..."] * (len(kinds) > _MOST_KINDS))
     parts = {
-        f"{_count(folders, 'subfolder')} (--recursive takes them, too)": folders,
+        f"{_count(folders, 'subfolder')} (--recursive includes them)": folders,
         f"{_count(others, 'file')} of other kinds ({named})": others,
     }
     return " and ".join(text for text, there in parts.items() if there)

@@ -28,7 +28,7 @@ def check_output_folder(folder: Path, source: Path | None = None) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: this is a file; for several pictures give a folder to write to.")
     if source is not None and folder.exists() and folder.resolve() == source.resolve():
-        raise InputError(f"{folder}: the results would lie among the originals; give another folder.")
+        raise InputError(f"{folder}: the results would be among the originals; give another folder.")
     there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     _check_writable(there, folder)
 

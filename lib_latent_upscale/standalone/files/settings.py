@@ -26,16 +26,16 @@ class FileSettings(Settings):
         AUTOMATIC,
         choices=(AUTOMATIC, "png", "jpeg", "webp"),
         label="Format",
-        tip="what results are written as; automatic: as the suffix of OUT says, else PNG",
+        tip="file format of the results; automatic: by the suffix of OUT, else PNG",
     )
-    quality: int = option(95, low=1, high=100, label="Quality", tip="of JPEG and WebP")
+    quality: int = option(95, low=1, high=100, label="Quality", tip="quality of JPEG and WebP files")
     skip_finished: bool = option(
         True,
         label="Skip what is finished",
-        tip="leave out those of several pictures whose result lies there, of the same file and settings",
+        tip="of several pictures, skip those whose result with the same settings already exists",
     )
     recursive: bool = option(
-        False, label="Subfolders", tip="also take the pictures of subfolders, and make the same ones"
+        False, label="Subfolders", tip="include subfolders, and create the same ones for the results"
     )
 
 
@@ -56,7 +56,7 @@ class ShapeSettings(Settings):
         choices=("stretch", "crop", "fill"),
         label="Resize mode",
         infotext="Latent upscale resize mode",
-        tip="where --size has another shape: the WebUI's Just resize, Crop and resize, or Resize and fill",
+        tip="if --size has another aspect ratio: the WebUI's Just resize, Crop and resize, or Resize and fill",
     )
 
     def matters(self, name: str) -> bool:

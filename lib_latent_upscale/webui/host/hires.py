@@ -125,7 +125,7 @@ class _Pass:
         if isinstance(result, _Handed):  # interrupted before anything was done
             return result.plain
         if not asked:
-            raise RuntimeError(f"{name}: this version of the WebUI does not enlarge latents where it is expected to.")
+            raise RuntimeError(f"{name}: this version of the WebUI does not enlarge latents where expected.")
         return result
 
 

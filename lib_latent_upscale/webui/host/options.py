@@ -50,7 +50,7 @@ def add_options() -> None:
     learned = shared.OptionInfo("", "Further folder with latent upscalers", section=_SECTION)
     shared.opts.add_option(learned_files.FOLDER, learned.info("besides models/latent-upscaler; safetensors files"))
     keep = shared.OptionInfo(True, "Keep the x4 upscaler in the computer's memory", section=_SECTION)
-    shared.opts.add_option(option_name(X4_KEEP), keep.info("about 1.8 GB; to load it again takes some seconds"))
+    shared.opts.add_option(option_name(X4_KEEP), keep.info("about 1.8 GB; loading it again takes a few seconds"))
 
 
 def _info(row: Option) -> Any:

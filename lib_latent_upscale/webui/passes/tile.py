@@ -25,8 +25,8 @@ from lib_latent_upscale.webui.ui.fields import PassPanel, make_controls, make_pa
 __all__ = ["MISSING", "TilePass"]
 
 MISSING = (
-    "This WebUI has no ControlNet: install the extension sd-webui-controlnet, or switch the one that Forge and reForge "
-    "have built in on again, and restart"
+    "This WebUI has no ControlNet: install the extension sd-webui-controlnet, or enable the one built into Forge "
+    "and reForge, and restart"
 )
 
 
@@ -94,7 +94,7 @@ def _check_mode(mode: str) -> None:
 _FIRST = (("weight", "start", "end"), ("preprocessor", "control_mode"), ("down_sampling_rate",))
 _SWITCH = (("second_pass",),)
 _SECOND = (("second_denoising_strength", "second_steps"), ("second_scheduler",))
-_MODEL_TIP = "automatic takes the first that fits the checkpoint"
+_MODEL_TIP = "automatic: the first one that fits the checkpoint"
 
 
 def _introduction() -> str:
@@ -102,7 +102,7 @@ def _introduction() -> str:
         return f"<b>{escape(MISSING)}.</b>"
     return (
         "<small>Shows the picture to the model at every step, so that a denoising strength of 0.8 keeps the "
-        f"composition. Units in the ControlNet panel work beside it. {escape(where_to_put())}.</small>"
+        f"composition. Units in the ControlNet panel stay active. {escape(where_to_put())}.</small>"
     )
 
 

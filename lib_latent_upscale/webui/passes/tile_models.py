@@ -52,7 +52,7 @@ class _Checkpoint:
 
     @property
     def advice(self) -> str:
-        return "Choose another checkpoint, or do without tile ControlNet" if self.other else where_to_put()
+        return "Choose another checkpoint, or switch tile ControlNet off" if self.other else where_to_put()
 
     def takes(self, model: TileModel) -> bool:
         fits = not self.other and (self.width is None or model.width in (None, self.width))

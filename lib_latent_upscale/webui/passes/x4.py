@@ -127,7 +127,7 @@ class X4Pass(Pass):
         del model  # not two at once
         model = self._load(device, torch.float32, self._key(device, dtype))
         result = upscale_x4(picture, model, settings, progress=progress, interrupted=stopped)
-        return replace(result, notes=(*result.notes, "The x4 upscaler overflowed and was run in whole precision."))
+        return replace(result, notes=(*result.notes, "The x4 upscaler overflowed and was run again in full precision."))
 
     def _key(self, *place: Any) -> tuple[Any, ...]:
         return self._path, _stamp(self._path), *place
@@ -170,8 +170,8 @@ def _introduction() -> str:
     if reason is not None:
         return f"<b>{escape(reason)}</b>"
     return (
-        "<small>Makes every picture four times wider and higher, last of all. Models: x4-upscaler-ema.safetensors or "
-        f"the folder stable-diffusion-x4-upscaler, in {escape(str(own_folder()))}</small>"
+        "<small>Makes every picture four times wider and higher, as the last step. Models: x4-upscaler-ema.safetensors "
+        f"or the folder stable-diffusion-x4-upscaler, in {escape(str(own_folder()))}</small>"
     )
 
 

@@ -176,7 +176,7 @@ class LatentUpscale:
             with host.replaced_encode(partial(self._encode, all_seeds)):
                 self._host_init(all_prompts, all_seeds, all_subseeds)
         if self._encode_again is None:
-            raise RuntimeError("Latent Upscale: this version of the WebUI does not encode where it is expected to.")
+            raise RuntimeError("Latent Upscale: this version of the WebUI does not encode where expected.")
         if self._p.paste_to is not None:
             self._enlarge_surroundings()
         self._adapt_sampler()

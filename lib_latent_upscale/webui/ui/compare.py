@@ -41,7 +41,7 @@ def make_compare_panel(
     with accordion(rows(CompareSettings)["compare"].label, elem_id("compare")) as switch:
         gr.HTML(
             "<small>Runs the WebUI's own latent upscale, the settings above, and every combination of what is chosen "
-            "here, with the same seed and noise. You get each picture, a labelled sheet with figures, and a slider "
+            "here, with the same seed and noise. You get each picture, a labelled sheet with metrics, and a slider "
             "above the results.</small>"
         )
         controls = {"compare": switch, **make_controls(shown, elem_id, (*_LAYOUT, *further))}
@@ -55,7 +55,7 @@ def make_compare_panel(
     return PassPanel(controls, [(control, _pasted(name)) for name, control in controls.items()])
 
 
-_LITTLE_TO_COMPARE = "<small>How many runs a comparison makes stands here when it is on.</small>"
+_LITTLE_TO_COMPARE = "<small>The number of runs is shown here when Compare is on.</small>"
 
 
 def _runs(upscale: Sequence[str], passes: Sequence[str], compared: Sequence[str], *values: Any) -> str:

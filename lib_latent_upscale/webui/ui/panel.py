@@ -34,7 +34,7 @@ _DRAWN = ("scheduler", "exact_steps", "matched_noise", "starting_noise")
 
 _NEEDS_SCHEDULER = (
     "Starting noise and Matched noise need a scheduler of this script; with automatic the WebUI's own start is kept. "
-    "Generate would refuse this."
+    "Generate will refuse this."
 )
 
 
@@ -125,13 +125,13 @@ def draw_schedule(steps: int, strength: float, host_scheduler: str, sampler: str
 
 
 _OWN_TIMESTEPS = (
-    "{0} takes no sigmas: it runs timesteps of its own, whatever the scheduler, and one or two fewer than asked for in "
-    "most hosts. So there is nothing to draw; how often the model ran is said with the result."
+    "{0} takes no sigmas: it runs timesteps of its own, whatever the scheduler, and in most hosts one or two fewer "
+    "than requested. So there is nothing to draw; the result will say how often the model ran."
 )
-_NOT_DRAWN = "WebUI's default, {0}, is a schedule that cannot be drawn here."
+_NOT_DRAWN = "WebUI's default, {0}, cannot be drawn here."
 _HARDLY_ANY_NOISE = (
     "Starts from hardly any noise (σ {0:.2f}, pure noise is 1): the picture will hardly change. Raise the denoising "
-    "strength, take another scheduler, or set Starting noise to matched."
+    "strength, choose another scheduler, or set Starting noise to matched."
 )
 _LITTLE = 0.1
 """Share of noise from which a flow-matching model changes next to nothing."""
