@@ -5,7 +5,9 @@ Of a new kind of file that has to be told apart: a row in `_KINDS`; of a new fam
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -23,11 +25,13 @@ __all__ = [
     "Header",
     "Shapes",
     "is_controlnet",
+    "is_hub_id",
     "is_sdxl",
     "is_whole_checkpoint",
     "kind_of",
     "latent_channels",
     "read_header",
+    "short_hash",
     "text_width",
 ]
 
@@ -54,6 +58,7 @@ _TEXT_INPUT = "attn2.to_k.weight"
 _PICTURE_INPUTS = ("controlnet_cond_embedding.conv_in.weight", "input_hint_block.0.weight")
 """The convolution that takes the control picture, as diffusers and the authors name it: only a ControlNet has it."""
 _LARGEST_HEADER = 100_000_000
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,16 @@ def read_header(path: Path) -> Header:
 
 def _corrupt(path: Path) -> str:
     return f"{path.name} is not a safetensors file, or it is damaged: download it again; pickles are not loaded."
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether a model's name can be an id of the Hugging Face hub, and not the name of a weights file."""
+    return bool(_HUB_ID.fullmatch(source)) and Path(source).suffix.lower() not in {".safetensors", *PICKLES}
+
+
+def short_hash(path: Path) -> str:
+    """The first ten digits of a file's SHA-256, as infotexts name weights."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:10]
 
 
 def latent_channels(shapes: Shapes) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lib_latent_upscale.options import Integer, Names, Number, OneOf, Option, Switch
+from lib_latent_upscale.options import Chosen, Integer, Names, Number, Option, Switch
 
 __all__ = ["component", "make_control"]
 
@@ -21,7 +21,7 @@ def component(gr: Any, row: Option) -> tuple[Any, dict[str, Any]]:
     allowed = row.allowed
     if isinstance(allowed, Switch):
         return gr.Checkbox, {}
-    if isinstance(allowed, (OneOf, Names)):
+    if isinstance(allowed, Chosen):
         several = {"multiselect": True} if isinstance(allowed, Names) else {}
         return gr.Dropdown, {"choices": list(allowed.names), **several}
     if isinstance(allowed, (Integer, Number)):

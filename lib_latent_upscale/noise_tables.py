@@ -11,7 +11,11 @@ from torch import Tensor
 
 from lib_latent_upscale.errors import InputError
 
-__all__ = ["NoiseTable", "sd1_sigmas", "sigmas_of"]
+__all__ = ["LEAST_ALPHA", "NoiseTable", "sd1_sigmas", "sigmas_of"]
+
+
+LEAST_ALPHA = 4.8973451890853435e-08
+"""Replaces a cumulative product of 0 (zero terminal SNR), whose sigma would be infinite; the WebUI's own value."""
 
 
 def sigmas_of(alphas: Tensor) -> Tensor:

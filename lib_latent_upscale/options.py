@@ -28,6 +28,7 @@ __all__ = [
     "AUTOMATIC",
     "MAX_STEPS",
     "Allowed",
+    "Chosen",
     "Dictionaries",
     "Further",
     "Integer",
@@ -206,8 +207,8 @@ class Switch(Allowed):
 
 
 @dataclass(frozen=True)
-class OneOf(Allowed):
-    """One of the allowed names; a `Table` stands for its own."""
+class Chosen(Allowed):
+    """Names to choose from; a `Table` stands for its own."""
 
     choices: tuple[Choice, ...]
 
@@ -215,11 +216,6 @@ class OneOf(Allowed):
     def names(self) -> tuple[str, ...]:
         """All names, in the order of the controls, without those of a `Further`."""
         return tuple(_each(self.choices))
-
-    def problem(self, value: Any) -> str:
-        if isinstance(value, str) and _among(value, self.choices):
-            return ""
-        return f"is {shortened(value)}; choose one of: {self.text}"
 
     @property
     def text(self) -> str:
@@ -227,15 +223,18 @@ class OneOf(Allowed):
 
 
 @dataclass(frozen=True)
-class Names(Allowed):
+class OneOf(Chosen):
+    """One of the allowed names."""
+
+    def problem(self, value: Any) -> str:
+        if isinstance(value, str) and _among(value, self.choices):
+            return ""
+        return f"is {shortened(value)}; choose one of: {self.text}"
+
+
+@dataclass(frozen=True)
+class Names(Chosen):
     """Any number of the allowed names."""
-
-    choices: tuple[Choice, ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All names, in the order of the controls, without those of a `Further`."""
-        return tuple(_each(self.choices))
 
     def problem(self, value: Any) -> str:
         if not _is_list(value):
@@ -243,12 +242,8 @@ class Names(Allowed):
         unknown = [shortened(name) for name in value if not (isinstance(name, str) and _among(name, self.choices))]
         return f"has {', '.join(unknown[:3])}; choose from: {self.text}" if unknown else ""
 
-    @property
-    def text(self) -> str:
-        return _listed(self.choices)
-
     def normal(self, value: Any) -> Any:
-        return tuple(value) if _is_list(value) else value
+        return _as_tuple(value)
 
     def read(self, text: str) -> Any:
         return tuple(name for name in text.split(", ") if name)
@@ -273,7 +268,7 @@ class Dictionaries(Allowed):
         return f"list of dictionaries, such as `{self.example}`"
 
     def normal(self, value: Any) -> Any:
-        return tuple(value) if _is_list(value) else value
+        return _as_tuple(value)
 
     def read(self, text: str) -> Any:
         try:
@@ -385,6 +380,10 @@ def _listed(choices: Sequence[Choice]) -> str:
 
 def _is_list(value: object) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if _is_list(value) else value
 
 
 def _number(text: str) -> Any:

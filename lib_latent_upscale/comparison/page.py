@@ -12,7 +12,7 @@ from string import Template
 
 from PIL import Image
 
-from lib_latent_upscale.comparison.sheet import Panel
+from lib_latent_upscale.comparison.sheet import Panel, largest_size, on_paper
 
 __all__ = ["make_page"]
 
@@ -21,11 +21,8 @@ _TEMPLATE = Path(__file__).with_name("page.html")
 
 def _data_address(image: Image.Image) -> str:
     """The picture as a data: address, JPEG of the highest quality with full colour resolution and its profile."""
-    flat = image.convert("RGBA")
-    paper = Image.new("RGBA", flat.size, "white")
     buffer = io.BytesIO()
-    shown = Image.alpha_composite(paper, flat).convert("RGB")
-    shown.save(buffer, "JPEG", quality=95, subsampling=0, icc_profile=image.info.get("icc_profile"))
+    on_paper(image).save(buffer, "JPEG", quality=95, subsampling=0, icc_profile=image.info.get("icc_profile"))
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
@@ -53,7 +50,7 @@ def make_page(
         chosen: the panels shown at first, left and right; otherwise the last two.
     """
     left, right = chosen or (max(len(panels) - 2, 0), len(panels) - 1)
-    width, height = max((panel.picture.size for panel in panels), key=lambda size: size[0] * size[1])
+    width, height = largest_size(panels)
     pictures = [{"name": panel.name, "data": _data_address(panel.picture)} for panel in panels]
     # "</" would end the element that holds the JSON.
     data = json.dumps(pictures).replace("</", "<\\/")

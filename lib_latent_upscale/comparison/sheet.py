@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lib_latent_upscale.comparison.metrics import Box
 
-__all__ = ["Panel", "make_sheet"]
+__all__ = ["Panel", "largest_size", "make_sheet", "on_paper"]
 
 _PAPER, _INK, _SOFT = "#ffffff", "#16181d", "#5b6270"
 _ACCENT = "#0b7a75"
@@ -79,7 +79,7 @@ def make_sheet(
         font: a TrueType file; Pillow's own font otherwise.
     """
     style = _Style(column_width, max(column_width // 20, 12), column_width // 20, font)
-    whole = max((panel.picture.size for panel in panels), key=lambda size: size[0] * size[1])
+    whole = largest_size(panels)
     columns = math.ceil(len(panels) / math.ceil(len(panels) / columns))
     rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     width = columns * (style.column + style.gap) + style.gap
@@ -94,6 +94,11 @@ def make_sheet(
         sheet.paste(block, (style.gap, top))
         top += block.height + style.gap
     return sheet
+
+
+def largest_size(panels: Sequence[Panel]) -> tuple[int, int]:
+    """(width, height) of the largest picture."""
+    return max((panel.picture.size for panel in panels), key=lambda size: size[0] * size[1])
 
 
 def _draw_row(panels: Sequence[Panel], crops: Sequence[Box], whole: tuple[int, int], style: _Style) -> Image.Image:
@@ -140,15 +145,13 @@ def _beside(columns: Sequence[Image.Image], style: _Style) -> Image.Image:
 def _shown(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Pixels stay visible where a picture is enlarged, and are averaged where it is shrunk."""
     enlarges = size[0] > image.width
-    return _flat(image).resize(size, Image.Resampling.NEAREST if enlarges else Image.Resampling.LANCZOS)
+    return on_paper(image).resize(size, Image.Resampling.NEAREST if enlarges else Image.Resampling.LANCZOS)
 
 
-def _flat(image: Image.Image) -> Image.Image:
+def on_paper(image: Image.Image) -> Image.Image:
     """RGB; transparency shows the paper."""
-    if image.mode != "RGBA":
-        return image.convert("RGB")
     paper = Image.new("RGBA", image.size, _PAPER)
-    return Image.alpha_composite(paper, image).convert("RGB")
+    return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
 
 
 def _whole_picture(picture: Image.Image, crops: Sequence[Box], whole: tuple[int, int], style: _Style) -> Image.Image:
@@ -167,7 +170,7 @@ def _crop(picture: Image.Image, box: Box, whole: tuple[int, int], frame: str, st
     border = max(style.column // 110, 2)
     inner = style.column - 2 * border
     height = round(inner * (box[3] - box[1]) / (box[2] - box[0]))
-    enlarged = _flat(picture).resize((inner, height), Image.Resampling.NEAREST, box=region)
+    enlarged = on_paper(picture).resize((inner, height), Image.Resampling.NEAREST, box=region)
     framed = Image.new("RGB", (style.column, height + 2 * border), frame)
     framed.paste(enlarged, (border, border))
     return framed

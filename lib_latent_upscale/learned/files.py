@@ -10,7 +10,6 @@ with as many channels.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lib_latent_upscale.checkpoints import PICKLES, Shapes
+from lib_latent_upscale.checkpoints import PICKLES, Shapes, short_hash
 from lib_latent_upscale.errors import ModelFileError, SizeError
 from lib_latent_upscale.learned.families import LATENTS
 from lib_latent_upscale.learned.layouts import Embedded, Gated, Stacked, Unknown
@@ -67,7 +66,7 @@ def _own(raw: Tensor, family: str) -> Tensor:
     return LATENTS[family].own(raw)
 
 
-_EMBEDDED_SCALES = {4: 0.13025, 16: 0.3611}
+_EMBEDDED_SCALES = {LATENTS[name].channels: LATENTS[name].scale for name in ("sdxl", "flux1")}
 """By which the node multiplies the autoencoder's numbers, by channels; SD 1.x's, too, and without Flux's shift."""
 
 
@@ -182,7 +181,7 @@ def upscale_with(path: Path, latent: Tensor, size: Size, family: str | None) -> 
 
 
 def file_hash(path: Path) -> str:
-    """The first ten digits of the SHA-256 of a file, as infotexts name weights."""
+    """The hash of a file, as infotexts name weights; computed once as long as the file is the same."""
     return _hash(path, _stamp(path))
 
 
@@ -333,12 +332,12 @@ def _run(path: Path, described: _Described, latent: Tensor, size: Size, family: 
 def _network(path: Path, _: tuple[int, int], device: torch.device) -> nn.Module:
     """The last one is kept: up to 25 MB."""
     numbers = {name: value.float() for name, value in load_file(path).items()}
-    layout, _channels = _recognised(path, {name: tuple(value.shape) for name, value in numbers.items()})
-    network = _built(layout, {name: tuple(value.shape) for name, value in numbers.items()})
+    shapes = {name: tuple(value.shape) for name, value in numbers.items()}
+    network = _built(_recognised(path, shapes)[0], shapes)
     network.load_state_dict(numbers, assign=True)
     return network.eval().requires_grad_(requires_grad=False).to(device)
 
 
 @lru_cache(maxsize=64)
 def _hash(path: Path, _: tuple[int, int]) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:10]
+    return short_hash(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from functools import cache
@@ -14,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from lib_latent_upscale.checkpoints import short_hash
 from lib_latent_upscale.errors import SizeError
 from lib_latent_upscale.learned.families import LATENTS, Family
 from lib_latent_upscale.learned.networks import Enlarge, Restore
@@ -96,8 +96,8 @@ def upscale_latent(latent: Tensor, size: tuple[int, int], family: str) -> Tensor
 
 
 def weights_hash(kind: Kind, family: str) -> str:
-    """The first ten digits of the SHA-256 of a network's file, as infotexts name weights."""
-    return hashlib.sha256(_file(kind, family).read_bytes()).hexdigest()[:10]
+    """The hash of a network's file, as infotexts name weights."""
+    return short_hash(_file(kind, family))
 
 
 def _check(kind: Kind, latent: Tensor, family: str) -> None:

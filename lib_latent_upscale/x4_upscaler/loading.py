@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib_latent_upscale.checkpoints import PICKLES, Header
+from lib_latent_upscale.checkpoints import Header, is_hub_id
 from lib_latent_upscale.errors import ModelFileError
 from lib_latent_upscale.memory import default_device, memory_errors
 from lib_latent_upscale.noise_tables import NoiseTable
@@ -35,7 +35,6 @@ CONFIGURATION = Path(__file__).with_name("configuration")
 
 _SCALING_FACTOR = 0.08333
 """Of the published model; early configurations of its VAE do not have it."""
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_CONFIGURATIONS = ["*/config.json", "*/scheduler_config.json", "model_index.json"]
 _HUB_WEIGHTS = ["unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors",
                 "text_encoder/model.safetensors", "tokenizer/*"]  # fmt: skip
@@ -125,7 +124,7 @@ def _check_parts(folder: Path) -> tuple[dict[str, str | None], Path]:
 
 
 def _hub_folder(path: str, download: bool) -> Path:
-    if Path(path).suffix.lower() in {*PICKLES, ".safetensors"} or not _HUB_ID.fullmatch(path):
+    if not is_hub_id(path):
         raise ModelFileError(
             f"there is no x4 upscaler at {path}: give a folder, a .safetensors file or a hub id (owner/name)."
         )

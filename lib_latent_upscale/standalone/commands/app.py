@@ -10,7 +10,7 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from lib_latent_upscale.comparison.settings import CompareSettings
 from lib_latent_upscale.controls import make_control
 from lib_latent_upscale.errors import GenerationError, InputError, Interrupted
 from lib_latent_upscale.memory import is_out_of_memory
-from lib_latent_upscale.options import Settings, SettingsError, rows
+from lib_latent_upscale.options import Option, Settings, SettingsError, rows
 from lib_latent_upscale.samplers import GENERATION_SAMPLERS
 from lib_latent_upscale.schedules import SCHEDULES, described
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
@@ -60,7 +60,7 @@ def _controls(gr: Any, has: Callable[[type[Settings]], bool] = lambda _: True) -
     with gr.Accordion("More", open=False):
         with gr.Row():
             found |= {name: made(name, min_width=_CONTROL) for name in options if name not in main}
-        gr.Markdown("\n".join(f"- **{row.label}**: {row.tip}" for row in options.values()))
+        gr.Markdown(_tips(options))
         with gr.Row():
             found["sampler"] = gr.Dropdown(list(GENERATION_SAMPLERS), value="Euler a", label="Sampler")
             found["cfg_scale"] = gr.Slider(1, 30, value=7, step=0.5, label="CFG scale")
@@ -88,8 +88,12 @@ def _pass_controls(gr: Any, kind: type[Settings], *, there: bool) -> dict[str, A
         with gr.Row():
             made = {name: make_control(gr, row, row.default, min_width=_CONTROL) for name, row in options.items()}
             found |= {kind.api_name(name): control for name, control in made.items()}
-        gr.Markdown("\n".join(f"- **{row.label}**: {row.tip}" for row in options.values()))
+        gr.Markdown(_tips(options))
     return found
+
+
+def _tips(options: Mapping[str, Option]) -> str:
+    return "\n".join(f"- **{row.label}**: {row.tip}" for row in options.values())
 
 
 def _schedulers() -> list[str]:

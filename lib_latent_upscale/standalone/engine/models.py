@@ -25,6 +25,7 @@ from lib_latent_upscale.checkpoints import (
     PICKLES,
     UNET_OUTPUT,
     Shapes,
+    is_hub_id,
     is_sdxl,
     is_whole_checkpoint,
     latent_channels,
@@ -33,6 +34,7 @@ from lib_latent_upscale.checkpoints import (
 )
 from lib_latent_upscale.errors import InputError, ModelFileError
 from lib_latent_upscale.learned import family_of
+from lib_latent_upscale.noise_tables import LEAST_ALPHA
 from lib_latent_upscale.standalone.engine.prompts import TextEncoder
 from lib_latent_upscale.standalone.engine.tokenizer import END_OF_TEXT, clip_tokenizer
 
@@ -59,7 +61,6 @@ DEMO_FILE = Path(__file__).parents[2] / "weights" / "demo-model" / "demo.safeten
 CONFIGURATIONS = "diffusers"
 """A folder of this name beside a checkpoint, with model_index.json in it, spares fetching its configurations."""
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
     "float16": torch.float16,
@@ -78,8 +79,6 @@ _PADDING: dict[int | None, str] = {_SD2_WIDTH: "!"}
 """OpenCLIP's text encoders were trained with another padding than OpenAI's, which take the end of the text."""
 _SD2_BASE_STEPS = 875000
 """Of 2.1-base, which predicts noise; the other 2.x predict v. diffusers tells them apart like that, too."""
-_LEAST_ALPHA = 4.8973451890853435e-08
-"""Replaces an alphas_cumprod of 0 (zero terminal SNR), whose sigma would be infinite; the WebUI uses this value."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +206,7 @@ def checked_source(source: str) -> Path | None:
             f"The demo model is missing: {DEMO_FILE} does not exist. It is part of the repository; install the clone "
             "with 'pip install -e', or give --model a checkpoint of your own."
         )
-    if HUB_ID.fullmatch(source) and path.suffix.lower() not in {".safetensors", *PICKLES}:
+    if is_hub_id(source):
         return None
     raise InputError(
         f"Model {source!r} does not exist: give 'demo', a .safetensors file, a diffusers folder or a hub id."
@@ -472,7 +471,7 @@ def _from_pipeline(name: str, pipeline: Any) -> LatentModel:
         unet=unet,
         vae=pipeline.vae,
         encoders=[encoder for encoder in encoders if encoder.model is not None],
-        alphas_cumprod=scheduler.alphas_cumprod.float().cpu().clamp(min=_LEAST_ALPHA),
+        alphas_cumprod=scheduler.alphas_cumprod.float().cpu().clamp(min=LEAST_ALPHA),
         predicts_v=prediction == "v_prediction",
         is_sdxl=second is not None,
         zeroes_empty_negative=bool(pipeline.config.get("force_zeros_for_empty_prompt", False)),

@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 
-from lib_latent_upscale.checkpoints import FAMILIES, PICKLES, is_controlnet, text_width
+from lib_latent_upscale.checkpoints import FAMILIES, is_controlnet, is_hub_id, text_width
 from lib_latent_upscale.errors import InputError, ModelFileError
 from lib_latent_upscale.standalone.engine.models import (
     DEMO,
     DEMO_FILE,
-    HUB_ID,
     LatentModel,
     check_weights,
     first_line,
@@ -77,7 +76,7 @@ def checked_tile(source: str) -> Path | None:
     if path.exists():
         _header(path, _weights(path) if path.is_dir() else path)
         return path
-    if HUB_ID.fullmatch(source) and path.suffix.lower() not in {".safetensors", *PICKLES}:
+    if is_hub_id(source):
         return None
     raise InputError(
         f"Tile ControlNet {source!r} does not exist: give 'demo' (for the demo model), a .safetensors file, "

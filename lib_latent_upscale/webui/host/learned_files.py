@@ -11,10 +11,9 @@ from typing import TypeGuard
 
 from lib_latent_upscale.learned.files import file_hash, find_files
 from lib_latent_upscale.method_files import FILES, file_of, method_of_file
-from lib_latent_upscale.options import Allowed, Names, OneOf, SettingsError, shortened
+from lib_latent_upscale.options import Allowed, Chosen, SettingsError, shortened
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.webui.host import machine as host_machine
-from lib_latent_upscale.webui.host import processing as host
 
 __all__ = ["FOLDER", "choices", "file_for", "found_again", "methods", "own_folder", "takes_files"]
 
@@ -29,8 +28,7 @@ def own_folder() -> Path:
 
 def _files() -> Mapping[str, Path]:
     """By their names without the suffix, those of the own folder first."""
-    further = str(host.option(FOLDER) or "").strip().strip('"')
-    return find_files([own_folder(), *([Path(further).expanduser()] if further else [])])
+    return find_files(host_machine.searched_folders(own_folder(), FOLDER))
 
 
 def methods() -> list[str]:
@@ -38,12 +36,12 @@ def methods() -> list[str]:
     return [method_of_file(name) for name in _files() if FILES.holds(method_of_file(name))]
 
 
-def takes_files(allowed: Allowed) -> TypeGuard[OneOf | Names]:
+def takes_files(allowed: Allowed) -> TypeGuard[Chosen]:
     """Whether methods are allowed, those of files among them."""
-    return isinstance(allowed, (OneOf, Names)) and FILES in allowed.choices
+    return isinstance(allowed, Chosen) and FILES in allowed.choices
 
 
-def choices(allowed: OneOf | Names) -> list[str]:
+def choices(allowed: Chosen) -> list[str]:
     """All names that are allowed in this WebUI."""
     return [*allowed.names, *(methods() if takes_files(allowed) else [])]
 

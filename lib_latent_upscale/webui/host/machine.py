@@ -24,6 +24,7 @@ __all__ = [
     "more_jobs",
     "offloaded_checkpoint",
     "progress",
+    "searched_folders",
     "stopped",
 ]
 
@@ -35,6 +36,12 @@ _MEMORY_MANAGERS = ("backend.memory_management", "ldm_patched.modules.model_mana
 def models_folder() -> Path:
     """Where the person keeps models, each kind in a folder of its own."""
     return Path(paths.models_path)
+
+
+def searched_folders(own: Path, option: str) -> list[Path]:
+    """The folder `own` for a kind of models, then the one that the setting `option` names, if any."""
+    further = str(getattr(shared.opts, option, None) or "").strip().strip('"')
+    return [own, *([Path(further).expanduser()] if further else [])]
 
 
 def chosen_checkpoint(overrides: Mapping[str, Any]) -> tuple[str, Path] | None:

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from lib_latent_upscale.learned import family_of
+from lib_latent_upscale.noise_tables import LEAST_ALPHA
 from lib_latent_upscale.webui.errors import ArgumentError
 from lib_latent_upscale.webui.host.overrides import overridden
 
@@ -353,12 +354,8 @@ def _zero_terminal(sigmas: Tensor) -> Tensor:
     signal = (sigmas**2 + 1).rsqrt()
     stretched = (signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])
     kept = stretched**2
-    kept[-1] = _KEPT_AT_LAST
+    kept[-1] = LEAST_ALPHA
     return _sigmas_of_kept(kept)
-
-
-_KEPT_AT_LAST = 4.8973451890853435e-08
-"""In `rescale_zero_terminal_snr_abar` and its like, where sigma would be infinite."""
 
 
 def is_flow_model(p: Any) -> bool:

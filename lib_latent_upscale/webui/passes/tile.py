@@ -13,7 +13,7 @@ import gradio as gr
 from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.options import SettingsError
 from lib_latent_upscale.settings import AUTOMATIC
-from lib_latent_upscale.tile_settings import TILE_MODEL_LABEL, TileSettings
+from lib_latent_upscale.tile_settings import TileSettings
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host.controlnet import Unit, control_modes, find_controlnet, is_there
 from lib_latent_upscale.webui.host.geometry import LATENT, STRETCH
@@ -56,7 +56,7 @@ class TilePass(Pass):
     @classmethod
     def panel(cls, elem_id: Callable[[str], str]) -> PassPanel:
         controls = partial(_controls, default_settings(TileSettings), elem_id)
-        return make_pass_panel(TileSettings, TILE_MODEL_LABEL, elem_id, _introduction(), _offered, controls, _MODEL_TIP)
+        return make_pass_panel(TileSettings, elem_id, _introduction(), _offered, controls, _MODEL_TIP)
 
     @property
     def infotext(self) -> Mapping[str, Any]:

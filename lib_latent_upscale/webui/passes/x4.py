@@ -22,7 +22,6 @@ from lib_latent_upscale.webui.passes.x4_models import choose_model, find_models,
 from lib_latent_upscale.webui.passes.x4_requirements import make_importable, missing
 from lib_latent_upscale.webui.ui.fields import PassPanel, make_controls, make_pass_panel, rest
 from lib_latent_upscale.x4_upscaler import (
-    X4_MODEL_LABEL,
     X4Model,
     X4Result,
     X4Settings,
@@ -35,7 +34,6 @@ __all__ = ["X4Pass"]
 
 Progress = Callable[[int, int], None]
 
-_SEED_LABEL = "x4 upscaler seed"
 _SEEDS = 2**63
 
 
@@ -78,7 +76,7 @@ class X4Pass(Pass):
     def panel(cls, elem_id: Callable[[str], str]) -> PassPanel:
         layout = (*_LAYOUT, *rest(X4Settings, _LAYOUT))
         controls = partial(make_controls, default_settings(X4Settings), elem_id, layout)
-        return make_pass_panel(X4Settings, X4_MODEL_LABEL, elem_id, _introduction(), _offered, controls)
+        return make_pass_panel(X4Settings, elem_id, _introduction(), _offered, controls)
 
     @property
     def infotext(self) -> Mapping[str, Any]:
@@ -88,7 +86,7 @@ class X4Pass(Pass):
         """The seed only where it is not the picture's own: that one is in the infotext already."""
         written = settings.with_model(self._name)
         if self._settings.seed < 0:
-            del written[_SEED_LABEL]
+            del written[X4Settings.labels()["seed"]]
         return written
 
     @contextmanager

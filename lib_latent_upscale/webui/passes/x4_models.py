@@ -8,7 +8,6 @@ from pathlib import Path
 from lib_latent_upscale.checkpoints import PICKLES, read_header
 from lib_latent_upscale.options import SettingsError, shortened
 from lib_latent_upscale.webui.host import machine as host_machine
-from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host.options import X4_FOLDER, option_name
 from lib_latent_upscale.x4_settings import X4Settings
 
@@ -25,9 +24,8 @@ def find_models() -> Mapping[str, Path]:
 
     Of two with the same name the second is called by its folder, too.
     """
-    further = str(host.option(option_name(X4_FOLDER)) or "").strip().strip('"')
     found: dict[str, Path] = {}
-    for place in [own_folder(), *([Path(further).expanduser()] if further else [])]:
+    for place in host_machine.searched_folders(own_folder(), option_name(X4_FOLDER)):
         for path in _models_in(place):
             name = path.name if path.is_dir() else path.stem
             found[f"{place.name}/{path.name}" if name in found else name] = path

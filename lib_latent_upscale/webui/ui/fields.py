@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from lib_latent_upscale.controls import make_control
-from lib_latent_upscale.options import Names, OneOf, Settings, rows
+from lib_latent_upscale.options import Chosen, Settings, rows
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.webui.host import learned_files
 from lib_latent_upscale.webui.host.ui import accordion, add_refresh_button
@@ -65,7 +65,7 @@ def _made(shown: Settings, name: str, elem_id: Callable[[str], str], **more: Any
     return control
 
 
-def _look_again(methods: OneOf | Names) -> dict[str, Any]:
+def _look_again(methods: Chosen) -> dict[str, Any]:
     return {"choices": learned_files.choices(methods)}
 
 
@@ -111,7 +111,6 @@ def is_ours(infotext: Mapping[str, Any]) -> bool:
 
 def make_pass_panel(
     kind: type[Settings],
-    model_label: str,
     elem_id: Callable[[str], str],
     introduction: str,
     models: Callable[[bool], Sequence[str]],
@@ -122,7 +121,6 @@ def make_pass_panel(
 
     Args:
         kind: class of the settings.
-        model_label: where the infotext names the model.
         elem_id: makes a control's id.
         introduction: what stands above all, as HTML.
         models: names of the models, the one to begin with first; with True it looks for them again.
@@ -137,7 +135,7 @@ def make_pass_panel(
         told = f"<small><b>{escape(kind.MODEL)}</b>: {model_tip}</small>" if model_tip else ""
         gr.HTML(told + folded_tips(kind))
     named = {kind.api_name(name): control for name, control in made.items()}
-    pasted = _pasted_settings(kind, model_label, switch, model, made)
+    pasted = _pasted_settings(kind, switch, model, made)
     return PassPanel({kind.SWITCH: switch, kind.api_name("model"): model, **named}, pasted)
 
 
@@ -152,27 +150,28 @@ def _model_menu(kind: type[Settings], elem_id: Callable[[str], str], models: Cal
 
 
 def _pasted_settings(
-    kind: type[Settings], model_label: str, switch: Any, model: Any, controls: Mapping[str, Any]
+    kind: type[Settings], switch: Any, model: Any, controls: Mapping[str, Any]
 ) -> list[tuple[Any, Pasted]]:
-    """`PassPanel.infotext_fields` of a pass whose infotext names its model under `model_label`.
+    """`PassPanel.infotext_fields` of a pass.
 
     Args:
         kind: class of the settings.
-        model_label: where the infotext names the model.
         switch: the checkbox of the accordion.
         model: the dropdown of models.
         controls: the control of each field.
     """
 
     def is_on(infotext: Mapping[str, Any]) -> bool | None:
-        return model_label in infotext if is_ours(infotext) else None  # the host leaves alone what None comes back for
+        return (
+            kind.MODEL_LABEL in infotext if is_ours(infotext) else None
+        )  # the host leaves alone what None comes back for
 
     def named(infotext: Mapping[str, Any]) -> Any:
-        return gr.update(value=infotext[model_label]) if model_label in infotext else None
+        return gr.update(value=infotext[kind.MODEL_LABEL]) if kind.MODEL_LABEL in infotext else None
 
     def value(field: str, label: str) -> Pasted:
         def pasted(infotext: Mapping[str, Any]) -> Any:
-            if model_label not in infotext:
+            if kind.MODEL_LABEL not in infotext:
                 return None
             given = {label: infotext[label]} if label in infotext else {}
             return gr.update(value=getattr(kind.from_infotext(given), field))
