@@ -1,6 +1,6 @@
-"""What a model's file is, from the header of a safetensors file: names and shapes of its tensors, nothing else is read.
+"""What kind of model a file holds, from a safetensors header: only names and shapes of tensors are read.
 
-Of a new kind of file that has to be told apart: a row in `_KINDS`; of a new family of models: a row in `FAMILIES`.
+To recognise a new kind of file, add a row to `_KINDS`; a new family of models, a row to `FAMILIES`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 """Shapes of tensors by their names."""
 
 PICKLES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl"})
-"""Endings of files that can run code when they are opened; none is ever opened here."""
+"""Suffixes of files that can run code when they are opened; none is ever opened here."""
 
 FAMILIES: Mapping[int, str] = MappingProxyType({768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"})
 """Width of the text conditioning: the family of models that has it."""
@@ -77,7 +77,7 @@ def read_header(path: Path) -> Header:
     """Read the header of a safetensors file and check that the file is whole; no tensor is read.
 
     Raises:
-        ModelFileError: a pickle, a file that is no safetensors file, or one that is shorter than it says.
+        ModelFileError: it is a pickle, not a safetensors file, or truncated.
     """
     if path.suffix.lower() in PICKLES:
         raise ModelFileError(f"{path.name} is a pickle, which can run code when it is loaded: use a .safetensors file.")
@@ -118,7 +118,7 @@ def latent_channels(shapes: Shapes) -> int:
 
 
 def text_width(shapes: Shapes) -> int | None:
-    """Width of the text conditioning, a key of `FAMILIES` where the family is known; None where nothing looks at it."""
+    """Width of the text conditioning, a key of `FAMILIES` where the family is known; None for models without it."""
     return next((shape[1] for name, shape in shapes.items() if name.endswith(_TEXT_INPUT)), None)
 
 
@@ -155,5 +155,5 @@ _KINDS: tuple[tuple[str, Callable[[Shapes], bool]], ...] = (
 
 
 def kind_of(shapes: Shapes) -> str:
-    """What a file is, in words for the person."""
+    """What a file holds, in words for the user."""
     return next((kind for kind, fits in _KINDS if fits(shapes)), "some other model")

@@ -1,4 +1,4 @@
-"""A control of Gradio for each option, for both pages; the host hands over its own Gradio, of whatever version."""
+"""A Gradio control for each option, for both pages; the host passes in its own Gradio, of any version."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["component", "make_control"]
 
 
 def make_control(gr: Any, row: Option, value: Any, **more: Any) -> Any:
-    """The control of an option, showing `value`; `more` is handed to it, and wins."""
+    """The control of an option, showing `value`; `more` is passed on and takes precedence."""
     kind, details = component(gr, row)
     shown = list(value) if isinstance(value, tuple) else value
     return kind(**{"label": row.label, "value": shown, **details, **more})
 
 
 def component(gr: Any, row: Option) -> tuple[Any, dict[str, Any]]:
-    """The class of an option's control, and what it is made with beside label and value."""
+    """The class of an option's control, and its arguments besides label and value."""
     allowed = row.allowed
     if isinstance(allowed, Switch):
         return gr.Checkbox, {}

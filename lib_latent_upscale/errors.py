@@ -1,16 +1,16 @@
-"""Everything that is raised here on purpose has one root; each message is one sentence for the person.
+"""All deliberate exceptions have one root; each message is one sentence for the user.
 
     LatentUpscaleError
-    ├── InputError (ValueError)         a person can put it right: a picture, a path, a name, a number, a model
+    ├── InputError (ValueError)         the user can correct it: a picture, a path, a name, a number, a model
     │   ├── SettingsError               a value of an option; in options.py, since it knows the rows
     │   ├── SizeError                   a size that is too small or too large
-    │   ├── ModelFileError              a file or folder that is damaged, a pickle, or something else than is wanted
+    │   ├── ModelFileError              a file or folder that is damaged, a pickle, or not what is needed
     │   ├── NotFinite                   see below
     │   └── ArgumentError               as the WebUI's API answers; in webui/errors.py
     ├── GenerationError (RuntimeError)  the work itself failed
     │   ├── OutOfMemory                 even for the smallest tiles
-    │   └── NotFinite                   another number format puts it right, so that it is an InputError, too
-    └── Interrupted                     the work was stopped, as it was asked for
+    │   └── NotFinite                   another dtype helps, so it is an InputError too
+    └── Interrupted                     the work was stopped on request
 
 Functions of tensors, such as `interpolate_latent`, raise a plain ValueError where a program calls them wrongly.
 """
@@ -38,24 +38,24 @@ class InputError(LatentUpscaleError, ValueError):
 
 
 class SizeError(InputError):
-    """A size is too small or too large; of a folder's pictures it may be one that is."""
+    """A size is too small or too large; other pictures of the same folder may still fit."""
 
 
 class ModelFileError(InputError):
-    """A model's file or folder is damaged, a pickle, or something else than is wanted."""
+    """A model's file or folder is damaged, a pickle, or not what is needed."""
 
 
 class GenerationError(LatentUpscaleError, RuntimeError):
-    """There is no picture; says what to try. The command ends with exit code 1."""
+    """No picture was made; says what to try. The command ends with exit code 1."""
 
 
 class OutOfMemory(GenerationError):  # noqa: N818 - Python's own words
-    """The memory is not enough, even for the smallest tiles."""
+    """Memory is insufficient, even for the smallest tiles."""
 
 
 class NotFinite(InputError, GenerationError):  # noqa: N818 - torch's word
-    """The model returned values that are not numbers: its number format is too narrow, or its file is damaged."""
+    """The model returned values that are not numbers: its dtype has too small a range, or its file is damaged."""
 
 
 class Interrupted(LatentUpscaleError):  # noqa: N818 - not an error: it was asked for
-    """The caller said to stop; there is no result."""
+    """Stopped on the caller's request; there is no result."""

@@ -1,4 +1,4 @@
-"""Latents that are no plain (batch, channels, h, w): a frame axis, and cells packed into channels."""
+"""Latents that are not plain (batch, channels, h, w): a frame axis, and cells packed into channels."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def resized(latent: Tensor, size: Size, resize: Callable[[Tensor, Size], Tensor]
     """Latents of any model at another size, by what resizes plain ones.
 
     Args:
-        latent: (batch, channels, h, w), or (batch, channels, 1, h, w) as Wan, Qwen-Image and their kin have it.
+        latent: (batch, channels, h, w), or (batch, channels, 1, h, w) as in Wan, Qwen-Image and related models.
         size: (height, width) of the result in the latent's own cells.
-        resize: what makes of a latent (batch, channels, h, w) one of the size (height, width).
+        resize: resizes a latent (batch, channels, h, w) to (height, width).
         cell: pixels per cell. 128 channels of 16 pixels are Flux.2's packed ones; packed, neighbours would be mixed
             with cells two apart.
 

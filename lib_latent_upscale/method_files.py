@@ -1,4 +1,4 @@
-"""Methods that enlarge by a network of the person's own: the names that they have, by the names of their files."""
+"""Methods that enlarge by a network of the user's own: the names that they have, by the names of their files."""
 
 from __future__ import annotations
 

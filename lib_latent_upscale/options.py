@@ -397,16 +397,16 @@ def _number(text: str) -> Any:
 
 @dataclass(frozen=True)
 class Option:
-    """What is known about one field of settings."""
+    """Everything known about one field of settings."""
 
     name: str
     """The field's."""
     default: Any
     allowed: Allowed
     label: str
-    """What stands beside its control. ui-config.json keeps a person's changes under it: it never changes."""
+    """What stands beside its control. ui-config.json keeps a user's changes under it: it never changes."""
     tip: str
-    """One clause for people who choose, without a full stop."""
+    """One clause for users, without a full stop."""
     infotext: str | None
     """Its label in a picture's infotext, if it is written there. It stands in people's pictures: it never changes."""
     axis: str | None
@@ -461,7 +461,7 @@ def option(
     Args:
         default: of the field; its type is the field's.
         label: what stands beside its control.
-        tip: one clause for people who choose, without a full stop.
+        tip: one clause for users who choose, without a full stop.
         infotext: its label in a picture's infotext.
         choices: names, tables that hold names, and what names of files begin with.
         low, high: ends of the range.
@@ -634,7 +634,7 @@ class Settings:
         return {self.MODEL_LABEL: model, **self.to_infotext()}
 
     def matters(self, name: str) -> bool:  # noqa: ARG002
-        """Whether a field changes anything beside the values of the others."""
+        """Whether a field has any effect with the values of the others."""
         return True
 
     @classmethod
@@ -648,7 +648,11 @@ class Settings:
 
     @classmethod
     def read_infotext(cls, infotext: Mapping[str, Any]) -> dict[str, Any]:
-        """The values that parsed infotext has for fields, each checked alone; errors as of `from_infotext`."""
+        """The values that parsed infotext has for fields, each checked on its own.
+
+        Raises:
+            InputError: a value that is not allowed; the message names the label.
+        """
         given = {name: label for name, label in cls.labels().items() if label in infotext}
         known = rows(cls)
         return {name: _read(known[name], label, infotext[label]) for name, label in given.items()}

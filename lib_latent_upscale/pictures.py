@@ -30,7 +30,7 @@ def eight_bits(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     Pillow's own convert would cut values off at 255.
 
     Returns:
-        The picture, and what a person should know about it: the range of values that was found.
+        The picture, and what a user should know about it: the range of values that was found.
     """
     if not image.mode.startswith(("I", "F")):
         return image, ()

@@ -39,7 +39,7 @@ _OURS, _HOSTS = "#0d7fb8", "#d9632a"
 
 
 def host_curve(schedule: str, plan: StepPlan) -> Curve:
-    """What the WebUI runs by itself."""
+    """What the WebUI would run."""
     return _plan_curve("WebUI's default", schedule, plan, ours=False)
 
 

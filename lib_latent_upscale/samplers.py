@@ -1,4 +1,4 @@
-"""Samplers by the names people know, on k-diffusion's functions; what they demand stands here and nowhere else.
+"""Samplers by the names people know, on k-diffusion's functions; what those require is handled only here.
 
 torch and k-diffusion are imported when something is sampled, so that the names cost nothing.
 """
@@ -47,7 +47,7 @@ class Sampler:
     ends_at_zero: bool = True
     """False: the last sigma is the smallest of the model's table, as in diffusers' DDIM."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Further arguments of the function."""
+    """Additional arguments of the function."""
 
 
 SAMPLERS: Mapping[str, Sampler] = MappingProxyType(

@@ -92,7 +92,7 @@ class Schedule:
     label: str
     """How people call it; the WebUI's own name where it has this schedule."""
     summary: str
-    """One line for people who choose."""
+    """One line for users who choose."""
     rho: float | None = None
     """Default curvature; None where the schedule has none."""
 
@@ -216,7 +216,7 @@ SCHEDULES: Mapping[str, Schedule] = MappingProxyType(
 
 
 def described(name: str) -> str:
-    """A schedule for people who choose, or "automatic": how it is called, its name here, and what it does."""
+    """A schedule for users who choose, or "automatic": how it is called, its name here, and what it does."""
     if name not in SCHEDULES:
         return f"{name.capitalize()} ({name}): the host's own schedule type"
     schedule = SCHEDULES[name]
@@ -269,7 +269,7 @@ def get_sigmas(
 
 @dataclass(frozen=True, eq=False)
 class StepPlan:
-    """A schedule and the part of it that really runs."""
+    """A schedule and the part that actually runs."""
 
     sigmas: Tensor
     """The whole schedule, as from `get_sigmas`."""
@@ -352,7 +352,7 @@ def plan_steps(
 
 
 _ROUNDED = 1e-4
-"""By which published levels may lie above the model's own table: they are rounded to five digits."""
+"""By how much published levels may lie above the model's own table: they are rounded to five digits."""
 
 _FINE = 1000
 """Steps of a schedule that stands for an infinitely fine one; between them sigmas are interpolated."""

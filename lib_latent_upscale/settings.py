@@ -1,4 +1,4 @@
-"""Everything a person can choose about a latent upscale, and how it is written into the picture's infotext."""
+"""Everything a user can choose about a latent upscale, and how it is written into the picture's infotext."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class UpscaleSettings(Settings):
         A host asks once, before it encodes, and writes these into the infotext, so that the picture can be made again.
 
         Args:
-            family: whose latents they are, a name in `learned.LATENTS`; None for all others.
+            family: family of the latents, a name in `learned.LATENTS`; None for all others.
             factor: how many times larger the result is, in the mean of both sides.
         """
         from lib_latent_upscale.methods import resolved_method
@@ -134,9 +134,9 @@ class UpscaleSettings(Settings):
         Args:
             latent: (batch, channels, h, w); of the resized picture where `resizes_picture`.
             size: (height, width) of the result in cells.
-            source: (height, width) of the small picture in cells, broken ones too; the latent's where it is left out.
-            family: whose latents they are, a name in `learned.LATENTS`; None for all others.
-            file: of the person's own network, where the method names one.
+            source: (height, width) of the small picture in cells, fractions too; the latent's where it is left out.
+            family: family of the latents, a name in `learned.LATENTS`; None for all others.
+            file: of the user's own network, where the method names one.
 
         Raises:
             ValueError: the method cannot do it; the message says what can.
@@ -166,7 +166,7 @@ class UpscaleSettings(Settings):
             model_sigmas: the model's own table, ascending.
             host_schedule: what the host runs by itself, a name in `SCHEDULES`; used where the schedule is left to it.
             discard_penultimate: for samplers that leave the smallest sigma above zero out.
-            sigma_min, sigma_max, rho: the person's own limits and curvature of schedules.
+            sigma_min, sigma_max, rho: the user's own limits and curvature of schedules.
 
         Raises:
             ValueError: as `plan_steps`.

@@ -1,4 +1,4 @@
-"""Everything a person can choose about tile ControlNet, and how it is written into the picture's infotext.
+"""Everything a user can choose about tile ControlNet, and how it is written into the picture's infotext.
 
 Tile ControlNet shows the picture that is being enlarged to the denoising model at every step, so that a high denoising
 strength invents detail and keeps the composition.
@@ -141,7 +141,7 @@ class TileSettings(Settings):
             )
 
     def matters(self, name: str) -> bool:
-        """Whether a field changes anything beside the values of the others."""
+        """Whether a field has any effect with the values of the others."""
         if name == "down_sampling_rate":
             return self.preprocessor == "tile_resample"
         return self.second_pass or not name.startswith("second_") or name == "second_pass"

@@ -1,4 +1,4 @@
-"""Everything a person can choose about the x4 upscaler, and how it is written into the picture's infotext."""
+"""Everything a user can choose about the x4 upscaler, and how it is written into the picture's infotext."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Metrics:
     colour_shift: float
     """Mean CIEDE2000 difference of the same pair; 1 is just noticeable."""
     seconds: float | None = None
-    """Time that the variant took, without what all share."""
+    """Time that the variant took, without the work that all share."""
     reference: ReferenceMetrics | None = None
 
     def to_dict(self) -> dict[str, Any]:

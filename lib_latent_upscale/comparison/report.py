@@ -62,7 +62,7 @@ class Entry:
     schedule: str
     """The schedule that ran; with "automatic" the host's own is named, too."""
     steps: int
-    """Steps that really ran."""
+    """Steps that actually ran."""
     first_sigma: float | None
     """Where they started; None where nothing ran or the sampler knows no sigmas."""
     seconds: float
@@ -145,9 +145,9 @@ class Report:
 def make_report(
     subject: Subject, entries: Sequence[Entry], *, shown: Callable[[Image.Image], Image.Image] = lambda picture: picture
 ) -> Report:
-    """Measure the results and describe them; without scikit-image there are no figures, and it is said.
+    """Measure the results and describe them; without scikit-image there are no metrics, and the report says so.
 
-    `shown` is what people are shown of a picture that was measured, such as the same with its transparency.
+    `shown` is what users see of a picture that was measured, such as the same with its transparency.
     """
     plain = plain_resize(subject.picture, entries[0].picture.size)
     pictures = [entry.picture for entry in entries]

@@ -20,9 +20,9 @@ _ACCENT = "#0b7a75"
 _FRAMES = ("#ff7a1a", "#12a5e0", "#c13fd0", "#2fa84f")
 """Colours of the crops' frames, on the picture and around the enlarged crop."""
 _TALLEST = 1.5
-"""Pictures are shown at most so many times as high as wide."""
+"""The largest ratio of height to width at which pictures are shown."""
 _BITMAP_HEIGHT = 11
-"""Pixels of the only font that Pillow before 10.1 brings along."""
+"""Pixels of the only font that Pillow before 10.1 includes."""
 
 _Mask = Callable[[str, int], Image.Image]
 

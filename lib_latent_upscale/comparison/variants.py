@@ -51,8 +51,8 @@ class Variant:
 def usual_variants(own: UpscaleSettings, host_schedule: str | None) -> list[Variant]:
     """What every comparison begins with: both of the host's own ways and the settings' own.
 
-    `host_schedule` is what the host runs by itself, a name in `SCHEDULES`. With matched noise its default is there a
-    second time, from the noise that all others start from; with None, where it has no such schedule, it is not.
+    `host_schedule` is what the host runs by itself, a name in `SCHEDULES`. With matched noise its default is
+    included a second time, from the noise that all others start from; not with None, where it has no such schedule.
     """
     variants = [
         Variant("WebUI, latent upscale", HOST_DEFAULT, role="host"),

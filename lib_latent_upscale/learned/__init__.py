@@ -1,9 +1,9 @@
-"""Learned latent upscalers: weights of our own inside the package, and the person's own files.
+"""Learned latent upscalers: weights of our own inside the package, and the user's own files.
 
     restore_latent(latent, factor, family)          latents of a resized picture -> of a sharp one, the same size
     upscale_latent(latent, (height, width), family) small latents -> large ones
 
-    upscale_with(path, latent, (height, width), family)    the same by a file of the person's own
+    upscale_with(path, latent, (height, width), family)    the same by a file of the user's own
 
 Whose latents: `FAMILIES`; for files `LATENTS`. How the networks were trained and what they are worth:
 weights/learned/README.md.

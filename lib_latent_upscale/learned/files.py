@@ -1,4 +1,4 @@
-"""The person's own latent upscalers: safetensors files in one of the layouts of `layouts.py`.
+"""The user's own latent upscalers: safetensors files in one of the layouts of `layouts.py`.
 
     upscale_with(path, latent, (height, width), family)     small latents -> large ones
     check_file(path, family)                                what is wrong with that, before any work

@@ -59,7 +59,7 @@ def restore_latent(latent: Tensor, factor: float, family: str) -> Tensor:
         Latents of the same shape, dtype and device; computed in float32.
 
     Raises:
-        ValueError: an unknown family, a shape that is not its, or a factor that is no positive number.
+        ValueError: an unknown family, a shape that is not its, or a factor that is not a positive number.
     """
     _check("restore", latent, family)
     if not (math.isfinite(factor) and factor > 0):

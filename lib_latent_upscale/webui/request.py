@@ -33,7 +33,7 @@ PASSES: tuple[type[Pass], ...] = (TilePass, X4Pass)
 
 @dataclass(frozen=True)
 class Request:
-    """What a call asks for. What it leaves out are the person's defaults."""
+    """What a call asks for. What it leaves out are the user's defaults."""
 
     settings: UpscaleSettings
     comparison: CompareSettings

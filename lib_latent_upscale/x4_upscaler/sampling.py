@@ -45,7 +45,7 @@ class X4Result:
     settings: X4Settings
     """What was used: the seed and the tile sizes are filled in, so that the same picture can be made again."""
     notes: tuple[str, ...] = ()
-    """What the person should know, such as smaller tiles after memory ran out."""
+    """What the user should know, such as smaller tiles after memory ran out."""
 
 
 @dataclass
@@ -104,7 +104,7 @@ def upscale_x4(
     Raises:
         Interrupted: `interrupted` said so.
         OutOfMemory: even the smallest tiles do not fit.
-        NotFinite: the model's number format is too narrow.
+        NotFinite: the range of the model's dtype is too small.
         SizeError: the picture cannot be enlarged.
     """
     if min(picture.size) < 1:

@@ -235,7 +235,7 @@ def test_a_whole_model_passes_the_check_unloaded(
 def test_another_model_is_called_by_its_name(tensors: dict[str, Any], said: str, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file({name: torch.zeros(shape) for name, shape in tensors.items()}, path)
-    _refused(path, rf"model\.safetensors is {said}; the x4 upscaler is wanted")
+    _refused(path, rf"model\.safetensors is {said}; the x4 upscaler is needed")
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".pt", ".bin"])

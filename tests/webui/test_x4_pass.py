@@ -70,7 +70,7 @@ class TestRefusals:
         ("name", "content", "said"),
         [
             ("broken.safetensors", b"not a model", "broken.safetensors is not a safetensors file, or it is damaged"),
-            ("empty.safetensors", struct.pack("<Q", 2) + b"{}", "some other model; the x4 upscaler is wanted"),
+            ("empty.safetensors", struct.pack("<Q", 2) + b"{}", "some other model; the x4 upscaler is needed"),
             ("x4-upscaler-ema.ckpt", b"\x80\x02", "is a pickle, which can run code"),
         ],
     )

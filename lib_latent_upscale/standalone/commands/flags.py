@@ -106,7 +106,11 @@ def attribute_of(flag: str) -> str:
 
 
 def settings_from_flags(values: Mapping[str, Any], kind: type[S], prefix: str | None = None) -> S:
-    """Settings from `given_values`; InputError, which calls fields by their flags, for a value that is not allowed."""
+    """Settings from `given_values`.
+
+    Raises:
+        InputError: a value that is not allowed; fields are called by their flags.
+    """
     try:
         return kind.from_dict(values)
     except SettingsError as error:
@@ -118,12 +122,15 @@ def _flag(known: Mapping[str, str], name: str) -> str:
 
 
 def check_given(kind: type[Settings], given: Iterable[str], needed: str = "") -> None:
-    """Raise InputError for fields of a pass that are given where they change nothing.
+    """Refuse fields of a pass that are given but would have no effect.
 
     Args:
         kind: settings of the pass.
         given: names of the fields.
         needed: the flag that they need, if not that of the model.
+
+    Raises:
+        InputError: there are such fields.
     """
     options = ", ".join(flags(kind)[name] for name in given)
     if options:

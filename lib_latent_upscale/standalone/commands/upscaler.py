@@ -122,7 +122,11 @@ class Upscaler:
 
 
 def checked_models(arguments: argparse.Namespace) -> None:
-    """Raise InputError for a model that does not exist, before another one is read."""
+    """Check that the models exist, before any is read.
+
+    Raises:
+        InputError: one does not.
+    """
     checked_source(arguments.model)
     if arguments.tile_controlnet is not None:
         checked_tile(arguments.tile_controlnet)

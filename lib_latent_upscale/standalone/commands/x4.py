@@ -131,10 +131,11 @@ def _many(
 def _upscale(
     model: X4Model, settings: X4Settings, files: FileSettings, picture: Picture, job: _Job, *, quiet: bool
 ) -> Path:
-    """Upscale one picture and write it, with what its own `parameters` say of how it was made.
+    """Upscale one picture and write it, keeping what its own `parameters` say about how it was made.
 
-    GenerationError where memory ran out or the model's numbers overflowed, InputError for a picture that cannot be
-    enlarged.
+    Raises:
+        GenerationError: memory ran out, or the model's numbers overflowed.
+        InputError: the picture cannot be enlarged.
     """
     try:
         result = _enlarged(picture.rgb, model, settings, job.source.name, quiet=quiet)
@@ -161,9 +162,11 @@ def command_settings(arguments: argparse.Namespace) -> X4Settings:
 
 
 def load_upscaler(source: str, arguments: argparse.Namespace) -> X4Model:
-    """The x4 upscaler `source`, on the device and in the number format of the arguments.
+    """The x4 upscaler `source`, on the device and with the dtype of the arguments.
 
-    InputError for a model that is none, GenerationError where the memory does not hold it.
+    Raises:
+        InputError: there is no such model, or it is not an x4 upscaler.
+        GenerationError: it does not fit into memory.
     """
     device = checked_device(arguments.device or best_device())
     dtype = dtype_named(arguments.dtype) if arguments.dtype else None

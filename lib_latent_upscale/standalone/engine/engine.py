@@ -112,7 +112,7 @@ class Engine:
     """Upscales pictures with one model, and with the tile ControlNet beside it where a generation asks for it."""
 
     def __init__(self, model: LatentModel, tile: TileModel | None = None, learned: Path | None = None) -> None:
-        """`learned` is the file of a latent upscaler of the person's own, for the method that has its name."""
+        """`learned` is the file of a latent upscaler of the user's own, for the method that has its name."""
         self.model = model
         self.tile = tile
         self._files = {} if learned is None else {learned.stem: learned}
@@ -142,7 +142,11 @@ class Engine:
             yield
 
     def check(self, generation: GenerationSettings) -> None:
-        """Raise InputError where this model cannot do what is asked for: no network knows its latents."""
+        """Check that this model can do what is asked for.
+
+        Raises:
+            InputError: no network knows its latents.
+        """
         self._weights(generation)
 
     def parameters(self, generation: GenerationSettings) -> str:

@@ -112,7 +112,11 @@ def controlled_steps(settings: TileSettings, steps: int) -> range:
 
 
 def check_range(generation: GenerationSettings) -> None:
-    """Raise InputError where `controlled_steps` would, before a model is loaded: no count of steps depends on it."""
+    """Check the range of steps before a model is loaded; the number of steps does not depend on it.
+
+    Raises:
+        InputError: as for `controlled_steps`.
+    """
     tile = generation.tile
     if tile is not None:
         controlled = second_pass(generation)[1] if tile.second_pass else generation

@@ -85,7 +85,7 @@ def checked_tile(source: str) -> Path | None:
 
 
 def load_tile(source: str, model: LatentModel) -> TileModel:
-    """Load a tile ControlNet for `model`, on its device and in its UNet's number format.
+    """Load a tile ControlNet for `model`, on its device and in its UNet's dtype.
 
     Raises:
         InputError: as of `checked_tile`, or the two are of different families.

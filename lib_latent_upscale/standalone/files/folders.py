@@ -41,10 +41,14 @@ class Results:
     ending: str
     """What folders of results are called like, where none was named."""
     folder: Path | None = None
-    """The folder that the person named."""
+    """The folder that the user named."""
 
     def check(self) -> None:
-        """Raise InputError where results could not be written."""
+        """Check that results can be written.
+
+        Raises:
+            InputError: they cannot.
+        """
         for source in self.inputs.folders:
             check_output_folder(self._home(source), source)
         if self.folder is not None:

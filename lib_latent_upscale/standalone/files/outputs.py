@@ -1,7 +1,7 @@
 """Where results go: every path that a command will write is known and checked before any work.
 
 Nothing that exists is replaced unless that was asked for, and no picture that goes in is ever replaced: symbolic links
-are followed to tell. A name that the person gave and that is taken is refused; a name of ours moves on to the next
+are followed to tell. A name that the user gave and that is taken is refused; a name of ours moves on to the next
 free one, as the WebUI's do.
 """
 
@@ -24,7 +24,11 @@ _LONGEST_NAME = 255
 
 
 def check_output_folder(folder: Path, source: Path | None = None) -> None:
-    """Raise InputError where results, of a folder `source`, could not be written into `folder`; it need not exist."""
+    """Check that the results of a folder `source` can be written into `folder`, which need not exist.
+
+    Raises:
+        InputError: they cannot.
+    """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: this is a file; for several pictures give a folder to write to.")
     if source is not None and folder.exists() and folder.resolve() == source.resolve():
@@ -51,7 +55,7 @@ class Outputs:
     _taken: set[str] = field(default_factory=set)
 
     def named(self, path: Path, suffixes: Iterable[str] = (".png",)) -> Path:
-        """A path that the person gave.
+        """A path that the user gave.
 
         Raises:
             InputError: nothing can be written there, or something would be replaced.

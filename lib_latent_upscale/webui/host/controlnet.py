@@ -1,6 +1,6 @@
 """The host's ControlNet: the extension sd-webui-controlnet, or the one that Forge and reForge have built in.
 
-All that is known about one of them is in its row of `_KINDS`. A unit is added to the ones that the person has set up,
+All that is known about one of them is in its row of `_KINDS`. A unit is added to the ones that the user has set up,
 for the generation of one processing object, and whether it really acts is seen before the sampler starts: hosts swallow
 what hooks of scripts raise, and would make the picture without it.
 """
@@ -278,7 +278,7 @@ def _swallowed() -> list[Any]:
 class _Arguments(tuple[Any, ...]):  # noqa: SLOT001  # a tuple has no slots for what is kept here
     """Script arguments in which ControlNet finds one unit more than there are.
 
-    The arguments of all other scripts keep their places, and slots that the person has set up need not be free. What
+    The arguments of all other scripts keep their places, and slots that the user has set up need not be free. What
     others copy of them is the plain arguments.
     """
 

@@ -1,4 +1,4 @@
-"""The host's folders, devices, memory and progress bar, and what the person has pressed."""
+"""The host's folders, devices, memory and progress bar, and what the user has pressed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MEMORY_MANAGERS = ("backend.memory_management", "ldm_patched.modules.model_mana
 
 
 def models_folder() -> Path:
-    """Where the person keeps models, each kind in a folder of its own."""
+    """Where the user keeps models, each kind in a folder of its own."""
     return Path(paths.models_path)
 
 
@@ -61,9 +61,9 @@ def failures() -> tuple[type[Exception], ...]:
 
 
 def device_and_dtype() -> tuple[torch.device, torch.dtype | None]:
-    """Where models work, and in which number format; None leaves the format to whoever loads one.
+    """Where models work, and in which dtype; None leaves the format to whoever loads one.
 
-    The person may have chosen whole precision (`--no-half`) for a card that makes black pictures otherwise. Formats of
+    The user may have chosen whole precision (`--no-half`) for a card that makes black pictures otherwise. Formats of
     one byte, which the host has for its checkpoint alone, are passed by.
     """
     device, dtype = torch.device(shared.device), getattr(devices, "dtype", None)
@@ -88,7 +88,7 @@ def offloaded_checkpoint() -> Iterator[None]:
 
 
 def stopped() -> str:
-    """How the person has stopped the picture that is being made: "interrupted", "skipped", or nothing."""
+    """How the user has stopped the picture that is being made: "interrupted", "skipped", or nothing."""
     return "interrupted" if shared.state.interrupted else "skipped" if shared.state.skipped else ""
 
 

@@ -26,7 +26,7 @@ def option_name(field: str) -> str:
 
 
 def default_settings(kind: type[S]) -> S:
-    """The person's defaults; in place of an option that is no longer valid, such as a renamed method, ours."""
+    """The user's defaults; in place of an option that is no longer valid, such as a renamed method, ours."""
     chosen = {}
     for name, row in rows(kind).items():
         value = row.allowed.normal(host.option(option_name(kind.ELEMENTS + name), row.default))

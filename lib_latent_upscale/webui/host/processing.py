@@ -64,7 +64,7 @@ _log = logging.getLogger(__name__)
 
 
 def option(name: str, default: Any = None) -> Any:
-    """A value of the person's settings."""
+    """A value of the user's settings."""
     return getattr(shared.opts, name, default)
 
 
@@ -114,7 +114,7 @@ def flattened(picture: Image.Image) -> Image.Image:
 
 
 def enlarged(picture: Image.Image, size: tuple[int, int], resize_mode: int) -> Image.Image:
-    """The picture at `size` (width, height), with the upscaler that the person chose for img2img."""
+    """The picture at `size` (width, height), with the upscaler that the user chose for img2img."""
     result: Image.Image = images.resize_image(resize_mode, picture, *size)
     return result
 
@@ -126,7 +126,7 @@ def filled(picture: Image.Image, mask: Image.Image) -> Image.Image:
 
 
 def binary_mask(p: Any) -> Image.Image:
-    """The person's mask as the host takes it."""
+    """The user's mask as the host takes it."""
     mask: Image.Image = processing.create_binary_mask(p.image_mask, round=p.mask_round)
     return mask
 
@@ -174,7 +174,7 @@ _EXACT_STEPS = "img2img_fix_steps"
 
 
 def comment(p: Any, text: str) -> None:
-    """Say something where the person looks: below the result."""
+    """Say something where the user looks: below the result."""
     p.comment(text)
 
 
@@ -400,11 +400,11 @@ _SCHEDULE_OPTIONS = {
     "sigma_max": "Schedule max sigma",
     "rho": "Schedule rho",
 }
-"""The person's own ends and curvature of schedules (0: the default), and the host's labels for them in infotext."""
+"""The user's own ends and curvature of schedules (0: the default), and the host's labels for them in infotext."""
 
 
 def schedule_options() -> tuple[dict[str, float], dict[str, float]]:
-    """The person's own settings for schedules: as arguments of `get_sigmas`, and as the host's infotext."""
+    """The user's own settings for schedules: as arguments of `get_sigmas`, and as the host's infotext."""
     chosen = {name: float(option(name, 0) or 0) for name in _SCHEDULE_OPTIONS}
     chosen = {name: value for name, value in chosen.items() if value}
     infotext = {_SCHEDULE_OPTIONS[name]: value for name, value in chosen.items()}

@@ -65,7 +65,7 @@ def _in(module: str, table: str, name: str | None) -> bool:
 
 
 def exact_by_default() -> bool:
-    """Whether the host runs all of the steps anyway: by the person's option, or always, where there is none."""
+    """Whether the host runs all of the steps anyway: by the user's option, or always, where there is none."""
     return bool(option("img2img_fix_steps", True))
 
 

@@ -26,7 +26,7 @@ def with_label(text: str, label: str, value: str) -> str:
 
 
 def write_infotext(picture: Image.Image, text: str) -> None:
-    """Where the person wants it, let a picture carry its infotext."""
+    """Where the user wants it, let a picture carry its infotext."""
     if option("enable_pnginfo", True):
         picture.info["parameters"] = text
 
@@ -60,6 +60,6 @@ def grid_of(pictures: list[Image.Image], batch_size: int) -> Image.Image:
 
 
 def font() -> Path | None:
-    """The host's font for grids, which the person may have chosen."""
+    """The host's font for grids, which the user may have chosen."""
     path = getattr(images.get_font(20), "path", None)
     return Path(path) if isinstance(path, (str, os.PathLike)) else None

@@ -76,7 +76,7 @@ class Pass:
 
     @classmethod
     def panel(cls, elem_id: Callable[[str], str]) -> PassPanel:
-        """Build its controls, with the person's defaults; `elem_id` makes their ids. The host does it several times."""
+        """Build its controls, with the user's defaults; `elem_id` makes their ids. The host does it several times."""
         raise NotImplementedError
 
     @property

@@ -1,4 +1,4 @@
-"""Tile ControlNets that fit the checkpoint, by the names that a person chooses from."""
+"""Tile ControlNets that fit the checkpoint, by the names that a user chooses from."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TileModel:
     """A tile ControlNet."""
 
     name: str
-    """As the person chooses it and as the infotext names it: the file's name."""
+    """As the user chooses it and as the infotext names it: the file's name."""
     key: str
     """As ControlNet calls it, with a hash."""
     width: int | None
@@ -100,7 +100,7 @@ def choose_model(name: str, overrides: Mapping[str, Any]) -> TileModel:
 
 
 def _wanted(name: str, models: Sequence[TileModel], checkpoint: _Checkpoint) -> list[TileModel]:
-    """Those that a name may mean; of a name that a person has chosen they may be useless."""
+    """Those that a name may mean; of a name that a user has chosen they may be useless."""
     if name in ("", AUTOMATIC):
         return [model for model in models if checkpoint.takes(model)]
     return [model for model in models if name in (model.name, model.key)]

@@ -110,7 +110,7 @@ class X4Pass(Pass):
         return Outcome(result.image, self._written(result.settings), result.notes)
 
     def _enlarged(self, picture: Image.Image, settings: X4Settings, progress: Progress) -> X4Result:
-        """The result; where half precision overflows, in whole precision, and that is noted."""
+        """The result; where half precision overflows, in full precision, and that is noted."""
 
         def stopped() -> bool:
             return bool(host_machine.stopped())

@@ -1,4 +1,4 @@
-"""The x4 upscalers that this WebUI has, by the names that a person chooses from."""
+"""The x4 upscalers that this WebUI has, by the names that a user chooses from."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def _upscalers() -> dict[str, UpscaleSettings]:
 
 
 UPSCALERS: Mapping[str, UpscaleSettings] = MappingProxyType(_upscalers())
-"""By the name in the menu, the infotext and the API; the person's own files have such names, too."""
+"""By the name in the menu, the infotext and the API; the user's own files have such names, too."""
 
 _START = f"{TITLE}: "
 

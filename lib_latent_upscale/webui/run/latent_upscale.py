@@ -369,7 +369,7 @@ def _checked_weights(settings: UpscaleSettings, family: str | None, file: Path |
     """The hash of the weights that will be used, if any.
 
     Raises:
-        ArgumentError: no network knows the loaded model's latents, or the person's own file cannot be used for them.
+        ArgumentError: no network knows the loaded model's latents, or the user's own file cannot be used for them.
     """
     with refusing():
         return weights_of(settings.method, family, file)

@@ -220,7 +220,7 @@ class _Runs:
         return result
 
     def _grid(self, first: Any, finals: Sequence[_Final]) -> list[Image.Image]:
-        """The grid of all pictures where the person wants one, saved and shown as the host does it."""
+        """The grid of all pictures where the user wants one, saved and shown as the host does it."""
         p = self._p
         if p.do_not_save_grid or not finals or (len(finals) == 1 and host.option("grid_only_if_multiple", True)):
             return []

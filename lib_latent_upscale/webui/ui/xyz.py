@@ -38,7 +38,7 @@ class Axis:
 
     @property
     def choices(self) -> tuple[str, ...] | None:
-        """What the host offers; None where a person writes values."""
+        """What the host offers; None where a user writes values."""
         if isinstance(self.allowed, Switch):
             return _SWITCH
         return tuple(learned_files.choices(self.allowed)) if isinstance(self.allowed, OneOf) else None
@@ -49,7 +49,7 @@ class Axis:
         return {Integer: int, Number: float}.get(type(self.allowed), str)
 
     def value(self, given: Any) -> Any:
-        """The argument's value for what a person has written.
+        """The argument's value for what a user has written.
 
         Raises:
             ArgumentError: it is not allowed.
