@@ -4,6 +4,8 @@ Latents and sigmas before sampling cannot be read over HTTP; pictures that diffe
 (the WebUI cuts off, the standalone host rounds) after every step and the decode say more.
 """
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -15,10 +17,12 @@ from lib_latent_upscale.standalone.engine.models import DEMO_FILE, load_model
 
 @pytest.fixture(scope="module")
 def demo_checkpoint(webui):
-    titles = [model["title"] for model in webui.call("/sdapi/v1/sd-models") if model["model_name"].endswith("demo")]
-    if not titles:
+    known = [model for model in webui.call("/sdapi/v1/sd-models") if model["model_name"].endswith("demo")]
+    if not known:
         pytest.skip(f"the WebUI does not have the demo model: copy {DEMO_FILE.parent.name} to models/Stable-diffusion")
-    return titles[0]
+    if known[0]["sha256"] not in (None, hashlib.sha256(DEMO_FILE.read_bytes()).hexdigest()):
+        pytest.skip(f"the WebUI has another demo model: copy {DEMO_FILE.parent.name} to models/Stable-diffusion again")
+    return known[0]["title"]
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +45,7 @@ def test_both_hosts_make_the_same_picture(webui, demo_checkpoint, engine, wide_p
     webui.need_samplers([sampler])
     asked = {"method": method, "scheduler": scheduler}
     overrides = {"sd_model_checkpoint": demo_checkpoint, "randn_source": "CPU"}
+    overrides["CLIP_stop_at_last_layers"] = 1  # the default of Forge Neo is 2
     there = webui.ours(
         wide_picture, asked, width=192, height=128, sampler_name=sampler, override_settings=overrides
     ).pixels
