@@ -50,7 +50,7 @@ def options(webui: Any, **changes: Any) -> Iterator[None]:
 
 
 def checkpoint(webui, part: str) -> str:
-    names = [model["title"] for model in webui.call("/sdapi/v1/sd-models") if part in model["model_name"]]
+    names = [model["title"] for model in webui.checkpoints() if part in model["model_name"]]
     if not names:
         pytest.skip(f'the WebUI has no checkpoint whose name contains "{part}"')
     return names[0]

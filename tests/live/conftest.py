@@ -98,6 +98,15 @@ class WebUI:
         except urllib.error.HTTPError as error:
             raise RefusedError(error.code, json.loads(error.read())) from None
 
+    def checkpoints(self) -> list[dict[str, Any]]:
+        """What the WebUI says of its checkpoints; of the chosen one alone where its list fails (ersatzForge)."""
+        try:
+            return self.call("/sdapi/v1/sd-models")
+        except RefusedError:
+            title = self.call("/sdapi/v1/options")["sd_model_checkpoint"]
+            name = Path(title.partition(" [")[0])
+            return [{"title": title, "model_name": name.stem, "sha256": None, "filename": str(name)}]
+
     def host(self, pictures: Image.Image | list[Image.Image], **changes: Any) -> Result:
         """An img2img call without the script, with the host's own latent upscale."""
         pictures = pictures if isinstance(pictures, list) else [pictures]

@@ -103,7 +103,7 @@ class TestModels:
 
     @pytest.fixture
     def checkpoints(self, webui):
-        return [model["title"] for model in webui.call("/sdapi/v1/sd-models")]
+        return [model["title"] for model in webui.checkpoints()]
 
     @pytest.mark.parametrize("noise_schedule", ["Default", "Zero Terminal SNR"])
     def test_the_hosts_settings_give_the_hosts_picture(self, webui, picture, checkpoints, noise_schedule):

@@ -48,7 +48,7 @@ LORA = "latent-upscale-live-test"
 def lora(webui) -> Iterator[str]:
     """A small random LoRA in the WebUI's folder, which must be on this machine; as it is written in a prompt."""
     chosen = webui.call("/sdapi/v1/options")["sd_model_checkpoint"]
-    models = {model["title"]: Path(model["filename"]) for model in webui.call("/sdapi/v1/sd-models")}
+    models = {model["title"]: Path(model["filename"]) for model in webui.checkpoints()}
     checkpoint = models.get(chosen) or next(iter(models.values()))
     folder = lora_folder(webui, checkpoint)
     if not folder.is_dir() or not os.access(folder, os.W_OK) or not checkpoint.is_file():

@@ -17,7 +17,7 @@ from lib_latent_upscale.standalone.engine.models import DEMO_FILE, load_model
 
 @pytest.fixture(scope="module")
 def demo_checkpoint(webui):
-    known = [model for model in webui.call("/sdapi/v1/sd-models") if model["model_name"].endswith("demo")]
+    known = [model for model in webui.checkpoints() if model["model_name"].endswith("demo")]
     if not known:
         pytest.skip(f"the WebUI does not have the demo model: copy {DEMO_FILE.parent.name} to models/Stable-diffusion")
     if known[0]["sha256"] not in (None, hashlib.sha256(DEMO_FILE.read_bytes()).hexdigest()):
