@@ -1,3 +1,3 @@
-"""Latent Upscale: enlarge latents with a chosen interpolation, then denoise them for exactly the steps asked for."""
+"""Latent Upscale: enlarge latents, then denoise them in exactly the requested number of steps."""
 
 __version__ = "0.1.0"

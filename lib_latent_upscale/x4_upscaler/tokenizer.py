@@ -121,5 +121,5 @@ def find_merges(model: Path) -> Path:
                 return Path(folder) / file
     raise ModelFileError(
         f"{model.name} holds no tokenizer, and neither of the packages open_clip and clip is installed: "
-        f"install open_clip_torch, or put CLIP's merges.txt beside the file."
+        f"install open_clip_torch, or put CLIP's merges.txt next to the file."
     )

@@ -300,7 +300,7 @@ def _convert(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     parser.set_defaults(module="convert")
     parser.add_argument("input", type=Path, metavar="FILE", help="the pickle")
-    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="the file to write; default: beside FILE")
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="the file to write; default: next to FILE")
     _add_overwrite(parser)
 
 

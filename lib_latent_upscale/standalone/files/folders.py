@@ -27,7 +27,7 @@ def results_folder(folder: Path, ending: str) -> Path:
     if folder.name in ("", ".."):
         folder = Path(os.path.abspath(folder))  # noqa: PTH100  # resolve() would follow links
     if not folder.name:
-        raise InputError(f"{folder}: this folder has nothing beside it; name a folder for the results with -o.")
+        raise InputError(f"{folder}: no folder can be made next to this one; name a folder for the results with -o.")
     return folder.with_name(f"{folder.name}-{ending}")
 
 
