@@ -6,7 +6,7 @@
     python -m tools.demo.train decoder --taesd DIR --work DIR --minutes 105
     python -m tools.demo.train unet --work DIR --minutes 40
     python -m tools.demo.train tile --work DIR --minutes 15
-    python -m tools.demo.train polish --work DIR --minutes 60    the decoder again, with a critic
+    python -m tools.demo.train polish --taesd DIR --work DIR --minutes 60    both halves, with a critic
     python -m tools.demo.train export --work DIR
     python -m tools.demo.train unpack --work DIR                 checkpoints of the package's weights, to go on from
 
@@ -303,32 +303,34 @@ def _of_pictures(result: Tensor, wanted: Tensor, truth: Tensor, *, late: bool) -
 
 
 def train_polish(options: argparse.Namespace) -> None:
-    """The finished decoder, towards the true pictures and with a critic: crisper than TAESD, if need be."""
-    vae = known(options.work / "decoder.pt", "vae", autoencoder.build()).to(memory_format=torch.channels_last)
-    parameters = autoencoder.trained(vae, "decoder")
+    """Both finished halves, towards the true pictures and with a critic: crisper than TAESD, if need be.
+
+    Half of the batches go through the encoder, which has to keep to TAESD's latents meanwhile.
+    """
+    vae = joined(options.work).to(memory_format=torch.channels_last)
+    parameters = [*autoencoder.trained(vae, "encoder"), *autoencoder.trained(vae, "decoder")]
     training = Training(options.work / "polish.pt", nn.ModuleDict({"vae": vae}), parameters, 4e-4)
-    teacher = taesd.load(options.taesd, "sd1")[1].bfloat16()
-    store, latents = pictures(options.work), torch.load(options.work / "latents.pt", weights_only=True)
-    critic = Critic()
+    encoder, decoder = (half.bfloat16() for half in taesd.load(options.taesd, "sd1"))
+    store, critic = pictures(options.work), Critic()
 
     def loss(rng: np.random.Generator, share: float) -> Loss:
         count, size = ((4, 16), (4, 16), (2, 24))[rng.integers(3)]
-        places = [Place.draw(rng, len(latents), size) for _ in range(count)]
-        latent = torch.stack([place.of_latents(latents) for place in places]).contiguous(
-            memory_format=torch.channels_last
-        )
+        places = [Place.draw(rng, len(store), size) for _ in range(count)]
         truth = as_tensor(np.stack([place.of_pictures(store) for place in places]))
         with torch.no_grad():
-            wanted = teacher(latent.bfloat16()).float() * 2 - 1
+            latent = encoder(((truth + 1) / 2).bfloat16()).float()
+            wanted = decoder(latent.bfloat16()).float() * 2 - 1
         with torch.autocast("cpu", torch.bfloat16):
-            result = autoencoder.decode(vae, latent)[0].float()
+            read = autoencoder.encode(vae, truth)[0] if rng.random() < 0.5 else latent
+            result = autoencoder.decode(vae, read)[0].float()
         given, made, true = ((one + 1) / 2 for one in (wanted, result, truth))
         critic.learn(made, true, given)
         parts = _of_pictures(result, wanted, truth, late=True)
         parts["truth"], parts["energy"], parts["spectrum"] = (
             weight * parts[name] for name, weight in (("truth", 4), ("energy", 6), ("spectrum", 4))
         )
-        return {**parts, "critic": -0.1 * min(1.0, 10 * share) * critic(made, given).mean()}
+        parts["latent"] = apart(read.float(), latent) + F.avg_pool2d(read.float() - latent, 4).square().mean()
+        return {**parts, "critic": -0.2 * min(1.0, 10 * share) * critic(made, given).mean()}
 
     training.run(options.minutes, loss)
 
@@ -448,14 +450,17 @@ def known(path: Path, name: str, network: Any) -> Any:
     return network
 
 
-def whole_autoencoder(work: Path) -> AutoencoderKL:
-    """Both halves in one, for hosts: with the layout's epsilon, in the plain memory layout."""
-    decoder = next(
-        path for name in ("polish", "decoder") if (path := work / f"{name}.pt").exists() or name == "decoder"
-    )
-    vae = known(decoder, "vae", autoencoder.build())
-    other = known(work / "encoder.pt", "vae", autoencoder.build())
+def joined(work: Path) -> AutoencoderKL:
+    """Both halves in one."""
+    vae, other = (known(work / f"{half}.pt", "vae", autoencoder.build()) for half in ("decoder", "encoder"))
     vae.encoder, vae.quant_conv = other.encoder, other.quant_conv
+    return vae
+
+
+def whole_autoencoder(work: Path) -> AutoencoderKL:
+    """The latest one, for hosts: with the layout's epsilon, in the plain memory layout."""
+    polished = work / "polish.pt"
+    vae = known(polished, "vae", autoencoder.build()) if polished.exists() else joined(work)
     return autoencoder.folded(vae).to(memory_format=torch.contiguous_format)
 
 
