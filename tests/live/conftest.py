@@ -21,8 +21,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lib_latent_upscale.checkpoints import read_header, text_width
 from tests.live.browser import Page
-from tests.live.calls import described, encoded, refused, tile
+from tests.live.calls import control_file, described, encoded, refused, tile
 
 ADDRESS = "LATENT_UPSCALE_WEBUI_URL"
 SCRIPT = "Latent Upscale"
@@ -288,6 +289,17 @@ def put_tile(tile_folder, tile_model) -> Iterator[Callable[..., Path]]:
     yield put
     for file in files:
         file.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def strange_tile(put_tile: Callable[..., Path], tile_folder: Path, tile_model: str) -> Path:
+    """A file whose text width fits the checkpoint, and that ControlNet cannot load."""
+    original = tile_folder / f"{tile_model}.safetensors"
+    if not original.exists():
+        pytest.skip(f"{original.name} is in another folder")
+    width = text_width(read_header(original).shapes)
+    assert width is not None
+    return put_tile("a_strange_tile", control_file(width))
 
 
 @pytest.fixture(scope="module")

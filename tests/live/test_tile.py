@@ -174,7 +174,7 @@ class TestFiles:
         error = refused(webui.ours, picture, tile(model="other_family_tile"))
         assert error.status == 422
         assert f"other_family_tile is made for {family}, but the checkpoint" in error.message
-        assert "choose a tile model of that family" in error.message
+        assert "a tile model of that family is needed" in error.message
 
     @pytest.mark.parametrize("content", [b"", b"<!doctype html>", control_file(768)[:-1000]], ids=len)
     def test_a_damaged_one_is_refused(self, webui, picture, put_tile, content):
@@ -183,18 +183,16 @@ class TestFiles:
         assert error.status == 422
         assert "damaged_tile cannot be loaded: damaged_tile.safetensors" in error.message
 
-    def test_one_that_controlnet_cannot_load_makes_no_picture(self, webui, picture, made, put_tile):
+    def test_one_that_controlnet_cannot_load_makes_no_picture(self, webui, picture, made, strange_tile):
         """The WebUI swallows what ControlNet says, and would go on without it."""
-        put_tile("a_strange_tile", control_file(768))
-        error = refused(webui.ours, picture, tile(model="a_strange_tile"), **TILE_FAST)
+        error = refused(webui.ours, picture, tile(model=strange_tile.stem), **TILE_FAST)
         assert "ControlNet has not taken the tile unit with a_strange_tile" in error.message
         assert "No picture was made" in error.message
         webui.same(webui.ours(picture, {}, **TILE_FAST).pixels, made({}).pixels)
         webui.same(webui.ours(picture, tile(), **TILE_FAST).pixels, made(tile()).pixels)
 
-    def test_in_a_second_pass_the_first_picture_is_kept(self, webui, picture, made, put_tile):
-        put_tile("a_strange_tile", control_file(768))
-        kept = webui.ours(picture, tile(model="a_strange_tile", **SECOND), **TILE_FAST)
+    def test_in_a_second_pass_the_first_picture_is_kept(self, webui, picture, made, strange_tile):
+        kept = webui.ours(picture, tile(model=strange_tile.stem, **SECOND), **TILE_FAST)
         assert "the second pass failed: Latent Upscale: ControlNet has not taken the tile unit" in kept.infotext
         assert TILE_MODEL_LABEL not in kept.infotext
         webui.same(kept.pixels, made({}).pixels)

@@ -245,10 +245,9 @@ class TestWhatIsWrongIsSaid:
         assert "gone_tile" in accordion.error
         assert "No such file" in accordion.error
 
-    def test_a_model_that_controlnet_cannot_load(self, accordion, page, put_tile):
+    def test_a_model_that_controlnet_cannot_load(self, accordion, page, strange_tile):
         accordion.open()
-        file = put_tile("a_strange_tile", control_file(768))
-        accordion.refresh(file.stem)
-        page.choose("Tile model", file.stem)
+        accordion.refresh(strange_tile.stem)
+        page.choose("Tile model", strange_tile.stem)
         page.generate()
         assert "ControlNet has not taken the tile unit with a_strange_tile" in accordion.error
