@@ -183,13 +183,13 @@ class TestFiles:
         assert error.status == 422
         assert "damaged_tile cannot be loaded: damaged_tile.safetensors" in error.message
 
-    def test_one_that_controlnet_cannot_load_makes_no_picture(self, webui, picture, made, strange_tile):
+    def test_one_that_controlnet_cannot_load_makes_no_picture(self, webui, picture, made, tile_model, strange_tile):
         """The WebUI swallows what ControlNet says, and would go on without it."""
         error = refused(webui.ours, picture, tile(model=strange_tile.stem), **TILE_FAST)
         assert "ControlNet has not taken the tile unit with a_strange_tile" in error.message
         assert "No picture was made" in error.message
         webui.same(webui.ours(picture, {}, **TILE_FAST).pixels, made({}).pixels)
-        webui.same(webui.ours(picture, tile(), **TILE_FAST).pixels, made(tile()).pixels)
+        webui.same(webui.ours(picture, tile(model=tile_model), **TILE_FAST).pixels, made(tile(model=tile_model)).pixels)
 
     def test_in_a_second_pass_the_first_picture_is_kept(self, webui, picture, made, strange_tile):
         kept = webui.ours(picture, tile(model=strange_tile.stem, **SECOND), **TILE_FAST)
