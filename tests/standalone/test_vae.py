@@ -1,6 +1,7 @@
 """Tiles leave no seam: not in brightness, not in contrast, not in place."""
 
 import math
+import weakref
 from contextlib import nullcontext
 
 import numpy as np
@@ -9,6 +10,7 @@ import skimage.data
 import torch
 from PIL import Image
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lib_latent_upscale.standalone.engine import vae as vae_module
 from lib_latent_upscale.standalone.engine.vae import decode_latent, encode_picture
@@ -166,3 +168,46 @@ def test_a_seed_draws_from_the_distribution_as_a_host_does_with_its_global_gener
     drawn = (distribution.mean + distribution.std * torch.randn(distribution.mean.shape)) * vae.config.scaling_factor
     torch.testing.assert_close(encode_picture(vae, picture, 8, seed=5), drawn)
     assert not torch.equal(encode_picture(vae, picture, 8, seed=6), encode_picture(vae, picture, 8, seed=5))
+
+
+class LiveMemory(TorchDispatchMode):
+    """The most bytes that tensors made within have held at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.most = 0
+        self.known = weakref.WeakSet()
+
+    def __torch_dispatch__(self, function, types, given=(), options=None):
+        made = function(*given, **(options or {}))
+        for tensor in made if isinstance(made, (tuple, list)) else [made]:
+            if isinstance(tensor, torch.Tensor) and (storage := tensor.untyped_storage()) not in self.known:
+                self.known.add(storage)
+                self.change(storage.nbytes())
+                weakref.finalize(storage, self.change, -storage.nbytes())
+        return made
+
+    def change(self, size):
+        self.now += size
+        self.most = max(self.most, self.now)
+
+
+def decoded(vae):
+    return decode_latent(vae, torch.randn(1, 4, 48, 48, generator=torch.Generator().manual_seed(0)), 8)
+
+
+def encoded(vae):
+    return encode_picture(vae, torch.rand(1, 3, 384, 384, generator=torch.Generator().manual_seed(0)) * 2 - 1, 8)
+
+
+@pytest.mark.parametrize("code", [decoded, encoded])
+def test_at_most_three_large_tensors_are_held_at_once_and_nothing_changes(vae, monkeypatch, code):
+    """Why a whole picture of 1024x1024 must not need more than a larger one in tiles; diffusers' blocks hold five."""
+    with LiveMemory() as memory:
+        result = code(vae)
+    large = vae.config.block_out_channels[0] * 384 * 384 * 4
+    assert memory.most < 3.5 * large
+    monkeypatch.setattr(vae_module, "_sums_in_place", lambda _: nullcontext())
+    with LiveMemory() as memory:
+        assert torch.equal(code(vae), result)
+    assert memory.most > 3.9 * large

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -68,6 +69,37 @@ def _shared_statistics(network: nn.Module) -> Iterator[None]:
             del norm.forward
 
 
+@contextmanager
+def _sums_in_place(network: nn.Module) -> Iterator[None]:
+    """Within, residual blocks add to their input, which nothing reads again, in place of making two new sums.
+
+    The same values, with three tensors of the result's size at once where diffusers' blocks need five: 0.5 GiB less at
+    1024x1024 pixels and 64 channels.
+    """
+    from diffusers.models.resnet import ResnetBlock2D
+
+    blocks = [one for one in network.modules() if isinstance(one, ResnetBlock2D) and one.output_scale_factor == 1]
+    for block in blocks:
+        block.forward = partial(_residual, block)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward
+
+
+def _residual(block: Any, values: Tensor, temb: None = None) -> Tensor:  # noqa: ARG001 - of UNets, never given here
+    """What a block of an autoencoder computes, into `values`; each line lets go of the tensor before."""
+    hidden = values
+    for norm, convolution in ((block.norm1, block.conv1), (block.norm2, block.conv2)):
+        hidden = norm(hidden)
+        hidden = block.nonlinearity(hidden)
+        hidden = convolution(hidden)
+    if block.conv_shortcut is not None:
+        values = block.conv_shortcut(values)
+    return values.add_(hidden)
+
+
 def _samples(size: tuple[int, int], tile: int) -> list[Tile]:
     """Squares spread evenly over a latent of `size` (height, width), at its own scale."""
     side = min(tile // 4, *size)
@@ -90,7 +122,8 @@ class _Coder:
 
     def __call__(self, values: Tensor) -> Tensor:
         """Code a batch, in tiles where it is large, in smaller ones where the memory does not suffice."""
-        return self._within_memory(values, TILE)
+        with _sums_in_place(self.network):
+            return self._within_memory(values, TILE)
 
     def _within_memory(self, values: Tensor, tile: int) -> Tensor:
         cells = values.shape[-2] // self.inward, values.shape[-1] // self.inward
