@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,16 @@ def row(size: int, found: dict[str, Figures | str]) -> list[str]:
     return cells
 
 
+def growth(results: dict[int, dict[str, Figures | str]]) -> str:
+    """How much memory each of our sizes needs beside the next one: a smaller picture should not need more."""
+    ours = [(size, found["ours"]) for size, found in results.items() if not isinstance(found.get("ours", ""), str)]
+    ratios = [
+        f"{size}x{size} {small['mebibytes'] / large['mebibytes']:.2f} of {larger}x{larger}"
+        for (size, small), (larger, large) in pairwise(ours)
+    ]
+    return f"Our memory: {', '.join(ratios)}.\n" if ratios else ""
+
+
 def table(results: dict[int, dict[str, Figures | str]], options: argparse.Namespace) -> str:
     import diffusers
 
@@ -157,7 +168,7 @@ def table(results: dict[int, dict[str, Figures | str]], options: argparse.Namesp
         f"Model {Path(options.model).name}, {options.steps} steps of Euler a with guidance, fastest of "
         f"{options.repeats}; seconds are the processor's where the device is one. Memory is the whole process's peak. "
         f"Device {best_device()}, {threads} threads, {platform.system()} {platform.machine()}, "
-        f"torch {torch.__version__}, diffusers {diffusers.__version__}.\n"
+        f"torch {torch.__version__}, diffusers {diffusers.__version__}.\n{growth(results)}"
     )
 
 

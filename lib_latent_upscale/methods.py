@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from torch import Tensor
 
@@ -38,6 +39,7 @@ __all__ = [
     "check_family",
     "enlarge",
     "method_named",
+    "other_weights",
     "resolved_method",
     "same_method",
     "weights_of",
@@ -201,6 +203,25 @@ def weights_of(method: str, family: str | None, file: Path | None = None) -> str
         check_file(path, family)
         return file_hash(path)
     return weights_hash(network, check_family(method, family)) if network else ""  # type: ignore[arg-type]
+
+
+def other_weights(written: str, method: str, file: Path | None = None) -> list[str]:
+    """A sentence where a method's weights are not those that made a picture; none where they are, or it uses none.
+
+    Args:
+        written: the hash in the picture's infotext; empty where there is none.
+        method: a name; one that is not known uses none.
+        file: of the person's own, which takes the method's place.
+    """
+    known: set[str] = set()
+    if file is not None:
+        known = {file_hash(file)}
+    elif method in METHODS and METHODS[method].network:
+        kind: Any = METHODS[method].network
+        known = {weights_hash(kind, family) for family in FAMILIES if knows(kind, family)}
+    if not written or not known or written in known:
+        return []
+    return [f"it was made with the weights {written}; those here are {', '.join(sorted(known))}."]
 
 
 def same_method(first: str, second: str, source: Size, target: Size) -> bool:

@@ -134,6 +134,12 @@ def test_seed_minus_one_draws_a_seed_that_is_written(page, picture_file):
     assert seeds[0] != seeds[1]
 
 
+@pytest.mark.parametrize("seed", [-2, 2**32])
+def test_the_sentence_of_a_bad_seed_names_all_that_is_allowed(page, picture_file, seed):
+    with pytest.raises(InputError, match=rf"Seed {seed} is out of range: allowed is 0 to 4294967295, or -1"):
+        page.upscale(str(picture_file), replace(INPUTS, seed=seed), None)
+
+
 @pytest.mark.parametrize("name", ["seed", "steps", "denoise", "cfg_scale", "scale"])
 def test_an_empty_number_is_said(page, picture_file, name):
     with pytest.raises(InputError, match="is empty; give a number"):

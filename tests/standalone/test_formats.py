@@ -1,10 +1,11 @@
 """Results in PNG, JPEG and WebP: how they were made stands where the WebUI reads it, and nothing is lost."""
 
 import io
+import re
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 from lib_latent_upscale.errors import InputError, SizeError
 from lib_latent_upscale.standalone.commands.cli import main
@@ -67,6 +68,66 @@ def test_exif_density_and_profile_are_kept(camera_file, tmp_path, suffix):
         assert image.info["icc_profile"] == PROFILE
     again = load_picture(path)
     assert again.density == pytest.approx((300, 300), abs=0.5)
+
+
+XMP = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description rdf:about="" xmp:Rating="5"{}><dc:creator>Zoë ☃</dc:creator>{}</rdf:Description></rdf:RDF>'
+    "</x:xmpmeta>"
+)
+KEPT_XMP = XMP.format("", "")
+
+
+def with_xmp(path, text):
+    """A picture as other programs write it, without the code under test."""
+    picture, content = Image.effect_noise((48, 32), 50).convert("RGB"), text.encode()
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", text)
+    segment = b"http://ns.adobe.com/xap/1.0/\0" + content
+    options = {
+        ".png": {"pnginfo": info},
+        ".jpg": {"extra": b"\xff\xe1" + ((len(segment) + 2) % 65_536).to_bytes(2, "big") + segment},
+        ".webp": {"xmp": content},
+        ".tif": {"tiffinfo": {700: content}},
+    }
+    picture.save(path, **options[path.suffix])
+    return path
+
+
+def xmp_of(path):
+    """As it stands in the file's own bytes, which in none of the formats is compressed."""
+    content = path.read_bytes()
+    found = [content[start:].split(b"</x:xmpmeta>")[0] + b"</x:xmpmeta>" for start in places(content, b"<x:xmpmeta")]
+    return [one.decode() for one in found]
+
+
+def places(content, part):
+    return [match.start() for match in re.finditer(re.escape(part), content)]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("source", [".png", ".jpg", ".webp", ".tif"])
+def test_xmp_is_kept_without_what_is_about_the_old_pixels(tmp_path, source, suffix):
+    old = ' tiff:Orientation="6" exif:PixelXDimension = "48"', "<tiff:ImageWidth>48</tiff:ImageWidth>"
+    picture = load_picture(with_xmp(tmp_path / f"a{source}", XMP.format(*old)))
+    path = tmp_path / f"out{suffix}"
+    save_picture(Image.new("RGB", (96, 64)), path, TEXT, picture, 95)
+    assert xmp_of(path) == [KEPT_XMP]
+    assert load_picture(path).xmp == KEPT_XMP
+    assert read_parameters(path) == TEXT
+
+
+def test_xmp_that_would_be_untrue_or_does_not_fit_is_left_out_and_said(tmp_path, caplog):
+    gain_map = ' xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/" hdrgm:Version="1.0"'
+    assert load_picture(with_xmp(tmp_path / "phone.jpg", XMP.format(gain_map, ""))).xmp == ""
+    assert "such as a gain map: left out" in caplog.text
+    long = load_picture(with_xmp(tmp_path / "long.png", XMP.format("", "<dc:rights>" + "x" * 66_000 + "</dc:rights>")))
+    save_picture(Image.new("RGB", (96, 64)), tmp_path / "out.jpg", TEXT, long, 95)
+    assert "too long for a JPEG" in caplog.text
+    assert xmp_of(tmp_path / "out.jpg") == []
+    Image.new("RGB", (48, 32)).save(tmp_path / "bad.webp", xmp=b"\xff\xfe<x:xmpmeta")
+    assert load_picture(tmp_path / "bad.webp").xmp == ""
+    assert "damaged" in caplog.text
 
 
 def test_a_tiffs_strips_are_no_exif(tmp_path):

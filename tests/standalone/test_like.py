@@ -74,6 +74,16 @@ def test_with_the_x4_upscaler(source, x4_folder, tmp_path, caplog):
         assert image.size == (40, 24)
 
 
+def test_passes_of_the_picture_are_left_out_where_none_is_given(source, tmp_path, x4_folder, caplog):
+    assert upscale(source, "-o", tmp_path / "made.png", *WAYS["tile ControlNet"], "--x4", x4_folder) == 0
+    assert "tile" in content(tmp_path / "made.png")[1].lower(), "or there is nothing to leave out"
+    caplog.clear()
+    made = ["--like", tmp_path / "made.png", "--tile-controlnet", "none", "--x4", "none"]
+    assert upscale(source, "-o", tmp_path / "plain.png", *made) == 0
+    assert not any(word in content(tmp_path / "plain.png")[1] for word in ("Tile", "x4"))
+    assert not caplog.records
+
+
 def test_with_a_latent_upscaler_of_the_persons_own(source, sd1_folder, tmp_path, capsys, caplog):
     own, other = tmp_path / "own-x2.0.safetensors", tmp_path / "other" / "own-x2.0.safetensors"
     numbers = latent_files.city96()

@@ -1,6 +1,7 @@
 """Models: what can be loaded, what is refused and why, and that the parts are used as their makers do."""
 
 import json
+import os
 import shutil
 import socket
 import urllib.request
@@ -310,6 +311,40 @@ def test_a_missing_tensor_of_a_folder_is_refused(tmp_path, sd1_folder, part):
     save_file(tensors, weights, metadata={"format": "pt"})
     with pytest.raises(InputError, match=rf"{part}: the model is incomplete: {count} of \d+ numbers are missing"):
         load_model(str(folder), device="cpu")
+
+
+@pytest.fixture
+def stored(tmp_path, sd1_folder, monkeypatch):
+    """Makes the hub's cache of a model, as the hub's library does: each file is a link to one that its hash names."""
+
+    def make(part):
+        model = tmp_path / "hub" / "models--someone--some-model"
+        snapshot = model / "snapshots" / ("0123456789" * 4)
+        (model / "refs").mkdir(parents=True)
+        (model / "refs" / "main").write_text(snapshot.name)
+        shutil.copytree(sd1_folder, snapshot)
+        (weights,) = (snapshot / part).glob("*.safetensors")
+        tensors = load_file(weights)
+        del tensors[next(name for name in tensors if name.endswith(".weight"))]
+        save_file(tensors, weights, metadata={"format": "pt"})
+        (model / "blobs").mkdir()
+        for index, file in enumerate(path for path in sorted(snapshot.rglob("*")) if path.is_file()):
+            blob = model / "blobs" / f"{index:064x}"
+            file.rename(blob)
+            file.symlink_to(os.path.relpath(blob, file.parent))
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        return snapshot
+
+    return make
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_a_missing_tensor_in_the_hubs_cache_is_refused(stored, part):
+    folder = str(stored(part))
+    for source in ("someone/some-model", folder):
+        with pytest.raises(InputError, match=rf"{part}: the model is incomplete: \d+ of \d+ numbers are missing"):
+            load_model(source, device="cpu")
 
 
 def test_the_sdxl_refiner_is_named_without_asking_the_hub(tmp_path, sd1_folder, monkeypatch):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lib_latent_upscale.learned import upscale_with
+from lib_latent_upscale.learned import upscale_with, weights_hash
 from lib_latent_upscale.learned.files import file_hash
 from tests.core import latent_files
 from tests.webui.comparing_host import names
@@ -179,6 +179,22 @@ def test_a_pasted_infotext_of_an_absent_file_is_kept_and_refused_with_its_name(w
     assert update.choices[-1] == METHOD, "some versions of Gradio refuse a value that the menu has not"
     with pytest.raises(ValueError, match=rf"method is '{METHOD}', and there is no file of that name; there is none"):
         webui.run(webui.process(picture), {"method": update.value})
+
+
+@pytest.mark.parametrize("method", [METHOD, "learned"])
+def test_other_weights_than_those_of_a_pasted_infotext_are_said(webui, own, caplog, monkeypatch, method):
+    shown = []
+    monkeypatch.setattr(webui.adapter("ui.panel").gr, "Warning", shown.append, raising=False)
+    update = pasted(webui, {"Latent upscale method": method, "Latent upscale weights": "0123456789"})
+    assert getattr(update, "value", update) == method
+    (said,) = shown
+    assert said in caplog.text
+    here = file_hash(own) if method == METHOD else weights_hash("restore", "sd1")
+    assert "made with the weights 0123456789; those here are" in said
+    assert here in said
+    pasted(webui, {"Latent upscale method": method, "Latent upscale weights": here})
+    pasted(webui, {"Latent upscale method": method})
+    assert shown == [said]
 
 
 def test_other_methods_are_pasted_as_they_are(webui, own):

@@ -26,7 +26,7 @@ from lib_latent_upscale.schedules import SCHEDULES, described
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.standalone.commands.common import DEFAULT_SCALE, LARGEST_SCALE, SMALLEST_SCALE
 from lib_latent_upscale.standalone.commands.page import Inputs, Page
-from lib_latent_upscale.standalone.commands.passes import PASSES, WITH_MODEL
+from lib_latent_upscale.standalone.commands.passes import PASSES, WITH_MODEL, leave_out
 from lib_latent_upscale.standalone.engine.models import DEMO, checked_source, model_name
 from lib_latent_upscale.standalone.engine.tile_models import checked_tile
 from lib_latent_upscale.standalone.files.settings import ShapeSettings
@@ -253,6 +253,7 @@ def run(arguments: argparse.Namespace) -> int:
     checked_source(arguments.model)
     if arguments.model == DEMO and getattr(arguments, "tile_controlnet", None) is None:
         arguments.tile_controlnet = DEMO
+    leave_out(arguments)
     if arguments.tile_controlnet is not None:
         checked_tile(arguments.tile_controlnet)
     _check_address(arguments.host, arguments.port)

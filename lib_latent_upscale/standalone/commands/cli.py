@@ -112,7 +112,7 @@ def _add_passes(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_pass_model(group: argparse._ActionsContainer, row: PassRow) -> None:
-    group.add_argument(row.settings.MODEL_FLAG, metavar="MODEL", help=f"the {row.settings.NAME}: {row.model}")
+    group.add_argument(row.settings.MODEL_FLAG, metavar="MODEL", help=f"the {row.settings.NAME}: {row.model}; or none")
 
 
 def _add_tile(parser: argparse.ArgumentParser) -> None:
@@ -123,7 +123,7 @@ def _add_tile(parser: argparse.ArgumentParser) -> None:
         "--tile-controlnet",
         metavar="MODEL",
         help="a tile ControlNet of the model's family: a .safetensors file, a diffusers folder or a hub id, such as "
-        "lllyasviel/control_v11f1e_sd15_tile; demo: for the demo model",
+        "lllyasviel/control_v11f1e_sd15_tile; demo: for the demo model; none: without, though --like says one",
     )
     add_flags(group, TileSettings, silent=True)
 
@@ -285,7 +285,9 @@ def _app(commands: argparse._SubParsersAction[_Parser]) -> None:
     _add_model(parser)
     passes = parser.add_argument_group("passes", "what the page offers besides the latent upscale")
     passes.add_argument(
-        "--tile-controlnet", metavar="MODEL", help="a tile ControlNet; default: the demo model's, with that model"
+        "--tile-controlnet",
+        metavar="MODEL",
+        help="a tile ControlNet, or none; default: the demo model's, with that model",
     )
     for row in PASSES:
         _add_pass_model(passes, row)

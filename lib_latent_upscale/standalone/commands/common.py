@@ -128,7 +128,13 @@ def shape_settings(arguments: argparse.Namespace) -> ShapeSettings:
 
 
 def drawn_seed(seed: int) -> int:
-    """The seed, or where it is -1 one that is drawn."""
+    """The seed, or where it is -1 one that is drawn.
+
+    Raises:
+        InputError: it is out of range.
+    """
+    if not -1 <= seed <= LARGEST_SEED:
+        raise InputError(f"Seed {seed} is out of range: allowed is 0 to {LARGEST_SEED}, or -1, which draws one.")
     return random.randint(0, LARGEST_SEED) if seed == -1 else seed
 
 

@@ -27,6 +27,7 @@ from lib_latent_upscale.standalone.commands.common import (
     shape_settings,
     tile_overrides,
 )
+from lib_latent_upscale.standalone.commands.passes import leave_out
 from lib_latent_upscale.standalone.engine.engine import Engine, Prepared
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
 from lib_latent_upscale.standalone.engine.models import checked_source, model_name
@@ -183,6 +184,7 @@ _SUFFIXES = {"sheet": (".png",), "figures": (".json",), "page": (".html", ".htm"
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
+    leave_out(arguments)
     inputs = find_inputs(arguments.input)
     if not inputs.single:
         raise InputError(f"compare takes one picture; {' '.join(arguments.input)}: {len(inputs.found)} were given.")

@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from lib_latent_upscale.errors import InputError
-from lib_latent_upscale.learned import FAMILIES, knows, weights_hash
-from lib_latent_upscale.learned.files import file_hash
 from lib_latent_upscale.method_files import file_of
-from lib_latent_upscale.methods import METHODS
+from lib_latent_upscale.methods import other_weights
 from lib_latent_upscale.options import Settings
 from lib_latent_upscale.samplers import GENERATION_SAMPLERS
 from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.settings import AUTOMATIC, WEIGHTS_LABEL, UpscaleSettings
 from lib_latent_upscale.standalone.commands.flags import attribute_of, attributes
-from lib_latent_upscale.standalone.commands.passes import WITH_MODEL
+from lib_latent_upscale.standalone.commands.passes import NONE, WITH_MODEL
 from lib_latent_upscale.standalone.engine.generation import SCRIPT, read_fields
 from lib_latent_upscale.standalone.engine.infotext import Infotext, read_infotext
 from lib_latent_upscale.standalone.engine.models import DEMO, model_name
@@ -170,14 +168,8 @@ class _Reader:
         written, file = self.values.get(WEIGHTS_LABEL, ""), self.explicit.get("learned")
         if file is None and file_of(method):
             raise InputError(f"it was made with the latent upscaler {file_of(method)!r}: give its file with --learned.")
-        known = {written}
-        if file is not None and file.is_file():  # that it is absent is said later
-            known = {file_hash(file)}
-        elif file is None and method in METHODS and METHODS[method].network:
-            kind: Any = METHODS[method].network
-            known = {weights_hash(kind, family) for family in FAMILIES if knows(kind, family)}
-        if written and written not in known:
-            self.notes.append(f"it was made with the weights {written}; those here are {', '.join(known)}.")
+        if file is None or file.is_file():  # that it is absent is said later
+            self.notes += other_weights(written, method, file)
 
     def _model(self) -> str:
         named, given = self.values.get("Model", ""), self.explicit.get("model")
@@ -194,7 +186,7 @@ class _Reader:
     def _pass(self, kind: type[Settings], named: str) -> dict[str, Any]:
         """The settings of a pass, where its model is given or comes along."""
         flag = attribute_of(kind.MODEL_FLAG)
-        if not named:
+        if not named or self.explicit.get(flag) == NONE:
             return {}
         if flag in self.explicit:
             self._note_other(f"{kind.NAME} model", named, self.explicit[flag])

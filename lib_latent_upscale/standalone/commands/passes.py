@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lib_latent_upscale.standalone.engine.generation import GenerationSettings
 
 __all__ = [
+    "NONE",
     "PASSES",
     "WITH_MODEL",
     "Asked",
@@ -38,6 +39,7 @@ __all__ = [
     "Passes",
     "asked_passes",
     "factor_of",
+    "leave_out",
     "load_passes",
 ]
 
@@ -105,6 +107,18 @@ PASSES: tuple[PassRow, ...] = (
 
 WITH_MODEL: tuple[type[Settings], ...] = (TileSettings, *(row.settings for row in PASSES))
 """Settings of all that has a model of its own."""
+
+
+NONE = "none"
+"""In place of a model: without that pass, where it would come along."""
+
+
+def leave_out(arguments: argparse.Namespace) -> None:
+    """Make of `--tile-controlnet none` and the like what it is not to have given a model."""
+    for kind in WITH_MODEL:
+        name = attribute_of(kind.MODEL_FLAG)
+        if getattr(arguments, name, None) == NONE:
+            setattr(arguments, name, None)
 
 
 @dataclass(frozen=True)

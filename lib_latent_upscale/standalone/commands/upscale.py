@@ -25,7 +25,7 @@ from lib_latent_upscale.standalone.commands.common import (
     single_output,
     tile_overrides,
 )
-from lib_latent_upscale.standalone.commands.passes import asked_passes, factor_of
+from lib_latent_upscale.standalone.commands.passes import asked_passes, factor_of, leave_out
 from lib_latent_upscale.standalone.commands.upscaler import Job, Outcome, Upscaler
 from lib_latent_upscale.standalone.engine.generation import (
     GenerationSettings,
@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the subcommand; 1 where some of several pictures could not be used."""
+    leave_out(arguments)
     if arguments.batch_size < 1:
         raise InputError(f"Batch size {arguments.batch_size} is out of range: allowed is 1 or more.")
     check_cluster(arguments)

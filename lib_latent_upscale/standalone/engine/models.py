@@ -337,10 +337,7 @@ def _load_folder(path: Path, dtype: torch.dtype) -> Any:
     missing += [name for name in _NEEDED if name not in parts]
     if missing:
         raise InputError(f"{path}: the model is incomplete: {', '.join(missing)} is missing in this folder.")
-    pipeline = _from_pretrained(str(path), is_sdxl, dtype, local_files_only=True)
-    for name in _WITH_WEIGHTS:
-        _check_whole(path / name, getattr(pipeline, name, None))
-    return pipeline
+    return _from_pretrained(str(path), is_sdxl, dtype, local_files_only=True)
 
 
 _NEEDED = ("unet", "vae", "tokenizer", "scheduler")
@@ -418,14 +415,18 @@ def hub_answers() -> bool:
 
 
 def _from_pretrained(source: str, is_sdxl: bool, dtype: torch.dtype, **options: Any) -> Any:
+    """The pipeline in a folder, or of the hub, which keeps it in one; no weight of it is missing."""
+    kind, parts = _pipeline_class(is_sdxl), {"use_safetensors": True, **_unused(is_sdxl)}
     try:
-        return _pipeline_class(is_sdxl).from_pretrained(
-            source, **_dtype(dtype), use_safetensors=True, **options, **_unused(is_sdxl)
-        )
+        folder = Path(source if Path(source).is_dir() else kind.download(source, **options, **parts))
+        pipeline = kind.from_pretrained(str(folder), **_dtype(dtype), local_files_only=True, **parts)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
         raise InputError(
             f"{source}: the model cannot be loaded; weights must be .safetensors ({first_line(error)})."
         ) from error
+    for name in _WITH_WEIGHTS:
+        _check_whole(folder / name, getattr(pipeline, name, None))
+    return pipeline
 
 
 def _pipeline_class(is_sdxl: bool) -> Any:

@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin
 from lib_latent_upscale.errors import InputError, SizeError
 from lib_latent_upscale.options import AUTOMATIC
 from lib_latent_upscale.standalone.files.images import Picture
-from lib_latent_upscale.standalone.files.metadata import exif_with
+from lib_latent_upscale.standalone.files.metadata import exif_with, xmp_segment
 from lib_latent_upscale.standalone.files.settings import FileSettings
 from lib_latent_upscale.writing import write_whole
 
@@ -90,7 +90,7 @@ def encoded(image: Image.Image, path: Path, parameters: str | None, source: Pict
         image: RGB.
         path: where it will lie; the suffix is one of `SUFFIXES`.
         parameters: how it was made.
-        source: what it was made of, whose transparency, profile, EXIF and density it keeps.
+        source: what it was made of, whose transparency, profile, EXIF, XMP and density it keeps.
         quality: of JPEG and WebP, 1 to 100.
     """
     chosen = next(one for one in FORMATS.values() if path.suffix.lower() in one.suffixes)
@@ -113,16 +113,21 @@ def _png(parameters: str | None, source: Picture, quality: int) -> dict[str, Any
     info = PngImagePlugin.PngInfo()
     if parameters is not None:
         info.add_text("parameters", parameters)
+    if source.xmp:
+        info.add_itxt("XML:com.adobe.xmp", source.xmp)
     return {"pnginfo": info, **_given(exif=source.exif, dpi=source.density)}
 
 
 def _jpeg(parameters: str | None, source: Picture, quality: int) -> dict[str, Any]:
     exif = exif_with(source.exif, parameters, None)
-    return {"quality": quality, "subsampling": "4:4:4", **_given(exif=exif, dpi=source.density)}
+    segment = xmp_segment(source.xmp)
+    if source.xmp and not segment:
+        logger.warning("The XMP data of a picture is too long for a JPEG, and left out.")
+    return {"quality": quality, "subsampling": "4:4:4", **_given(exif=exif, dpi=source.density, extra=segment)}
 
 
 def _webp(parameters: str | None, source: Picture, quality: int) -> dict[str, Any]:
-    return {"quality": quality, "exif": exif_with(source.exif, parameters, source.density)}
+    return {"quality": quality, "exif": exif_with(source.exif, parameters, source.density), "xmp": source.xmp.encode()}
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageErro
 from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.pictures import eight_bits, filled, has_transparency
 from lib_latent_upscale.standalone.engine.generation import LARGEST_SIDE, SMALLEST_SIDE, check_size
-from lib_latent_upscale.standalone.files.metadata import kept_density, kept_exif
+from lib_latent_upscale.standalone.files.metadata import kept_density, kept_exif, kept_xmp
 from lib_latent_upscale.writing import written_whole
 
 __all__ = [
@@ -33,6 +33,8 @@ class Picture:
     """The colour profile that the values of `rgb` are meant in; None for sRGB."""
     exif: bytes = b""
     """What its EXIF says that also holds for a larger picture."""
+    xmp: str = ""
+    """The same of its XMP."""
     density: tuple[float, float] | None = None
     """Pixels per inch, across and down."""
     notes: tuple[str, ...] = ()
@@ -70,11 +72,12 @@ def load_picture(path: Path, smallest: int = SMALLEST_SIDE) -> Picture:
     exif, density, notes = kept_exif(image), kept_density(image), _frames(image)
     try:
         image.load()
+        xmp = kept_xmp(image)
         image = ImageOps.exif_transpose(image)
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise InputError(f"{path}: the picture is damaged or truncated ({error}).") from error
     picture = _normal(image)
-    return replace(picture, exif=exif, density=density, notes=(*notes, *picture.notes))
+    return replace(picture, exif=exif, xmp=xmp, density=density, notes=(*notes, *picture.notes))
 
 
 _STILL = frozenset({"MPO"})

@@ -1,14 +1,15 @@
-"""What files say about their pictures: EXIF and density, which results keep, and how a picture was made."""
+"""What files say about their pictures: EXIF, XMP and density, which results keep, and how a picture was made."""
 
 from __future__ import annotations
 
 import logging
+import re
 import struct
 from pathlib import Path
 
 from PIL import Image
 
-__all__ = ["exif_with", "kept_density", "kept_exif", "read_parameters"]
+__all__ = ["exif_with", "kept_density", "kept_exif", "kept_xmp", "read_parameters", "xmp_segment"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,51 @@ def _kept(found: Image.Exif) -> bytes:
         if further:
             kept[pointer] = further
     return kept.tobytes() if len(kept) else b""
+
+
+_XMP, _XMP_TAG = "XML:com.adobe.xmp", 700
+"""Where PNGs and TIFFs have it."""
+_XMP_HEAD = b"http://ns.adobe.com/xap/1.0/\0"
+"""Begins a JPEG's segment of XMP."""
+_LONGEST_SEGMENT = 0xFFFF - 2
+_OF_OLD_PIXELS = re.compile(
+    r"""\s+({0})\s*=\s*("[^"]*"|'[^']*')|<({0})>[^<]*</\3>""".format(
+        r"tiff:(?:Orientation|ImageWidth|ImageLength)|exif:Pixel[XY]Dimension|xmpNote:HasExtendedXMP"
+    )
+)
+"""Properties that do not hold for a larger picture in another file, as attributes and as elements."""
+_OF_FURTHER_PARTS = re.compile("ns.google.com/photos|hdr-gain-map")
+"""XMP that tells where in the file a gain map or a film lies, which results have not."""
+
+
+def kept_xmp(image: Image.Image) -> str:
+    """The XMP of a picture that was loaded, as far as it holds for a larger one; empty where there is none."""
+    found = image.info.get("xmp") or image.info.get(_XMP) or _tagged_xmp(image)
+    try:
+        text = found.decode() if isinstance(found, bytes) else str(found or "")
+    except UnicodeDecodeError:
+        logger.warning("The XMP data of a picture is damaged and left out.")
+        return ""
+    if _OF_FURTHER_PARTS.search(text):
+        logger.warning("The XMP data of a picture is about further parts of its file, such as a gain map: left out.")
+        return ""
+    return _OF_OLD_PIXELS.sub("", text.strip("\0"))
+
+
+def _tagged_xmp(image: Image.Image) -> bytes | None:
+    """Where Pillow before version 11 leaves it in TIFFs and JPEGs."""
+    segments = (content for name, content in getattr(image, "applist", ()) if name == "APP1")
+    found = next((content for content in segments if content.startswith(_XMP_HEAD)), b"").removeprefix(_XMP_HEAD)
+    tagged = getattr(image, "tag_v2", {}).get(_XMP_TAG)
+    return tagged if isinstance(tagged, bytes) else found
+
+
+def xmp_segment(xmp: str) -> bytes:
+    """XMP as a JPEG's segment; empty where there is none, or more than fits."""
+    content = _XMP_HEAD + xmp.encode()
+    if not xmp or len(content) > _LONGEST_SEGMENT:
+        return b""
+    return b"\xff\xe1" + struct.pack(">H", 2 + len(content)) + content
 
 
 def kept_density(image: Image.Image) -> tuple[float, float] | None:

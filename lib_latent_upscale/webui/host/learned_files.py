@@ -11,11 +11,12 @@ from typing import TypeGuard
 
 from lib_latent_upscale.learned.files import file_hash, find_files
 from lib_latent_upscale.method_files import FILES, file_of, method_of_file
+from lib_latent_upscale.methods import other_weights
 from lib_latent_upscale.options import Allowed, Chosen, SettingsError, shortened
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.webui.host import machine as host_machine
 
-__all__ = ["FOLDER", "choices", "file_for", "found_again", "methods", "own_folder", "takes_files"]
+__all__ = ["FOLDER", "choices", "file_for", "found_again", "methods", "others", "own_folder", "takes_files"]
 
 FOLDER = "latent_upscale_learned_folder"
 """The host's option that names a further folder."""
@@ -80,6 +81,15 @@ def found_again(method: str, weights: str) -> str:
         return method
     first = sorted(found.items(), key=lambda item: item[0] != name)  # the file of that name is the likeliest
     return next((method_of_file(each) for each, path in first if _hash(path) == weights), method)
+
+
+def others(method: str, weights: str) -> list[str]:
+    """A sentence where a method's weights here are not those of an infotext; arguments as of `found_again`."""
+    name = file_of(method)
+    file = _files().get(name) if name else None
+    if name and (file is None or not _hash(file)):  # said when it is used
+        return []
+    return other_weights(weights, method, file)
 
 
 def _hash(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +23,8 @@ from lib_latent_upscale.webui.run.latent_upscale import SAMPLER_NOTES
 from lib_latent_upscale.webui.ui.fields import make_controls, pasted_methods, rest, tips
 
 __all__ = ["HOST_INPUTS", "Panel", "draw_schedule", "make_panel", "watch"]
+
+logger = logging.getLogger(__name__)
 
 HOST_INPUTS = ("img2img_steps", "img2img_denoising_strength", "img2img_scheduler", "img2img_sampling")
 """Ids of the host's controls that the drawing depends on, in the order of `draw_schedule`'s first arguments."""
@@ -66,12 +69,19 @@ def _pasted(name: str, label: str, infotext: Mapping[str, Any]) -> Any:
 
 
 def _pasted_method(infotext: Mapping[str, Any]) -> Any:
-    """The method; of a file of the person's own the one with the same weights, under whatever name it is here."""
-    name = infotext.get(UpscaleSettings.labels()["method"])
-    if name is None or not file_of(name):
+    """The method; of a file of the person's own the one with the same weights, under whatever name it is here.
+
+    Other weights than the infotext's are said: the picture will be another one.
+    """
+    name, weights = infotext.get(UpscaleSettings.labels()["method"]), str(infotext.get(WEIGHTS_LABEL, ""))
+    if name is None:
         return name
-    method = learned_files.found_again(name, str(infotext.get(WEIGHTS_LABEL, "")))
-    return pasted_methods(UpscaleSettings, "method", method)
+    method = learned_files.found_again(name, weights)
+    for note in learned_files.others(method, weights):
+        logger.warning("Latent upscale, the pasted picture: %s", note)
+        if hasattr(gr, "Warning"):  # Gradio 3.39 and later
+            gr.Warning(f"Latent upscale, the pasted picture: {note}")
+    return pasted_methods(UpscaleSettings, "method", method) if file_of(name) else name
 
 
 _PASTED: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {"method": _pasted_method}
