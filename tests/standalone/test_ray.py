@@ -6,6 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -143,6 +145,37 @@ def test_what_cannot_work_is_said_before_any_work(album, sd1_folder, capsys, sil
     assert said in shown
     assert shown.count("\n") == 1
     assert files(album) == before
+    assert not Path("o").exists()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"", "nobody answers there (timed out)"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what answers there is not Ray"),
+    ],
+)
+def test_a_port_of_something_else_is_said_at_once(album, sd1_folder, capsys, monkeypatch, answer, said):
+    """A listener that says nothing, and a web server: Ray itself waits for minutes."""
+    monkeypatch.setitem(sys.modules, "ray", sys)  # asked for nothing
+    monkeypatch.setattr(cluster, "_PATIENCE", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        stopped = threading.Event()
+
+        def serve():
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(answer)
+                stopped.wait(30)
+
+        served = pool.submit(serve)
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        try:
+            assert main(command(sd1_folder, "-o", "o", "--ray", address)) == 2
+        finally:
+            stopped.set()
+        served.result()
+    assert said in capsys.readouterr().err
     assert not Path("o").exists()
 
 

@@ -64,13 +64,24 @@ def _check_answers(address: str) -> None:
             f"--ray {address}: no address; give HOST:PORT of a cluster, auto for the one that runs on this machine, or "
             "nothing, with --ray behind the pictures, for this machine's own cores and GPUs."
         )
+    advice = "start Ray with `ray start --head`, or leave the address out."
     try:
-        socket.create_connection((match[1].strip("[]"), int(match[2])), _PATIENCE).close()
+        with socket.create_connection((match[1].strip("[]"), int(match[2])), _PATIENCE) as connection:
+            is_ray = os.environ.get("RAY_USE_TLS") == "1" or _speaks_http2(connection)
     except (OSError, OverflowError) as error:
-        raise InputError(
-            f"--ray {address}: nobody answers there ({error}); start Ray with `ray start --head`, or leave the address "
-            "out."
-        ) from error
+        raise InputError(f"--ray {address}: nobody answers there ({error}); {advice}") from error
+    if not is_ray:
+        raise InputError(f"--ray {address}: what answers there is not Ray; {advice}")
+
+
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""How a client of HTTP/2 begins, with a frame of no settings (RFC 9113, section 3.4)."""
+
+
+def _speaks_http2(connection: socket.socket) -> bool:
+    """Whether settings come back, the fourth byte of whose frame is 4: gRPC, which Ray speaks, is HTTP/2."""
+    connection.sendall(_HELLO)
+    return connection.recv(9)[3:4] == b"\4"
 
 
 class Worker:
