@@ -226,7 +226,7 @@ class TestWhatIsWrongIsSaid:
         page.labelled("Tile start").fill("1")
         page.labelled("Tile start").press("Tab")
         page.generate()
-        assert "start must be smaller than end" in accordion.error
+        assert "Tile start must be smaller than Tile end" in accordion.error
 
     def test_a_pasted_model_that_is_not_here(self, accordion, page, tile_model):
         page.paste(f"{FIRST}, {TILE_MODEL_LABEL}: somebodys_tile, {TEXT}")
