@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from lib_latent_upscale.comparison.metrics import Box
+from lib_latent_upscale.pictures import has_transparency
 
 __all__ = ["Panel", "largest_size", "make_sheet", "on_paper"]
 
@@ -150,6 +151,8 @@ def _shown(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 def on_paper(image: Image.Image) -> Image.Image:
     """RGB; transparency shows the paper."""
+    if not has_transparency(image):
+        return image.convert("RGB")
     paper = Image.new("RGBA", image.size, _PAPER)
     return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
 
