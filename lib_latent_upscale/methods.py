@@ -213,13 +213,15 @@ def other_weights(written: str, method: str, file: Path | None = None) -> list[s
         method: a name; one that is not known uses none.
         file: of the person's own, which takes the method's place.
     """
+    if not written:
+        return []
     known: set[str] = set()
     if file is not None:
         known = {file_hash(file)}
     elif method in METHODS and METHODS[method].network:
         kind: Any = METHODS[method].network
         known = {weights_hash(kind, family) for family in FAMILIES if knows(kind, family)}
-    if not written or not known or written in known:
+    if not known or written in known:
         return []
     return [f"it was made with the weights {written}; those here are {', '.join(sorted(known))}."]
 

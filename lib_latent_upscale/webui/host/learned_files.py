@@ -76,10 +76,10 @@ def found_again(method: str, weights: str) -> str:
         method: as it stands in the infotext.
         weights: the hash that stands beside it.
     """
-    found, name = _files(), file_of(method)
+    name = file_of(method)
     if not name or not weights:
         return method
-    first = sorted(found.items(), key=lambda item: item[0] != name)  # the file of that name is the likeliest
+    first = sorted(_files().items(), key=lambda item: item[0] != name)  # the file of that name is the likeliest
     return next((method_of_file(each) for each, path in first if _hash(path) == weights), method)
 
 

@@ -162,9 +162,8 @@ def _pasted_settings(
     """
 
     def is_on(infotext: Mapping[str, Any]) -> bool | None:
-        return (
-            kind.MODEL_LABEL in infotext if is_ours(infotext) else None
-        )  # the host leaves alone what None comes back for
+        # The host leaves alone what None comes back for.
+        return kind.MODEL_LABEL in infotext if is_ours(infotext) else None
 
     def named(infotext: Mapping[str, Any]) -> Any:
         return gr.update(value=infotext[kind.MODEL_LABEL]) if kind.MODEL_LABEL in infotext else None
