@@ -75,14 +75,18 @@ def gradient_energy(picture: Image.Image) -> float:
 
 def figures(case: Case, picture: Image.Image, ceiling: Image.Image) -> dict[str, float]:
     """Of one result: against the original, and its mean colour against the round trip's, in steps of 255."""
+    mean, wanted = (np.asarray(one, dtype=np.float64).mean(axis=(0, 1)) for one in (picture, ceiling))
+    return {**nearness(case, picture), "colour": float(np.abs(mean - wanted).max())}
+
+
+def nearness(case: Case, picture: Image.Image) -> dict[str, float]:
+    """Of one result: against the original."""
     reference = measure(picture, case.small, reference=case.original).reference
     if reference is None or reference.gmsd is None:
         raise SystemExit("piq is needed for GMSD: pip install -e '.[standalone]'")
-    mean, wanted = (np.asarray(one, dtype=np.float64).mean(axis=(0, 1)) for one in (picture, ceiling))
     return {
         "PSNR": reference.psnr,
         "SSIM": reference.ssim,
         "GMSD": reference.gmsd,
         "gradient energy": gradient_energy(picture) / gradient_energy(case.original),
-        "colour": float(np.abs(mean - wanted).max()),
     }

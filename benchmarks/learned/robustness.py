@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.learned.__main__ import case, photographed
-from benchmarks.learned.methods import METHODS, Case, gradient_energy
-from lib_latent_upscale.comparison.metrics import measure
+from benchmarks.learned.methods import METHODS, Case, nearness
 from lib_latent_upscale.learned import FAMILIES, restore_latent
 from tools.learned import taesd
 from tools.learned.pictures import held_out_scenes
@@ -48,14 +47,6 @@ DISTURBANCES: Mapping[str, Callable[[Tensor], Tensor]] = {
 """Of latents whose deviation is about 1."""
 
 
-def figures(one: Case, latent: Tensor) -> tuple[float, float]:
-    """PSNR, and the gradient energy as a share of the original's."""
-    picture = one.decode(latent)
-    reference = measure(picture, one.small, reference=one.original).reference
-    assert reference is not None
-    return reference.psnr, gradient_energy(picture) / gradient_energy(one.original)
-
-
 def table(cases: list[Case]) -> str:
     """A line a disturbance: the resized picture's latents, and those restored."""
     lines = ["| disturbance | *pixels* | *learned* |", "|---|---|---|"]
@@ -67,8 +58,8 @@ def table(cases: list[Case]) -> str:
         ]
         cells = []
         for latents in (disturbed, restored):
-            pairs = [figures(one, latent) for one, latent in zip(cases, latents, strict=True)]
-            psnr, energy = np.mean(pairs, axis=0)
+            found = [nearness(one, one.decode(latent)) for one, latent in zip(cases, latents, strict=True)]
+            psnr, energy = (np.mean([each[figure] for each in found]) for figure in ("PSNR", "gradient energy"))
             cells.append(f"{psnr:.2f} dB, {energy:.2f}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -84,9 +75,9 @@ def main() -> None:
     torch.set_num_threads(1)
     pictures = held_out_scenes(options.drawings, options.count) + photographed(options.kodak, options.count)
     parts = []
-    for family, title in ((name, one.title) for name, one in FAMILIES.items()):
-        networks = taesd.load(options.taesd, family)
-        parts.append(f"## {title}\n\n{table([case(one, FACTOR, family, networks) for one in pictures])}\n")
+    for name, family in FAMILIES.items():
+        networks = taesd.load(options.taesd, name)
+        parts.append(f"## {family.title}\n\n{table([case(one, FACTOR, name, networks) for one in pictures])}\n")
     OUTPUT.write_text(
         "# Latents that are a little off\n\n"
         f"Written by `python -m benchmarks.learned.robustness`. {options.count} held-out drawings and as many Kodak\n"
