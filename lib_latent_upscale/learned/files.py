@@ -20,13 +20,13 @@ from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lib_latent_upscale.checkpoints import PICKLES, Shapes, short_hash
 from lib_latent_upscale.errors import ModelFileError, SizeError
 from lib_latent_upscale.learned.families import LATENTS
 from lib_latent_upscale.learned.layouts import Embedded, Gated, Stacked, Unknown
+from lib_latent_upscale.learned.networks import in_float32, load_network
 
 __all__ = ["SUFFIX", "check_file", "check_size", "convert_pickle", "file_hash", "find_files", "upscale_with"]
 
@@ -177,7 +177,7 @@ def upscale_with(path: Path, latent: Tensor, size: Size, family: str | None) -> 
     if tuple(size) == small:
         return latent
     _check_size(path, described, small, size)
-    return _run(path, described, latent, (int(size[0]), int(size[1])), known)
+    return _run(path, described.layout, latent, (int(size[0]), int(size[1])), known)
 
 
 def file_hash(path: Path) -> str:
@@ -268,12 +268,12 @@ def _described(path: Path, _: tuple[int, int]) -> _Described:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f"{path.name} is not a safetensors file, or it is damaged: download it again") from error
-    layout, channels = _recognised(path, shapes)
-    return _with_name(path, layout, channels)
+    layout, network = _recognised(path, shapes)
+    return _with_name(path, layout, network.channels)
 
 
-def _recognised(path: Path, shapes: Shapes) -> tuple[_Layout, int]:
-    """Which layout the keys are, and the channels of its latents."""
+def _recognised(path: Path, shapes: Shapes) -> tuple[_Layout, Stacked | Embedded | Gated]:
+    """The layout that these keys and shapes are, each and every one, and its network without weights."""
     try:
         layout = next(one for one in _LAYOUTS if one.first in shapes)
         network = _built(layout, shapes)
@@ -282,15 +282,13 @@ def _recognised(path: Path, shapes: Shapes) -> tuple[_Layout, int]:
             f"{path.name} does not hold a supported latent upscaler; supported are those of "
             f"{', '.join(one.title for one in _LAYOUTS)}"
         ) from error
-    return layout, network.channels
+    return layout, network
 
 
 def _built(layout: _Layout, shapes: Shapes) -> Stacked | Embedded | Gated:
-    """The network without its numbers, if these are its keys and shapes, each and every one."""
     with torch.device("meta"):
         network = layout.network(shapes)
-    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    if wanted != dict(shapes):
+    if {name: tuple(value.shape) for name, value in network.state_dict().items()} != dict(shapes):
         raise Unknown(layout.title)
     return network
 
@@ -317,25 +315,18 @@ def _factor(path: Path, layout: _Layout) -> float | None:
     return float(found[1])
 
 
-@torch.no_grad()
-def _run(path: Path, described: _Described, latent: Tensor, size: Size, family: str) -> Tensor:
-    layout, network = described.layout, _network(path, _stamp(path), latent.device)
-    with torch.autocast(latent.device.type, enabled=False):
-        made: Tensor = network(layout.inward(latent.float(), family), size)
-        result = layout.outward(made, family)
+def _run(path: Path, layout: _Layout, latent: Tensor, size: Size, family: str) -> Tensor:
+    network = _network(path, _stamp(path), latent.device)
+    result = in_float32(lambda values: layout.outward(network(layout.inward(values, family), size), family), latent)
     if not result.isfinite().all():
         raise ModelFileError(f"{path.name} gives values that are not numbers for these latents: choose another file")
-    return result.to(latent.dtype)
+    return result
 
 
 @lru_cache(maxsize=1)
 def _network(path: Path, _: tuple[int, int], device: torch.device) -> nn.Module:
     """The last one is kept: up to 25 MB."""
-    numbers = {name: value.float() for name, value in load_file(path).items()}
-    shapes = {name: tuple(value.shape) for name, value in numbers.items()}
-    network = _built(_recognised(path, shapes)[0], shapes)
-    network.load_state_dict(numbers, assign=True)
-    return network.eval().requires_grad_(requires_grad=False).to(device)
+    return load_network(path, lambda shapes: _recognised(path, shapes)[1], device)
 
 
 @lru_cache(maxsize=64)

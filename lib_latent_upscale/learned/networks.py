@@ -7,12 +7,17 @@ told the factor, and see latents with a deviation of about 1.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-__all__ = ["Enlarge", "Restore"]
+from lib_latent_upscale.checkpoints import Shapes
+
+__all__ = ["Enlarge", "Restore", "in_float32", "load_network"]
 
 
 class Block(nn.Module):
@@ -89,3 +94,22 @@ def _offsets(latent: Tensor, size: tuple[int, int]) -> Tensor:
         lines.append((centre - centre.floor()) * 2 - 1)
     down, across = torch.meshgrid(*lines, indexing="ij")
     return torch.stack([down, across, down**2, across**2])[None]
+
+
+def load_network(path: Path, build: Callable[[Shapes], nn.Module], device: torch.device) -> nn.Module:
+    """A network with the weights of a safetensors file as float32, ready to compute on `device`.
+
+    `build` makes it from the shapes of the tensors by their names; its parameters get no values and no memory.
+    """
+    weights = {name: value.float() for name, value in load_file(path).items()}
+    with torch.device("meta"):  # no random numbers are drawn, so that the noise that is drawn next stays the same
+        network = build({name: tuple(value.shape) for name, value in weights.items()})
+    network.load_state_dict(weights, assign=True)
+    return network.eval().requires_grad_(requires_grad=False).to(device)
+
+
+@torch.no_grad()
+def in_float32(function: Callable[[Tensor], Tensor], latent: Tensor) -> Tensor:
+    """The result of `function` for a latent, computed in float32 whatever autocast says, in the dtype of `latent`."""
+    with torch.autocast(latent.device.type, enabled=False):
+        return function(latent.float()).to(latent.dtype)

@@ -10,13 +10,12 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from lib_latent_upscale.checkpoints import short_hash
 from lib_latent_upscale.errors import SizeError
 from lib_latent_upscale.learned.families import LATENTS, Family
-from lib_latent_upscale.learned.networks import Enlarge, Restore
+from lib_latent_upscale.learned.networks import Enlarge, Restore, in_float32, load_network
 
 __all__ = ["FAMILIES", "LARGEST_FACTOR", "Family", "Kind", "knows", "restore_latent", "upscale_latent", "weights_hash"]
 
@@ -112,19 +111,12 @@ def _check(kind: Kind, latent: Tensor, family: str) -> None:
         )
 
 
-@torch.no_grad()
 def _run(kind: Kind, latent: Tensor, family: str, told: float | tuple[int, int]) -> Tensor:
     network = _network(kind, family, latent.device)
-    with torch.autocast(latent.device.type, enabled=False):
-        result: Tensor = network(latent.float(), told)
-    return result.to(latent.dtype)
+    return in_float32(lambda values: network(values, told), latent)
 
 
 @cache
-def _network(kind: Kind, family: str, device: torch.device) -> Restore | Enlarge:
+def _network(kind: Kind, family: str, device: torch.device) -> nn.Module:
     """Read when first used, and kept: 3 MB each."""
-    with torch.random.fork_rng(devices=[]):  # a new network draws its weights, and what is drawn next must not change
-        network: Restore | Enlarge = _NETWORKS[kind](FAMILIES[family].channels)
-    network.load_state_dict({name: value.float() for name, value in load_file(_file(kind, family)).items()})
-    network.eval().requires_grad_(requires_grad=False).to(device)
-    return network
+    return load_network(_file(kind, family), lambda _: _NETWORKS[kind](FAMILIES[family].channels), device)
