@@ -45,7 +45,7 @@ VALUES = [2, "bislerp", "karras", True, False, False, "DPM++ 2M", 2, 0.5, 7, 3, 
 
 @pytest.fixture
 def page(tmp_path, sd1_folder):
-    return Page(argparse.Namespace(model=str(sd1_folder), device="cpu", dtype=None, quiet=True), tmp_path)
+    return Page(arguments(sd1_folder), tmp_path)
 
 
 def test_the_page_upscales_and_plots(page, picture_file):
@@ -268,4 +268,4 @@ def test_the_command_serves_what_was_asked_for(monkeypatch, sd1_folder):
 def test_a_missing_model_is_said_before_the_page_is_served(monkeypatch):
     monkeypatch.setattr(app, "build_page", None)
     with pytest.raises(InputError, match="does not exist"):
-        app.run(argparse.Namespace(model="none.safetensors", device=None, dtype=None))
+        app.run(arguments("none.safetensors"))

@@ -10,7 +10,7 @@ from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.standalone.commands.cli import main
 from lib_latent_upscale.standalone.files.folders import Results, results_folder
 from lib_latent_upscale.standalone.files.inputs import Found, Inputs, find_inputs, find_pictures
-from lib_latent_upscale.standalone.files.outputs import Outputs
+from lib_latent_upscale.standalone.files.settings import FileSettings
 
 
 @pytest.fixture
@@ -107,8 +107,8 @@ def test_an_empty_name_is_a_sentence(here, sd1_folder, capsys):
 def test_several_folders_keep_their_names_in_one(tmp_path):
     folders = [tmp_path / "x", tmp_path / "y"]
     inputs = Inputs([Found(folder / "a.png", folder) for folder in folders], folders)
-    results = Results(inputs, Outputs(inputs.paths), ".png", "upscaled", tmp_path / "o")
-    places = [results.place(one, (1, 1), None)[0] for one in inputs.found]
+    results = Results(inputs, FileSettings(), "upscaled", tmp_path / "o")
+    places = [results.place(one, (1, 1), "")[0] for one in inputs.found]
     assert places == [tmp_path / "o" / "x" / "a.png", tmp_path / "o" / "y" / "a.png"]
 
 

@@ -13,6 +13,7 @@ from lib_latent_upscale.standalone.commands.cli import main
 from lib_latent_upscale.standalone.files.folders import Results
 from lib_latent_upscale.standalone.files.inputs import Found, Inputs, find_pictures
 from lib_latent_upscale.standalone.files.outputs import Outputs, check_output_folder
+from lib_latent_upscale.standalone.files.settings import FileSettings
 from lib_latent_upscale.writing import written_whole
 
 
@@ -61,20 +62,21 @@ def test_what_belongs_together_has_one_number(tmp_path):
 def test_three_pictures_of_a_folder_give_three_results(tmp_path):
     sources = [tmp_path / name for name in ("a.jpg", "a.jpg.png", "a.png")]
     inputs = Inputs([Found(source, tmp_path) for source in sources], [tmp_path])
-    results = Results(inputs, Outputs(sources), ".png", "upscaled", tmp_path / "o")
-    paths = [results.place(one, (1, 1), None)[0] for one in inputs.found]
+    results = Results(inputs, FileSettings(), "upscaled", tmp_path / "o")
+    paths = [results.place(one, (1, 1), "")[0] for one in inputs.found]
     assert len({path.name for path in paths}) == 3
 
 
 def test_a_name_that_gets_too_long_fails_alone_and_a_long_one_can_be_written(tmp_path):
     long, longest = tmp_path / f"{'x' * 251}.png", tmp_path / f"{'y' * 252}.jpg"
     inputs = Inputs([Found(long, tmp_path), Found(longest, tmp_path)], [tmp_path])
-    results = Results(inputs, Outputs([]), ".png", "upscaled", tmp_path)
+    results = Results(inputs, FileSettings(), "upscaled", tmp_path / "o")
+    (tmp_path / "o").mkdir()
     with pytest.raises(InputError, match="longer than 255 bytes"):
-        results.place(inputs.found[1], (1, 1), None)
-    with written_whole(results.place(inputs.found[0], (1, 1), None)[0]) as part:
+        results.place(inputs.found[1], (1, 1), "")
+    with written_whole(results.place(inputs.found[0], (1, 1), "")[0]) as part:
         part.write_bytes(b"whole")
-    assert long.read_bytes() == b"whole"
+    assert (tmp_path / "o" / long.name).read_bytes() == b"whole"
 
 
 def test_outputs_that_cannot_be_written_are_refused(tmp_path, monkeypatch):

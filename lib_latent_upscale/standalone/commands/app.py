@@ -24,11 +24,15 @@ from lib_latent_upscale.options import Option, Settings, SettingsError, rows
 from lib_latent_upscale.samplers import GENERATION_SAMPLERS
 from lib_latent_upscale.schedules import SCHEDULES, described
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
-from lib_latent_upscale.standalone.commands.common import DEFAULT_SCALE, LARGEST_SCALE, SMALLEST_SCALE
+from lib_latent_upscale.standalone.commands.common import (
+    DEFAULT_SCALE,
+    LARGEST_SCALE,
+    SMALLEST_SCALE,
+    checked_models,
+)
 from lib_latent_upscale.standalone.commands.page import Inputs, Page
 from lib_latent_upscale.standalone.commands.passes import PASSES, WITH_MODEL, leave_out
-from lib_latent_upscale.standalone.engine.models import DEMO, checked_source, model_name
-from lib_latent_upscale.standalone.engine.tile_models import checked_tile
+from lib_latent_upscale.standalone.engine.models import DEMO, model_name
 from lib_latent_upscale.standalone.files.settings import ShapeSettings
 
 __all__ = ["Inputs", "Page", "build_page", "run"]
@@ -250,12 +254,10 @@ def _before_after(gr: Any, has_slider: bool) -> list[Any]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve the page until it is stopped; none of its pictures stay behind."""
-    checked_source(arguments.model)
-    if arguments.model == DEMO and getattr(arguments, "tile_controlnet", None) is None:
+    if arguments.model == DEMO and arguments.tile_controlnet is None:
         arguments.tile_controlnet = DEMO
     leave_out(arguments)
-    if arguments.tile_controlnet is not None:
-        checked_tile(arguments.tile_controlnet)
+    checked_models(arguments)
     _check_address(arguments.host, arguments.port)
     _remove_old_folders()
     with _own_folder() as folder:

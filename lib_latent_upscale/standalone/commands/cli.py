@@ -80,6 +80,11 @@ def _add_upscale(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_steps(group: argparse._ActionsContainer) -> None:
+    group.add_argument("--steps", type=int, default=20, help="sampling steps (default 20)")
+    group.add_argument("--denoise", type=float, default=0.5, help="denoising strength, 0 to 1 (default 0.5)")
+
+
 def _add_generation(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("generation")
     size = group.add_mutually_exclusive_group()
@@ -93,8 +98,7 @@ def _add_generation(parser: argparse.ArgumentParser) -> None:
     add_flags(group, ShapeSettings)
     group.add_argument("--prompt", default="", help="what the picture shows; plain text of any length")
     group.add_argument("--negative-prompt", default="", help="what it does not show")
-    group.add_argument("--steps", type=int, default=20, help="sampling steps (default 20)")
-    group.add_argument("--denoise", type=float, default=0.5, help="denoising strength, 0 to 1 (default 0.5)")
+    _add_steps(group)
     group.add_argument(
         "--sampler", default="Euler a", metavar="NAME", help=f"{', '.join(GENERATION_SAMPLERS)} (default Euler a)"
     )
@@ -256,8 +260,7 @@ def _schedules_command(commands: argparse._SubParsersAction[_Parser]) -> None:
         "noise table.",
     )
     parser.set_defaults(module="schedules")
-    parser.add_argument("--steps", type=int, default=20, help="sampling steps (default 20)")
-    parser.add_argument("--denoise", type=float, default=0.5, help="denoising strength, 0 to 1 (default 0.5)")
+    _add_steps(parser)
     parser.add_argument(
         "--scheduler",
         action="append",

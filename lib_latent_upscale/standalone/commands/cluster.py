@@ -20,10 +20,10 @@ from typing import Any
 
 from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.standalone.commands.cli import quiet_libraries
-from lib_latent_upscale.standalone.commands.common import notice
+from lib_latent_upscale.standalone.commands.common import checked_models, notice
 from lib_latent_upscale.standalone.commands.flags import attribute_of
 from lib_latent_upscale.standalone.commands.passes import WITH_MODEL
-from lib_latent_upscale.standalone.commands.upscaler import Job, Outcome, Upscaler, checked_models, read
+from lib_latent_upscale.standalone.commands.upscaler import Job, Outcome, Upscaler, read
 from lib_latent_upscale.standalone.engine.models import first_line
 from lib_latent_upscale.standalone.files.images import Picture
 from lib_latent_upscale.standalone.files.settings import FileSettings

@@ -21,8 +21,9 @@ from lib_latent_upscale.standalone.engine.generation import (
     GenerationSettings,
     check_size,
 )
-from lib_latent_upscale.standalone.engine.models import DEMO, model_name
-from lib_latent_upscale.standalone.files.formats import SUFFIXES, Format
+from lib_latent_upscale.standalone.engine.models import DEMO, checked_source, model_name
+from lib_latent_upscale.standalone.engine.tile_models import checked_tile
+from lib_latent_upscale.standalone.files.formats import SUFFIXES, check_format, format_of
 from lib_latent_upscale.standalone.files.images import Picture, load_picture
 from lib_latent_upscale.standalone.files.inputs import Inputs, find_inputs, is_folder_name
 from lib_latent_upscale.standalone.files.outputs import Outputs
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from lib_latent_upscale.standalone.engine.engine import Engine
 
 __all__ = [
+    "checked_models",
     "drawn_seed",
     "file_settings",
     "generation_settings",
@@ -97,13 +99,17 @@ def given_inputs(arguments: argparse.Namespace, files: FileSettings) -> tuple[In
 
 
 def single_output(
-    source: Path, output: Path | None, size: tuple[int, int], written_as: Format, *, overwrite: bool
+    source: Path, output: Path | None, size: tuple[int, int], parameters: str, files: FileSettings, *, overwrite: bool
 ) -> Path:
-    """Where the one result of `size` (width, height) goes: to OUT, or beside the picture under a free name.
+    """Where the only result is written, if `size` (width, height) and `parameters` fit into its format.
+
+    That is `output`, or without one a free name beside the picture `source`.
 
     Raises:
-        InputError: as of `Outputs.named`.
+        InputError: they do not fit, or nothing can be written there.
     """
+    written_as = format_of(files, output)
+    check_format(written_as, size, parameters)
     outputs = Outputs([source], overwrite)
     if output is not None:
         return outputs.named(output, SUFFIXES)
@@ -161,7 +167,6 @@ def target_size(size: tuple[int, int], arguments: argparse.Namespace) -> tuple[i
         return scaled_size(size, DEFAULT_SCALE if arguments.scale is None else arguments.scale)
     width, height = arguments.size
     wanted = kept_shape(size, width, height)
-    check_size(*wanted, what="The result's size")
     change = change_of_shape(size, wanted)
     if width and height and change > VISIBLE_CHANGE and shape_settings(arguments).resize_mode == "stretch":
         logger.warning(
@@ -198,16 +203,29 @@ def generation_settings(arguments: argparse.Namespace, size: tuple[int, int]) ->
     )
 
 
+def checked_models(arguments: argparse.Namespace) -> None:
+    """Check that the model and the tile ControlNet exist, before either is loaded.
+
+    Raises:
+        InputError: one does not.
+    """
+    checked_source(arguments.model)
+    if arguments.tile_controlnet is not None:
+        checked_tile(arguments.tile_controlnet)
+
+
 def load_engine(arguments: argparse.Namespace) -> Engine:
-    """The engine on the model, tile ControlNet, device and number format of the arguments."""
+    """The engine on the model, tile ControlNet, device and dtype of the arguments.
+
+    Raises:
+        InputError: a model is missing or cannot be used.
+    """
     from lib_latent_upscale.standalone.engine.engine import Engine
     from lib_latent_upscale.standalone.engine.models import load_model
-    from lib_latent_upscale.standalone.engine.tile_models import checked_tile, load_tile
+    from lib_latent_upscale.standalone.engine.tile_models import load_tile
 
-    tile = getattr(arguments, "tile_controlnet", None)
-    if tile is not None:
-        checked_tile(tile)
-    learned = getattr(arguments, "learned", None)
+    checked_models(arguments)
+    tile, learned = arguments.tile_controlnet, getattr(arguments, "learned", None)
     with notice("Loading the model ...", quiet=arguments.quiet):
         model = load_model(arguments.model, device=arguments.device, dtype=arguments.dtype)
         engine = Engine(model, None if tile is None else load_tile(tile, model), learned)

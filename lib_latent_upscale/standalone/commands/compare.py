@@ -20,6 +20,7 @@ from lib_latent_upscale.options import rows
 from lib_latent_upscale.samplers import SAMPLERS
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.standalone.commands.common import (
+    checked_models,
     generation_settings,
     load_engine,
     opened,
@@ -30,7 +31,7 @@ from lib_latent_upscale.standalone.commands.common import (
 from lib_latent_upscale.standalone.commands.passes import leave_out
 from lib_latent_upscale.standalone.engine.engine import Engine, Prepared
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
-from lib_latent_upscale.standalone.engine.models import checked_source, model_name
+from lib_latent_upscale.standalone.engine.models import model_name
 from lib_latent_upscale.standalone.engine.tile import check_range
 from lib_latent_upscale.standalone.files.images import Picture, save_png
 from lib_latent_upscale.standalone.files.inputs import find_inputs
@@ -189,7 +190,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not inputs.single:
         raise InputError(f"compare takes one picture; {' '.join(arguments.input)}: {len(inputs.found)} were given.")
     arguments.input = inputs.paths[0]
-    checked_source(arguments.model)
+    checked_models(arguments)
     picture = opened(arguments.input)
     base = replace(generation_settings(arguments, picture.size), model=model_name(arguments.model))
     picture = shaped(picture, base.size, shape_settings(arguments).resize_mode)

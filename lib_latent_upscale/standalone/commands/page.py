@@ -29,10 +29,7 @@ from lib_latent_upscale.standalone.commands.compare import compare, default_vari
 from lib_latent_upscale.standalone.commands.flags import attribute_of
 from lib_latent_upscale.standalone.commands.passes import PASSES, Asked, Pass, PassRow, factor_of
 from lib_latent_upscale.standalone.engine.engine import Engine
-from lib_latent_upscale.standalone.engine.generation import (
-    GenerationSettings,
-    check_size,
-)
+from lib_latent_upscale.standalone.engine.generation import GenerationSettings, plan_of
 from lib_latent_upscale.standalone.engine.infotext import add_labels
 from lib_latent_upscale.standalone.engine.models import DEMO, model_name
 from lib_latent_upscale.standalone.engine.tile import check_range
@@ -89,9 +86,7 @@ class Inputs:
         width, height = int(self.width or 0), int(self.height or 0)
         if not (width or height):
             return scaled_size(source, _given("Scale", self.scale))
-        size = kept_shape(source, width, height)
-        check_size(*size, what="The result's size")
-        return size
+        return kept_shape(source, width, height)
 
     def generation(self, size: tuple[int, int], model: str = DEMO, tile_model: str = "") -> GenerationSettings:
         """The settings for a picture of `size` (width, height)."""
@@ -239,22 +234,15 @@ class Page:
 
     def plot(self, inputs: Inputs) -> str:
         """The schedule that would run and the WebUI's, as an SVG; where there is nothing to draw, the reason."""
-        sampler = SAMPLERS[inputs.sampler]
         table = self.engine.model.sigmas if "engine" in self.__dict__ else sd1_sigmas()
         try:
             steps, strength = int(_given("Steps", inputs.steps)), _given("Denoising strength", inputs.denoise)
             default, own = (
-                settings.plan(
-                    steps,
-                    strength,
-                    table,
-                    host_schedule=sampler.automatic,
-                    discard_penultimate=sampler.discards_penultimate,
-                )
-                for settings in (HOST_DEFAULT, inputs.upscale)
+                plan_of(upscale, inputs.sampler, steps, strength, table) for upscale in (HOST_DEFAULT, inputs.upscale)
             )
         except ValueError as error:
             return f"<p>{escape(str(error))}</p>"
-        name = sampler.automatic if inputs.upscale.scheduler == AUTOMATIC else inputs.upscale.scheduler
-        curves = [host_curve(sampler.automatic, default), own_curve(name, own, inputs.upscale, strength)]
+        usual = SAMPLERS[inputs.sampler].automatic
+        name = usual if inputs.upscale.scheduler == AUTOMATIC else inputs.upscale.scheduler
+        curves = [host_curve(usual, default), own_curve(name, own, inputs.upscale, strength)]
         return schedule_svg(curves, title=f"Which of {steps} steps run at denoising strength {strength:g}")

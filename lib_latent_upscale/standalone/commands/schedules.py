@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from lib_latent_upscale.noise_tables import sd1_sigmas
 from lib_latent_upscale.schedules import SCHEDULES, StepPlan
 from lib_latent_upscale.settings import UpscaleSettings
@@ -42,19 +40,16 @@ class Row:
     plans: Mapping[str, StepPlan]
 
 
-def plan_rows(
-    names: Sequence[str], steps: int, strength: float, *, matched: bool = False, model_sigmas: Tensor | None = None
-) -> list[Row]:
-    """Plan every schedule of `names` with every cut.
+def plan_rows(names: Sequence[str], steps: int, strength: float, *, matched: bool = False) -> list[Row]:
+    """Plan every schedule of `names` with every cut, for SD 1.x's noise table.
 
     Raises:
         InputError: names and numbers that are not allowed.
     """
-    table = sd1_sigmas() if model_sigmas is None else model_sigmas
     cuts = {cut: settings for cut, settings in _SETTINGS.items() if cut != "matched" or (matched and strength > 0)}
 
     def plans(name: str) -> dict[str, StepPlan]:
-        return {cut: replace(one, scheduler=name).plan(steps, strength, table) for cut, one in cuts.items()}
+        return {cut: replace(one, scheduler=name).plan(steps, strength, sd1_sigmas()) for cut, one in cuts.items()}
 
     return [Row(name, plans(name)) for name in names]
 

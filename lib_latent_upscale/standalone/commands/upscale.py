@@ -27,17 +27,13 @@ from lib_latent_upscale.standalone.commands.common import (
 )
 from lib_latent_upscale.standalone.commands.passes import asked_passes, factor_of, leave_out
 from lib_latent_upscale.standalone.commands.upscaler import Job, Outcome, Upscaler
-from lib_latent_upscale.standalone.engine.generation import (
-    GenerationSettings,
-    write_parameters,
-)
+from lib_latent_upscale.standalone.engine.generation import GenerationSettings, write_parameters
 from lib_latent_upscale.standalone.engine.models import checked_source, model_name
 from lib_latent_upscale.standalone.engine.tile import check_range
 from lib_latent_upscale.standalone.files.folders import Results, Tally, tried, work_through
 from lib_latent_upscale.standalone.files.formats import check_format, format_of
 from lib_latent_upscale.standalone.files.inputs import Found, Inputs
 from lib_latent_upscale.standalone.files.marks import mark_of
-from lib_latent_upscale.standalone.files.outputs import Outputs
 from lib_latent_upscale.standalone.files.settings import FileSettings
 
 __all__ = ["run"]
@@ -65,10 +61,8 @@ def _single(arguments: argparse.Namespace, files: FileSettings, source: Path, ou
         logger.warning("One picture is worked on here, without Ray.")
     picture = opened(source)
     generation = _generation(arguments, picture.size)
-    written_as = format_of(files, output)
-    size = _final_size(generation, arguments)
-    check_format(written_as, size, write_parameters(generation))
-    output = single_output(source, output, size, written_as, overwrite=arguments.overwrite)
+    size, parameters = _final_size(generation, arguments), write_parameters(generation)
+    output = single_output(source, output, size, parameters, files, overwrite=arguments.overwrite)
     upscaler = Upscaler(arguments, files)
     (outcome,) = upscaler.upscale([Job(source, output, generation, picture.size)], [picture])
     return int(not _shown(outcome).complete)
@@ -105,8 +99,7 @@ def _asked(arguments: argparse.Namespace, generation: GenerationSettings, files:
 
 
 def _many(arguments: argparse.Namespace, files: FileSettings, inputs: Inputs, output: Path | None) -> int:
-    outputs = Outputs(inputs.paths, arguments.overwrite)
-    results = Results(inputs, outputs, format_of(files).suffixes[0], "upscaled", output)
+    results = Results(inputs, files, "upscaled", output, overwrite=arguments.overwrite)
 
     def work(jobs: list[Job], tally: Tally) -> None:
         batches = _batches(jobs, arguments.batch_size)
@@ -186,11 +179,11 @@ class _Planner:
             tally.failures[source] = f"{source}: {plan}"
             return None
         mark = mark_of(source, plan.asked)
-        size, skips = _final_size(plan.generation, self.arguments), self.files.skip_finished
-        output = self.results.placed(one, size, mark if skips else None, tally)
+        output = self.results.placed(one, _final_size(plan.generation, self.arguments), mark, tally)
         if output is None:
             return None
-        return Job(source, output, self._seeded(plan.generation), picture.size, mark)
+        seeded = replace(plan.generation, seed=drawn_seed(self.arguments.seed))  # of the picture's own, where drawn
+        return Job(source, output, seeded, picture.size, mark)
 
     def _plan(self, size: tuple[int, int]) -> _Plan | SizeError:
         try:
@@ -199,7 +192,3 @@ class _Planner:
         except SizeError as error:
             return error
         return _Plan(generation, _asked(self.arguments, generation, self.files))
-
-    def _seeded(self, plan: GenerationSettings) -> GenerationSettings:
-        """The plan with a seed of the picture's own, where seeds are drawn."""
-        return replace(plan, seed=drawn_seed(self.arguments.seed))

@@ -11,13 +11,10 @@ from PIL import Image
 
 from lib_latent_upscale.errors import GenerationError, InputError
 from lib_latent_upscale.memory import is_out_of_memory
-from lib_latent_upscale.standalone.commands.common import load_engine, progress_bar, shape_settings
-from lib_latent_upscale.standalone.commands.passes import Passes, load_passes
-from lib_latent_upscale.standalone.engine.engine import Engine
+from lib_latent_upscale.standalone.commands.common import checked_models, load_engine, progress_bar, shape_settings
+from lib_latent_upscale.standalone.commands.passes import load_passes
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
 from lib_latent_upscale.standalone.engine.infotext import add_labels
-from lib_latent_upscale.standalone.engine.models import checked_source
-from lib_latent_upscale.standalone.engine.tile_models import checked_tile
 from lib_latent_upscale.standalone.files.folders import tried
 from lib_latent_upscale.standalone.files.formats import encoded
 from lib_latent_upscale.standalone.files.images import Picture, load_picture
@@ -26,7 +23,7 @@ from lib_latent_upscale.standalone.files.settings import FileSettings
 from lib_latent_upscale.standalone.files.shapes import shaped
 from lib_latent_upscale.writing import write_whole
 
-__all__ = ["Job", "Outcome", "Upscaler", "checked_models", "read"]
+__all__ = ["Job", "Outcome", "Upscaler", "read"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,9 @@ class Upscaler:
         self.files = files
         self.write = write
         self.shape = shape_settings(arguments)
-        self.engine, self.passes = _load(arguments)
+        checked_models(arguments)
+        self.passes = load_passes(arguments)
+        self.engine = load_engine(arguments)
 
     def __call__(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Upscale pictures of one size; what cannot be used, or does not fit the memory, fails alone."""
@@ -119,21 +118,3 @@ class Upscaler:
         parameters = add_labels(self.engine.parameters(made_with), labels)
         self.write(job.output, encoded(result, job.output, parameters, picture, self.files.quality))
         return Outcome(job.source, job.output, complete=complete)
-
-
-def checked_models(arguments: argparse.Namespace) -> None:
-    """Check that the models exist, before any is read.
-
-    Raises:
-        InputError: one does not.
-    """
-    checked_source(arguments.model)
-    if arguments.tile_controlnet is not None:
-        checked_tile(arguments.tile_controlnet)
-
-
-def _load(arguments: argparse.Namespace) -> tuple[Engine, Passes]:
-    """The engine and the pass after it."""
-    checked_models(arguments)
-    passes = load_passes(arguments)
-    return load_engine(arguments), passes

@@ -37,19 +37,12 @@ from lib_latent_upscale.standalone.files.images import Picture, load_picture
 from lib_latent_upscale.standalone.files.inputs import Found, Inputs
 from lib_latent_upscale.standalone.files.marks import MARK, mark_of
 from lib_latent_upscale.standalone.files.metadata import read_parameters
-from lib_latent_upscale.standalone.files.outputs import Outputs
 from lib_latent_upscale.standalone.files.settings import FileSettings
-from lib_latent_upscale.x4_upscaler import (
-    X4Model,
-    X4Result,
-    X4Settings,
-    load_x4,
-    upscale_x4,
-)
+from lib_latent_upscale.x4_upscaler import X4Model, X4Settings, load_x4, upscale_x4
+from lib_latent_upscale.x4_upscaler.picture import FACTOR
 
 __all__ = ["X4Pass", "command_settings", "load_pass", "load_upscaler", "run"]
 
-_FACTOR = 4
 _SMALLEST_SIDE = 1
 """Pixels; the x4 upscaler mirrors a small picture until it is large enough."""
 
@@ -78,37 +71,29 @@ def _single(
     arguments: argparse.Namespace, settings: X4Settings, files: FileSettings, source: Path, output: Path | None
 ) -> int:
     picture = opened(source, _SMALLEST_SIDE)
-    size = _enlarged_size(picture)
-    written_as = format_of(files, output)
-    check_format(written_as, size, read_parameters(source))
-    output = single_output(source, output, size, written_as, overwrite=arguments.overwrite)
+    size, parameters = _enlarged_size(picture), read_parameters(source)
+    output = single_output(source, output, size, parameters, files, overwrite=arguments.overwrite)
     model = load_upscaler(arguments.model, arguments)
     _upscale(model, settings, files, picture, _Job(source, output), quiet=arguments.quiet)
     return 0
 
 
 def _enlarged_size(picture: Picture) -> tuple[int, int]:
-    return _FACTOR * picture.size[0], _FACTOR * picture.size[1]
-
-
-def _asked(arguments: argparse.Namespace, settings: X4Settings, files: FileSettings) -> str:
-    """Everything that decides what a result looks like, but for the picture."""
-    return f"{settings.with_model(model_name(arguments.model))} {files.quality}"
+    return FACTOR * picture.size[0], FACTOR * picture.size[1]
 
 
 def _many(
     arguments: argparse.Namespace, settings: X4Settings, files: FileSettings, inputs: Inputs, output: Path | None
 ) -> int:
-    outputs = Outputs(inputs.paths, arguments.overwrite)
-    results = Results(inputs, outputs, format_of(files).suffixes[0], "x4", output)
-    asked = _asked(arguments, settings, files)
+    results = Results(inputs, files, "x4", output, overwrite=arguments.overwrite)
+    asked = f"{settings.with_model(model_name(arguments.model))} {files.quality}"  # all that decides how a result looks
 
     def planned(one: Found, tally: Tally) -> _Job | None:
         measured = tried(size_and_mark, one.path, tally.failures)
         if measured is None:
             return None
         size, mark = measured
-        output = results.placed(one, size, mark if files.skip_finished else None, tally)
+        output = results.placed(one, size, mark, tally)
         return None if output is None else _Job(one.path, output, mark)
 
     def size_and_mark(source: Path) -> tuple[tuple[int, int], str]:
@@ -138,18 +123,14 @@ def _upscale(
         InputError: the picture cannot be enlarged.
     """
     try:
-        result = _enlarged(picture.rgb, model, settings, job.source.name, quiet=quiet)
+        with progress_bar(f"{job.source.name} x4", quiet=quiet, leave=True, unit="tile") as progress:
+            result = upscale_x4(picture.rgb, model, settings, progress=progress)
     except (InputError, GenerationError) as error:
         raise type(error)(f"{job.source}: {error}") from error
     labels = {**result.settings.with_model(model.name), **({MARK: job.mark} if job.mark else {})}
     save_picture(result.image, job.output, add_labels(read_parameters(job.source), labels), picture, files.quality)
     sys.stdout.write(f"{job.output}\n")
     return job.output
-
-
-def _enlarged(image: Image.Image, model: X4Model, settings: X4Settings, name: str, *, quiet: bool) -> X4Result:
-    with progress_bar(f"{name} x4", quiet=quiet, leave=True, unit="tile") as progress:
-        return upscale_x4(image, model, settings, progress=progress)
 
 
 def command_settings(arguments: argparse.Namespace) -> X4Settings:

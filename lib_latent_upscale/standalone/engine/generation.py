@@ -104,15 +104,8 @@ class GenerationSettings:
         _check_range("Denoising strength", self.denoising_strength, 0, 1)
 
     def plan(self, model_sigmas: Tensor) -> StepPlan:
-        """The sigmas that run with a model of this table."""
-        sampler = SAMPLERS[self.sampler]
-        return self.upscale.plan(
-            self.steps,
-            self.denoising_strength,
-            model_sigmas,
-            host_schedule=sampler.automatic,
-            discard_penultimate=sampler.discards_penultimate,
-        )
+        """The sigmas that run, of a model with the noise table `model_sigmas` (ascending)."""
+        return plan_of(self.upscale, self.sampler, self.steps, self.denoising_strength, model_sigmas)
 
     def followed_by(self, settings: Settings, model: str) -> GenerationSettings:
         """This one, and a further pass."""
@@ -122,6 +115,22 @@ class GenerationSettings:
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels."""
         return self.width, self.height
+
+
+def plan_of(upscale: UpscaleSettings, sampler: str, steps: int, strength: float, model_sigmas: Tensor) -> StepPlan:
+    """The sigmas that settings run with a sampler, a name in `SAMPLERS`.
+
+    Raises:
+        ValueError: as for `UpscaleSettings.plan`.
+    """
+    row = SAMPLERS[sampler]
+    return upscale.plan(
+        steps,
+        strength,
+        model_sigmas,
+        host_schedule=row.automatic,
+        discard_penultimate=row.discards_penultimate,
+    )
 
 
 def _number(value: float) -> str:

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from lib_latent_upscale.errors import InputError, LatentUpscaleError
+from lib_latent_upscale.standalone.files.formats import format_of
 from lib_latent_upscale.standalone.files.inputs import Found, Inputs
 from lib_latent_upscale.standalone.files.marks import is_marked
 from lib_latent_upscale.standalone.files.outputs import Outputs, check_output_folder
+from lib_latent_upscale.standalone.files.settings import FileSettings
 
 __all__ = ["Results", "Tally", "results_folder", "tried", "work_through"]
 
@@ -36,12 +38,17 @@ class Results:
     """Where the results of many pictures go."""
 
     inputs: Inputs
-    outputs: Outputs
-    suffix: str
+    files: FileSettings
     ending: str
-    """What folders of results are called like, where none was named."""
+    """What is put behind the name of a folder to name that of its results, where the user named none."""
     folder: Path | None = None
     """The folder that the user named."""
+    overwrite: bool = False
+    """Replace what exists already."""
+
+    @cached_property
+    def outputs(self) -> Outputs:
+        return Outputs(self.inputs.paths, self.overwrite)
 
     def check(self) -> None:
         """Check that results can be written.
@@ -54,16 +61,16 @@ class Results:
         if self.folder is not None:
             check_output_folder(self.folder)
 
-    def place(self, one: Found, size: tuple[int, int], mark: str | None) -> tuple[Path, bool]:
-        """The path of a picture's result of `size`, and whether it lies there already, finished and with this mark.
+    def place(self, one: Found, size: tuple[int, int], mark: str) -> tuple[Path, bool]:
+        """The path of a picture's result of `size` (width, height), and whether it is there already and is skipped.
 
         Raises:
             InputError: it cannot go anywhere, such as under a name that is too long.
         """
-        finished = partial(is_marked, mark=mark) if mark is not None else lambda _: False
+        finished = partial(is_marked, mark=mark) if self.files.skip_finished else lambda _: False
         return self.outputs.continued(self._folder(one) / self._name(one, size), finished)
 
-    def placed(self, one: Found, size: tuple[int, int], mark: str | None, tally: Tally) -> Path | None:
+    def placed(self, one: Found, size: tuple[int, int], mark: str, tally: Tally) -> Path | None:
         """As `place`; None where the result is finished or cannot go anywhere, which is counted."""
         found = tried(lambda _: self.place(one, size, mark), one.path, tally.failures)
         if found is None:
@@ -85,11 +92,12 @@ class Results:
         return self._home(one.folder) / one.below
 
     def _name(self, one: Found, size: tuple[int, int]) -> str:
-        """A picture's own name in a folder of results, beside the picture with the size."""
+        """A picture's own name in a folder of results; beside the picture also the size."""
+        suffix = format_of(self.files).suffixes[0]
         if one.folder is None and self.folder is None:
-            return f"{one.path.stem}-{size[0]}x{size[1]}{self.suffix}"
+            return f"{one.path.stem}-{size[0]}x{size[1]}{suffix}"
         unique = self._stems[self._folder(one), one.path.stem] == 1
-        return f"{one.path.stem if unique else one.path.name}{self.suffix}"
+        return f"{one.path.stem if unique else one.path.name}{suffix}"
 
     @cached_property
     def _stems(self) -> Counter[tuple[Path, str]]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
+from lib_latent_upscale.standalone.engine.generation import check_size
 from lib_latent_upscale.standalone.files.images import Picture
 
 __all__ = ["VISIBLE_CHANGE", "change_of_shape", "kept_shape", "shaped"]
@@ -16,8 +17,14 @@ VISIBLE_CHANGE = 0.01
 
 
 def kept_shape(size: tuple[int, int], width: int, height: int) -> tuple[int, int]:
-    """(width, height) for a picture of `size`, of which one may be 0: then it follows from the picture's shape."""
-    return width or max(round(height * size[0] / size[1]), 1), height or max(round(width * size[1] / size[0]), 1)
+    """(width, height) of the result for a picture of `size`; one of them may be 0 and follows from the aspect ratio.
+
+    Raises:
+        SizeError: the result would be too small or too large.
+    """
+    wanted = width or max(round(height * size[0] / size[1]), 1), height or max(round(width * size[1] / size[0]), 1)
+    check_size(*wanted, what="The result's size")
+    return wanted
 
 
 def change_of_shape(size: tuple[int, int], wanted: tuple[int, int]) -> float:
