@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Curve", "host_curve", "own_curve", "schedule_svg"]
 
-_WIDTH, _HEIGHT = 560, 210
-_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 548, 12, 158
+_TOP, _BOTTOM, _HEIGHT = 12, 158, 178
+"""In pixels; the width is the page's."""
 _TICKS = (0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 
 
@@ -63,18 +63,20 @@ def schedule_svg(curves: Sequence[Curve], *, title: str = "") -> str:
     step, the rest is faint. Text and axes take the colour of the page, so that light and dark themes both work.
 
     Returns:
-        An `<svg>` element without scripts or references to anything outside itself, in a box that scrolls where the
-        page is too narrow for its text to be read.
+        A `<figure>` without scripts or references to anything outside itself: an `<svg>` as wide as the page, and a
+        legend that wraps. Only lines stretch, so that text can be read at any width.
     """
     values = [sigma for curve in curves for sigma in curve.sigmas if sigma > 0]
     low, high = (min(values), max(values)) if values else (0.03, 15.0)
     scale = _Scale(math.log(low) - 0.35, math.log(max(high, low * 1.01)))
-    parts = [*_axes(scale), *(part for curve in curves for part in _curve(curve, scale)), *_legend(curves)]
+    lines, dots = ("".join(part for curve in curves for part in draw(curve, scale)) for draw in (_lines, _dots))
     return (
-        '<div style="overflow-x:auto">'
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="100%" style="min-width:520px;max-width:720px" role="img" '
-        f'aria-label="{escape(title)}" font-family="sans-serif" font-size="11" fill="currentColor">'
-        f"<title>{escape(title)}</title>{''.join(parts)}</svg></div>"
+        '<figure style="margin:0;max-width:720px;font:11px sans-serif"><div style="padding:0 6px 0 40px">'
+        f'<svg width="100%" height="{_HEIGHT}" overflow="visible" role="img" aria-label="{escape(title)}" '
+        f'fill="currentColor"><title>{escape(title)}</title>{"".join(_axes(scale))}'
+        f'<svg width="100%" height="{_BOTTOM}" viewBox="0 0 100 {_BOTTOM}" preserveAspectRatio="none" '
+        f'overflow="visible">{lines}</svg>{dots}</svg></div>'
+        f'<figcaption style="text-wrap:balance">{"".join(map(_legend, curves))}</figcaption></figure>'
     )
 
 
@@ -91,38 +93,46 @@ class _Scale:
 
 
 def _axes(scale: _Scale) -> Iterable[str]:
-    line = '<line x1="{}" y1="{:.1f}" x2="{}" y2="{:.1f}" stroke="currentColor" stroke-opacity="{}"/>'
+    line = '<line x2="100%" y1="{0:.1f}" y2="{0:.1f}" stroke="currentColor" stroke-opacity="{1}"/>'
     text = '<text x="{}" y="{:.1f}" text-anchor="{}" opacity="0.8">{}</text>'
     marks = [tick for tick in _TICKS if scale.bottom + 0.6 < math.log(tick) <= scale.top]
     for tick, mark in [(0.0, "0"), *((tick, f"{tick:g}") for tick in marks)]:
         height = scale.height(tick)
-        yield line.format(_LEFT, height, _RIGHT, height, 0.12 if tick else 0.5)
-        yield text.format(_LEFT - 6, height + 4, "end", mark)
-    yield text.format(_LEFT, _BOTTOM + 15, "start", "noise")
-    yield text.format(_RIGHT, _BOTTOM + 15, "end", "picture")
-    yield f'<text x="10" y="{_TOP + 4}" opacity="0.8">σ</text>'
+        yield line.format(height, 0.12 if tick else 0.5)
+        yield text.format(-6, height + 4, "end", mark)
+    yield text.format(0, _BOTTOM + 15, "start", "noise")
+    yield text.format("100%", _BOTTOM + 15, "end", "picture")
+    yield text.format(-30, _TOP + 4, "start", "σ")
 
 
-def _curve(curve: Curve, scale: _Scale) -> Iterable[str]:
+def _points(curve: Curve, scale: _Scale) -> list[tuple[float, float]]:
+    """Percent from the left, and pixels from the top."""
     steps = max(len(curve.sigmas) - 1, 1)
-    width = (_RIGHT - _LEFT) * curve.span
-    points = [(_RIGHT - width * (1 - i / steps), scale.height(sigma)) for i, sigma in enumerate(curve.sigmas)]
+    return [(100 - 100 * curve.span * (1 - i / steps), scale.height(sigma)) for i, sigma in enumerate(curve.sigmas)]
+
+
+def _lines(curve: Curve, scale: _Scale) -> Iterable[str]:
+    points = _points(curve, scale)
+    line = '<polyline fill="none" vector-effect="non-scaling-stroke" {} stroke-opacity="{}" points="{}"/>'
+    yield line.format(_stroke(curve, 1.5), 0.45, _path(points[: curve.start + 1]))
+    yield line.format(_stroke(curve, 2), 1, _path(points[curve.start :]))
+
+
+def _dots(curve: Curve, scale: _Scale) -> Iterable[str]:
+    radius = 3 if len(curve.sigmas) <= 60 else 1.5
+    for x, y in _points(curve, scale)[curve.start : -1]:
+        yield f'<circle cx="{x:.2f}%" cy="{y:.1f}" r="{radius}" fill="{curve.color}"/>'
+
+
+def _stroke(curve: Curve, width: float) -> str:
     dash = ' stroke-dasharray="5 4"' if curve.dashed else ""
-    line = '<polyline fill="none" stroke="{}" stroke-width="{}" stroke-opacity="{}"{} points="{}"/>'
-    yield line.format(curve.color, 1.5, 0.3, dash, _path(points[: curve.start + 1]))
-    yield line.format(curve.color, 2, 1, dash, _path(points[curve.start :]))
-    for x, y in points[curve.start : -1]:
-        yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{3 if steps < 60 else 1.5}" fill="{curve.color}"/>'
+    return f'stroke="{curve.color}" stroke-width="{width}"{dash}'
 
 
 def _path(points: Iterable[tuple[float, float]]) -> str:
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return " ".join(f"{x:.2f},{y:.1f}" for x, y in points)
 
 
-def _legend(curves: Sequence[Curve]) -> Iterable[str]:
-    for row, curve in enumerate(curves):
-        y = _BOTTOM + 31 + 15 * row
-        dash = ' stroke-dasharray="5 4"' if curve.dashed else ""
-        ends = f'x1="{_LEFT}" y1="{y - 4}" x2="{_LEFT + 24}" y2="{y - 4}"'
-        yield f'<line {ends} stroke="{curve.color}" stroke-width="2"{dash}/>'
-        yield f'<text x="{_LEFT + 32}" y="{y}">{escape(curve.label)}</text>'
+def _legend(curve: Curve) -> str:
+    line = f'<svg width="24" height="8" style="flex:none"><line x2="24" y1="4" y2="4" {_stroke(curve, 2)}/></svg>'
+    return f'<div style="display:flex;gap:8px;align-items:center;line-height:15px">{line}{escape(curve.label)}</div>'

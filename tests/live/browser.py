@@ -102,11 +102,11 @@ class Page:
 
     @property
     def drawing(self) -> str:
-        return self.panel.locator("svg[aria-label^=Sigmas]").inner_html()
+        return self.panel.locator("figure:has(svg[aria-label^=Sigmas])").inner_html()
 
     def drawn(self, *texts: str) -> None:
         """Wait for a line of the drawing with all of these in it."""
-        line = self.panel.locator("svg[aria-label^=Sigmas] text")
+        line = self.panel.locator("figure:has(svg[aria-label^=Sigmas]) figcaption div")
         for text in texts:
             line = line.filter(has_text=text)
         line.first.wait_for(timeout=60_000)

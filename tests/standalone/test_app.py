@@ -105,6 +105,28 @@ def test_the_results_size_is_told_before(page, picture_file, given, said):
     assert said in page.sizes(str(picture_file), replace(INPUTS, **given))
 
 
+def test_what_was_left_of_a_picture_is_said(page, tmp_path):
+    frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
+    said = []
+    page.tell = said.append
+    page.upscale(str(tmp_path / "two.gif"), replace(INPUTS, steps=1))
+    assert said == ["two.gif: only the first of 2 frames is taken."]
+
+
+def test_the_size_of_a_picture_that_lies_on_its_side_is_that_of_the_upright_one(page, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # as phones write it
+    Image.new("RGB", (128, 96)).save(tmp_path / "phone.jpg", exif=exif)
+    assert "96 x 128 to **192 x 256** pixels" in page.sizes(str(tmp_path / "phone.jpg"), INPUTS)
+
+
+@pytest.mark.parametrize(("side", "label"), [("width", "Width"), ("height", "Height")])
+def test_a_side_out_of_range_is_named_as_it_was_given(page, picture_file, side, label):
+    with pytest.raises(InputError, match=f"^{label} in pixels is -8; give 16 to 8192, or 0"):
+        page.sizes(str(picture_file), replace(INPUTS, **{side: -8}))
+
+
 def test_a_width_alone_keeps_the_shape(page, picture_file):
     _, after, _ = page.upscale(str(picture_file), replace(INPUTS, width=200, steps=1))
     with Image.open(after) as image:
@@ -219,6 +241,13 @@ def test_no_picture_stays_in_temporary_folders(monkeypatch, tmp_path, sd1_folder
     assert "GRADIO_TEMP_DIR" not in os.environ
 
 
+def test_switches_and_menus_have_room_for_their_words(page):
+    """Gradio 6 squeezes checkboxes in a row until their words are cut, and lets menus' words run into the arrow."""
+    (style,) = [one.value for one in build_page(page).blocks.values() if "<style>" in str(getattr(one, "value", ""))]
+    assert ".block:has(input[type=checkbox]) { min-width: min(240px, 100%) !important }" in style
+    assert "text-overflow: ellipsis" in style
+
+
 def test_without_a_picture_the_page_says_so(page):
     with pytest.raises(InputError, match="Choose a picture"):
         page.upscale(None, INPUTS)
@@ -246,6 +275,10 @@ def test_the_served_page_works(page, picture_file, tmp_path, capsys):
         capsys.readouterr()
         with pytest.raises(Exception, match="Choose a picture first"):
             client.predict(None, *values, api_name="/upscale")
+        damaged = tmp_path / "damaged.png"
+        damaged.write_bytes(picture_file.read_bytes()[:20])
+        with pytest.raises(Exception, match=r"^damaged.png: the picture cannot be read"):
+            client.predict(handle_file(str(damaged)), *values, api_name="/upscale")
         assert "Traceback" not in capsys.readouterr().err
     finally:
         blocks.close()

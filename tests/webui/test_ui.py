@@ -241,8 +241,16 @@ class TestDrawing:
     )
     def test_it_says_what_runs(self, webui, changes, said):
         drawing = self.draw(webui, **changes)
-        texts = [text.text for text in ET.fromstring(drawing).iter("text")]
-        assert any(said in text for text in texts)
+        assert any(said in text for text in ET.fromstring(drawing).find("figcaption").itertext())
+
+    def test_it_is_as_wide_as_the_page_and_its_text_is_not_squeezed(self, webui):
+        """Of phones, too: the drawing neither scrolls nor shrinks its letters, and the legend wraps."""
+        drawing = ET.fromstring(self.draw(webui, scheduler="linear_quadratic"))
+        assert not any(word in ET.tostring(drawing, "unicode") for word in ("min-width", "overflow-x", "nowrap"))
+        scaled = [part for part in drawing.iter("svg") if "viewBox" in part.attrib]
+        assert [part.get("width") for part in scaled] == ["100%"]
+        inside = {part.tag for whole in scaled for part in whole.iter()}
+        assert inside == {"svg", "polyline"}, "text and dots keep their shape"
 
     def test_there_is_a_dot_for_every_step_that_runs(self, webui):
         assert self.draw(webui).count("<circle") == 10 + 6

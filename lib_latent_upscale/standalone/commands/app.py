@@ -54,25 +54,28 @@ def _controls(gr: Any, has: Callable[[type[Settings]], bool] = lambda _: True) -
         return make_control(gr, options[name], options[name].default, **more)
 
     with gr.Row():
-        found = {"scale": gr.Slider(SMALLEST_SCALE, LARGEST_SCALE, value=DEFAULT_SCALE, step=0.25, label="Scale")}
-        found["method"] = made("method")
+        scales = (SMALLEST_SCALE, LARGEST_SCALE)
+        found = {"scale": gr.Slider(*scales, value=DEFAULT_SCALE, step=0.25, label="Scale", min_width=_CONTROL)}
+        found["method"] = made("method", min_width=_CONTROL)
     found["scheduler"] = made("scheduler", choices=[(described(name), name) for name in _schedulers()])
     with gr.Row():
-        found["steps"] = gr.Slider(1, 150, value=20, step=1, label="Steps")
-        found["denoise"] = gr.Slider(0, 1, value=0.5, step=0.01, label="Denoising strength")
+        found["steps"] = gr.Slider(1, 150, value=20, step=1, label="Steps", min_width=_CONTROL)
+        found["denoise"] = gr.Slider(0, 1, value=0.5, step=0.01, label="Denoising strength", min_width=_CONTROL)
     found["prompt"] = gr.Textbox(label="Prompt", lines=2)
     with gr.Accordion("More", open=False):
         with gr.Row():
             found |= {name: made(name, min_width=_CONTROL) for name in options if name not in main}
         gr.Markdown(_tips(options))
         with gr.Row():
-            found["sampler"] = gr.Dropdown(list(GENERATION_SAMPLERS), value="Euler a", label="Sampler")
-            found["cfg_scale"] = gr.Slider(1, 30, value=7, step=0.5, label="CFG scale")
-            found["seed"] = gr.Number(value=1, precision=0, label="Seed (-1 draws one)")
+            samplers = list(GENERATION_SAMPLERS)
+            found["sampler"] = gr.Dropdown(samplers, value="Euler a", label="Sampler", min_width=_CONTROL)
+            found["cfg_scale"] = gr.Slider(1, 30, value=7, step=0.5, label="CFG scale", min_width=_CONTROL)
+            found["seed"] = gr.Number(value=1, precision=0, label="Seed (-1 draws one)", min_width=_CONTROL)
         found["negative_prompt"] = gr.Textbox(label="Negative prompt")
         with gr.Row():
-            found["width"] = gr.Number(value=0, precision=0, label="Width in pixels (0: by Scale)")
-            found["height"] = gr.Number(value=0, precision=0, label="Height in pixels (0: keeps the shape)")
+            pixels = {"value": 0, "precision": 0, "min_width": _CONTROL}
+            found["width"] = gr.Number(label="Width in pixels (0: by Scale)", **pixels)
+            found["height"] = gr.Number(label="Height in pixels (0: keeps the shape)", **pixels)
             shapes = rows(ShapeSettings)["resize_mode"]
             found["resize_mode"] = make_control(
                 gr, shapes, shapes.default, info=f"If the aspect ratio changes: {_MODES}"
@@ -121,7 +124,7 @@ def _errors_shown(gr: Any) -> Iterator[None]:
         raise _shown(gr, "Stopped.") from error
     except SettingsError as error:
         raise _shown(gr, error.on_page) from error
-    except (ValueError, GenerationError) as error:
+    except (ValueError, GenerationError, OSError) as error:  # OSError: the disk is full
         raise _shown(gr, str(error)) from error
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
@@ -148,6 +151,7 @@ def build_page(page: Page) -> Any:
     """The Gradio page."""
     import gradio as gr
 
+    page.tell = gr.Warning
     has_slider = hasattr(gr, "ImageSlider")
 
     def read(values: Sequence[Any]) -> Inputs:
@@ -187,6 +191,7 @@ def build_page(page: Page) -> Any:
         with gr.Row():
             with gr.Column(min_width=_COLUMN):
                 picture = gr.Image(type="filepath", image_mode=None, label="Picture", height=360)
+                picture.preprocess = _path  # Gradio's own reads the picture, and answers a damaged one with a traceback
                 controls = _controls(gr, page.has)
                 components = list(controls.values())
                 defaults = {name: control.value for name, control in controls.items()}
@@ -201,6 +206,7 @@ def build_page(page: Page) -> Any:
                 gr.Markdown("**Which steps run**")
                 schedule = gr.HTML()
         compare_button, variants, comparison = _comparison(gr)
+        gr.HTML(_STYLE)
         one_at_a_time = {"concurrency_id": "model", "concurrency_limit": 1}
         button.click(upscale, [picture, *components], [*shown, download, text], **one_at_a_time)
         compare_button.click(compare, [picture, *variants, *components], comparison, **one_at_a_time)
@@ -218,11 +224,20 @@ _CONTROL = 240
 """Pixels of a control in a row, below which it goes into the next one: a checkbox's words would be cut otherwise."""
 _COLUMN = 340
 """Pixels below which the two columns stand one below the other: a phone has less than twice as many."""
+_STYLE = f"""<style>
+.form > .block:has(input[type=checkbox]) {{ min-width: min({_CONTROL}px, 100%) !important }}
+input:is([role=combobox], [role=listbox]) {{ padding-right: 2em; text-overflow: ellipsis }}
+</style>"""
+"""Gradio 6 gives checkboxes no width of their own, and lets long choices run into the menu's arrow."""
 _HOUR, _DAY = 3600, 86400
 """How often Gradio looks for pictures of the page that are older than a day, in seconds."""
 
 _FRAME = '<iframe title="Comparison" style="width: 100%; height: 90vh; border: 0" srcdoc="{}"></iframe>'
 """The comparison's page is a whole document with styles of its own."""
+
+
+def _path(picture: Any) -> Any:
+    return picture and picture.path
 
 
 def _show_steps(progress: Any, name: str, done: int, total: int) -> None:
@@ -248,7 +263,7 @@ def _comparison(gr: Any) -> tuple[Any, list[Any], list[Any]]:
 
 def _before_after(gr: Any, has_slider: bool) -> list[Any]:
     if has_slider:
-        return [gr.ImageSlider(label="Left: resized, without a model. Right: upscaled", type="filepath")]
+        return [gr.ImageSlider(label="Left: resized. Right: upscaled", type="filepath")]
     return [gr.Image(label="Resized, without a model"), gr.Image(label="Upscaled")]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,17 +30,24 @@ from lib_latent_upscale.standalone.commands.compare import compare, default_vari
 from lib_latent_upscale.standalone.commands.flags import attribute_of
 from lib_latent_upscale.standalone.commands.passes import PASSES, Asked, Pass, PassRow, factor_of
 from lib_latent_upscale.standalone.engine.engine import Engine
-from lib_latent_upscale.standalone.engine.generation import GenerationSettings, plan_of
+from lib_latent_upscale.standalone.engine.generation import (
+    LARGEST_SIDE,
+    SMALLEST_SIDE,
+    GenerationSettings,
+    plan_of,
+)
 from lib_latent_upscale.standalone.engine.infotext import add_labels
 from lib_latent_upscale.standalone.engine.models import DEMO, model_name
 from lib_latent_upscale.standalone.engine.tile import check_range
 from lib_latent_upscale.standalone.files.formats import save_picture
-from lib_latent_upscale.standalone.files.images import Picture, load_picture, save_png
+from lib_latent_upscale.standalone.files.images import Picture, load_picture, save_png, upright_size
 from lib_latent_upscale.standalone.files.settings import ShapeSettings
 from lib_latent_upscale.standalone.files.shapes import VISIBLE_CHANGE, change_of_shape, kept_shape, shaped
 from lib_latent_upscale.tile_settings import TileSettings
 
 __all__ = ["Inputs", "Page"]
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 
@@ -86,6 +94,9 @@ class Inputs:
         width, height = int(self.width or 0), int(self.height or 0)
         if not (width or height):
             return scaled_size(source, _given("Scale", self.scale))
+        for label, side in (("Width", width), ("Height", height)):
+            if side and not SMALLEST_SIDE <= side <= LARGEST_SIDE:
+                raise InputError(f"{label} in pixels is {side}; give {SMALLEST_SIDE} to {LARGEST_SIDE}, or 0.")
         return kept_shape(source, width, height)
 
     def generation(self, size: tuple[int, int], model: str = DEMO, tile_model: str = "") -> GenerationSettings:
@@ -117,12 +128,23 @@ def _given(label: str, value: float | None) -> float:
     return value
 
 
+@contextmanager
+def _own_name(path: str) -> Iterator[None]:
+    """Call a picture by its name: its folder is a temporary one that the person has never seen."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error).replace(path, Path(path).name)) from error
+
+
 class Page:
     """What the page's buttons do; the model is loaded at the first use."""
 
     def __init__(self, arguments: argparse.Namespace, folder: Path) -> None:
         self.arguments = arguments
         self.folder = folder
+        self.tell: Callable[[str], object] = logger.warning
+        """Says what a person should know about a picture that was read."""
         self._stop = threading.Event()
         self._passes: dict[PassRow, Pass] = {}
 
@@ -207,7 +229,10 @@ class Page:
         """The picture, in the shape of its result, and what is made of it."""
         if path is None:
             raise InputError("Choose a picture first.")
-        picture = load_picture(Path(path))
+        with _own_name(path):
+            picture = load_picture(Path(path))
+        for note in picture.notes:
+            self.tell(f"{Path(path).name}: {note}")
         tile = model_name(self.arguments.tile_controlnet) if self.has(TileSettings) else ""
         generation = inputs.generation(picture.size, model_name(self.arguments.model), tile)
         return shaped(picture, generation.size, inputs.shape.resize_mode), generation
@@ -216,8 +241,8 @@ class Page:
         """What size the result will have, in a line."""
         if path is None:
             return "The result's size is shown here once there is a picture."
-        with Image.open(path) as image:
-            source = image.size
+        with _own_name(path):
+            source = upright_size(Path(path))
         width, height = inputs.size(source)
         said = f"{source[0]} x {source[1]} to **{width} x {height}** pixels ({width / source[0]:.3g} times)"
         for index, asked in enumerate(inputs.passes):

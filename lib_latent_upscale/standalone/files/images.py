@@ -11,13 +11,14 @@ from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageErro
 from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.pictures import eight_bits, filled, has_transparency
 from lib_latent_upscale.standalone.engine.generation import LARGEST_SIDE, SMALLEST_SIDE, check_size
-from lib_latent_upscale.standalone.files.metadata import kept_density, kept_exif, kept_xmp
+from lib_latent_upscale.standalone.files.metadata import is_turned, kept_density, kept_exif, kept_xmp
 from lib_latent_upscale.writing import written_whole
 
 __all__ = [
     "Picture",
     "load_picture",
     "save_png",
+    "upright_size",
 ]
 
 
@@ -78,6 +79,17 @@ def load_picture(path: Path, smallest: int = SMALLEST_SIDE) -> Picture:
         raise InputError(f"{path}: the picture is damaged or truncated ({error}).") from error
     picture = _normal(image)
     return replace(picture, exif=exif, xmp=xmp, density=density, notes=(*notes, *picture.notes))
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """(width, height) that a picture has once it is read; only its header is looked at.
+
+    Raises:
+        InputError: it is not a picture, empty, or too small or large to work on.
+    """
+    image = _open(path)
+    check_size(*image.size, what=f"{path}: a picture of")
+    return (image.height, image.width) if is_turned(image) else image.size
 
 
 _STILL = frozenset({"MPO"})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-__all__ = ["exif_with", "kept_density", "kept_exif", "kept_xmp", "read_parameters", "xmp_segment"]
+__all__ = ["exif_with", "is_turned", "kept_density", "kept_exif", "kept_xmp", "read_parameters", "xmp_segment"]
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +19,7 @@ _USER_COMMENT = 0x9286
 """Of EXIF: where the WebUI writes how a JPEG or WebP was made."""
 _UNICODE = b"UNICODE\0"
 """Begins a comment in UTF-16, big endian: `piexif.helper.UserComment`, which the WebUI writes and reads with."""
+_ORIENTATION, _SIDEWAYS = 0x0112, range(5, 9)
 _DENSITY, _UNIT, _INCH = (0x011A, 0x011B), 0x0128, 2
 
 _UNITS = {_INCH: 1.0, 3: 2.54}
@@ -54,6 +55,14 @@ def _kept(found: Image.Exif) -> bytes:
         if further:
             kept[pointer] = further
     return kept.tobytes() if len(kept) else b""
+
+
+def is_turned(image: Image.Image) -> bool:
+    """Whether a picture's sides change places when it is made upright."""
+    try:
+        return image.getexif().get(_ORIENTATION) in _SIDEWAYS
+    except _BROKEN:
+        return False
 
 
 _XMP, _XMP_TAG = "XML:com.adobe.xmp", 700
