@@ -292,27 +292,20 @@ class Integer(Allowed):
     def problem(self, value: Any) -> str:
         if isinstance(value, int) and not isinstance(value, bool) and self._allows(value):
             return ""
-        return f"is {shortened(value)}; an integer from {self._range}{self._extra(', or ')} is needed"
+        return f"is {shortened(value)}; an integer from {self.text} is needed"
 
     def _allows(self, value: int) -> bool:
         return value in self.extra or (self.lowest <= value <= self.highest and value % self.step == 0)
 
-    def _extra(self, between: str) -> str:
-        return "".join(f"{between}{number}" for number in self.extra)
-
     @property
     def least(self) -> int:
         """The lowest of all, extra ones too."""
-        return min(self.lowest, *self.extra) if self.extra else self.lowest
-
-    @property
-    def _range(self) -> str:
-        unit = f" in steps of {self.step}" if self.step > 1 else ""
-        return f"{self.lowest} to {self.highest}{unit}"
+        return min((self.lowest, *self.extra))
 
     @property
     def text(self) -> str:
-        return f"{self._range}{self._extra(', or ')}"
+        unit = f" in steps of {self.step}" if self.step > 1 else ""
+        return f"{self.lowest} to {self.highest}{unit}" + "".join(f", or {number}" for number in self.extra)
 
     def normal(self, value: Any) -> Any:
         return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,4 +1,4 @@
-"""A drawing of sigma schedules as a small SVG, for the panels of both hosts."""
+"""A plot of sigma schedules as a small SVG, for the panels of both hosts."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _TICKS = (0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 
 @dataclass(frozen=True)
 class Curve:
-    """One schedule in the drawing."""
+    """One schedule in the plot."""
 
     label: str
     """What the legend says."""
     sigmas: Sequence[float]
-    """The whole schedule, decreasing; the closing 0 is drawn on the baseline."""
+    """The whole schedule, decreasing; the final 0 is drawn on the baseline."""
     start: int = 0
     """Index of the first sigma that runs; what lies before is drawn faintly."""
     span: float = 1.0

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
     from lib_latent_upscale.schedules import StepPlan
 
-__all__ = ["AUTOMATIC", "METHODS", "SCHEDULERS", "SCHEDULES", "WEIGHTS_LABEL", "UpscaleSettings"]
+__all__ = ["AUTOMATIC", "METHODS", "SCHEDULERS", "SCHEDULES", "TITLE", "WEIGHTS_LABEL", "UpscaleSettings"]
+
+TITLE = "Latent Upscale"
+"""Name of the WebUI's script, also in infotexts: a WebUI selects the script when such a text is pasted."""
 
 METHODS = (
     Table("lib_latent_upscale.methods", "METHODS"),
@@ -182,11 +185,9 @@ class UpscaleSettings(Settings):
             denoising_strength,
             model_sigmas,
             exact=self.exact_steps,
-            sigma_min=sigma_min,
-            sigma_max=sigma_max,
-            rho=rho,
             start_sigma=start,
             discard_penultimate=discard_penultimate,
+            **ends,
         )
 
     def _start_sigma(

@@ -9,14 +9,14 @@ from typing import Any
 from modules import script_callbacks, scripts
 
 from lib_latent_upscale.comparison.settings import CompareSettings
-from lib_latent_upscale.settings import UpscaleSettings
+from lib_latent_upscale.settings import TITLE, UpscaleSettings
 from lib_latent_upscale.webui.dispatch import dispatch
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host.options import add_options, default_settings
 from lib_latent_upscale.webui.passes.base import ModelCache, passes_of
 from lib_latent_upscale.webui.request import PASSES, POSITIONS, Request, given_arguments
 from lib_latent_upscale.webui.run import hires
-from lib_latent_upscale.webui.run.latent_upscale import TITLE, upscale_of
+from lib_latent_upscale.webui.run.latent_upscale import upscale_of
 from lib_latent_upscale.webui.ui import xyz
 from lib_latent_upscale.webui.ui.compare import make_compare_panel
 from lib_latent_upscale.webui.ui.panel import HOST_INPUTS, make_panel, watch

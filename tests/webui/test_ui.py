@@ -221,7 +221,7 @@ class TestAxes:
 class TestDrawing:
     def draw(self, webui, **changes):
         values = {"steps": 10, "strength": 0.5, "host": "Automatic", "sampler": "Euler", "scheduler": "simple"}
-        return webui.adapter("ui.panel").draw_schedule(
+        return webui.adapter("ui.panel").plot_schedule(
             *{**values, "exact": True, "matched": False, "start": "schedule", **changes}.values()
         )
 

@@ -108,7 +108,7 @@ def _schedulers() -> list[str]:
 
 
 _PLOTTED = ("scheduler", "exact_steps", "matched_noise", "starting_noise", "sampler", "steps", "denoise")
-"""Controls that the drawing of the schedule depends on."""
+"""Controls that the plot of the schedule depends on."""
 
 _MODES = "stretch, crop the sides, or fill the borders"
 _SIZED = ("scale", "width", "height", "resize_mode", *(row.settings.SWITCH for row in PASSES))

@@ -19,10 +19,10 @@ from lib_latent_upscale.methods import other_weights
 from lib_latent_upscale.options import Settings
 from lib_latent_upscale.samplers import GENERATION_SAMPLERS
 from lib_latent_upscale.schedules import SCHEDULES
-from lib_latent_upscale.settings import AUTOMATIC, WEIGHTS_LABEL, UpscaleSettings
+from lib_latent_upscale.settings import AUTOMATIC, TITLE, WEIGHTS_LABEL, UpscaleSettings
 from lib_latent_upscale.standalone.commands.flags import attribute_of, attributes
 from lib_latent_upscale.standalone.commands.passes import NONE, WITH_MODEL
-from lib_latent_upscale.standalone.engine.generation import SCRIPT, read_fields
+from lib_latent_upscale.standalone.engine.generation import read_fields
 from lib_latent_upscale.standalone.engine.infotext import Infotext, read_infotext
 from lib_latent_upscale.standalone.engine.models import DEMO, model_name
 from lib_latent_upscale.standalone.files.images import load_picture
@@ -200,7 +200,7 @@ class _Reader:
         kinds: tuple[type[Settings], ...] = (UpscaleSettings, ShapeSettings, *_PASSES.values())
         known = {*_TAKEN, *_NAMES, *_PASSES, WEIGHTS_LABEL}.union(*(kind.labels().values() for kind in kinds))
         others = {label: value for label, value in self.values.items() if label not in known}
-        if others.get("Script") == SCRIPT:
+        if others.get("Script") == TITLE:
             del others["Script"]
         self.notes += [f"{label}: {value} has no counterpart here." for label, value in others.items()]
         if self.values.get("RNG") != "CPU":

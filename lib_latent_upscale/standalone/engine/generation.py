@@ -13,7 +13,7 @@ from lib_latent_upscale.errors import InputError, SizeError
 from lib_latent_upscale.options import Settings, Text, shortened
 from lib_latent_upscale.samplers import GENERATION_SAMPLERS, SAMPLERS
 from lib_latent_upscale.schedules import MAX_STEPS, StepPlan
-from lib_latent_upscale.settings import UpscaleSettings
+from lib_latent_upscale.settings import TITLE, UpscaleSettings
 from lib_latent_upscale.standalone.engine.infotext import Infotext, write_infotext
 from lib_latent_upscale.tile_settings import TileSettings
 
@@ -36,9 +36,6 @@ LARGEST_SIDE = 8192
 """Pixels; a latent of 1024x1024."""
 LARGEST_SEED = 2**32 - 1
 LARGEST_CFG_SCALE = 100.0
-
-SCRIPT = "Latent Upscale"
-"""The WebUI selects the script of this name when the text is pasted."""
 
 
 def _check_range(name: str, value: float, lowest: float, highest: float) -> None:
@@ -149,7 +146,7 @@ def write_parameters(generation: GenerationSettings) -> str:
         "Model": generation.model,
         "Denoising strength": _number(generation.denoising_strength),
         "RNG": "CPU",
-        "Script": SCRIPT,
+        "Script": TITLE,
         **generation.upscale.to_infotext(),
     }
     if generation.tile is not None:

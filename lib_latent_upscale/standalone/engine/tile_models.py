@@ -74,7 +74,7 @@ def checked_tile(source: str) -> Path | None:
     """
     path = DEMO_TILE if source == DEMO else Path(source)
     if path.exists():
-        _header(path, _weights(path) if path.is_dir() else path)
+        _header(path)
         return path
     if is_hub_id(source):
         return None
@@ -94,7 +94,7 @@ def load_tile(source: str, model: LatentModel) -> TileModel:
     if path is None:
         network = _from_pretrained(source, **({} if hub_answers() else {"local_files_only": True}))
     else:
-        _check_fit(source, _header(path, _weights(path) if path.is_dir() else path), model)
+        _check_fit(source, _header(path), model)
         network = _from_folder(path) if path.is_dir() else _from_file(path, model)
     _check_fit(source, _Shape.of(network.config), model)
     _check_blocks(source, network, model)
@@ -128,12 +128,13 @@ def _weights(folder: Path) -> Path:
     return found
 
 
-def _header(path: Path, weights: Path) -> _Shape:
-    """What the ControlNet in the file `weights` takes.
+def _header(path: Path) -> _Shape:
+    """What the ControlNet in a file or folder takes.
 
     Raises:
         InputError: there is none in it.
     """
+    weights = _weights(path) if path.is_dir() else path
     shapes = {name.removeprefix(_PREFIX): shape for name, shape in header_shapes(weights, path).items()}
     inputs = next((shapes[name] for name in _INPUTS if name in shapes), None)
     width = text_width(shapes)

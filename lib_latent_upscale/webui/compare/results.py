@@ -12,14 +12,13 @@ from PIL import Image
 
 from lib_latent_upscale.comparison.report import LEGEND, PLAIN_NAME, Entry, Report, Subject, make_report
 from lib_latent_upscale.comparison.variants import Role, Variant
-from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
+from lib_latent_upscale.settings import AUTOMATIC, TITLE, UpscaleSettings
 from lib_latent_upscale.webui.compare.recorder import Recorder
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host import saving
 from lib_latent_upscale.webui.host.geometry import LATENT, STRETCH, cut_for_encoding, placed
 from lib_latent_upscale.webui.passes.base import Passes
 from lib_latent_upscale.webui.request import Request
-from lib_latent_upscale.webui.run.latent_upscale import TITLE
 from lib_latent_upscale.writing import write_whole
 
 __all__ = ["RECORD", "Done", "Results"]

@@ -76,7 +76,7 @@ class _Runs:
         self._prepared = {id(variant): self._prepare(variant) for variant in self._variants}
         matched = own.matched_noise or own.starting_noise == "matched"
         if matched and not any(v.role == "host" and v.settings.starts_anywhere for v in self._variants):
-            base.comment(f"Latent Upscale: the WebUI's schedule {self._schedule} has no matched noise here.")
+            host.comment(base, f"the WebUI's schedule {self._schedule} has no matched noise here.")
 
     def _prepare(self, variant: Variant) -> _Prepared:
         p = copy(self._base)
@@ -103,7 +103,7 @@ class _Runs:
         host_machine.announce(None)
         left_out = len(self._variants) - sum(1 + len(done.same) for done in self.finished)
         if left_out:
-            self._base.comment(f"Latent Upscale: {left_out} of {len(self._variants)} variants were not finished.")
+            host.comment(self._base, f"{left_out} of {len(self._variants)} variants were not finished.")
 
     def _groups(self) -> Iterator[list[Variant]]:
         """The first variant, and when it has shown the sizes of the latents, the others, equal ones together."""
@@ -139,7 +139,7 @@ class _Runs:
             if not self.finished:
                 raise
             _log.warning("%s failed", group[0].name, exc_info=True)
-            self._base.comment(f"Latent Upscale: {group[0].name} failed: {error}")
+            host.comment(self._base, f"{group[0].name} failed: {error}")
             return
         seconds = time.perf_counter() - (record.started or time.perf_counter())
         if host_machine.stopped():

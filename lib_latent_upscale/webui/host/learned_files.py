@@ -15,6 +15,7 @@ from lib_latent_upscale.methods import other_weights
 from lib_latent_upscale.options import Allowed, Chosen, SettingsError, shortened
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.webui.host import machine as host_machine
+from lib_latent_upscale.webui.host.processing import option
 
 __all__ = ["FOLDER", "choices", "file_for", "found_again", "methods", "others", "own_folder", "takes_files"]
 
@@ -29,7 +30,7 @@ def own_folder() -> Path:
 
 def _files() -> Mapping[str, Path]:
     """By their names without the suffix, those of the own folder first."""
-    return find_files(host_machine.searched_folders(own_folder(), FOLDER))
+    return find_files(host_machine.searched_folders(own_folder(), option(FOLDER)))
 
 
 def methods() -> list[str]:

@@ -38,10 +38,10 @@ def models_folder() -> Path:
     return Path(paths.models_path)
 
 
-def searched_folders(own: Path, option: str) -> list[Path]:
-    """The folder `own` for a kind of models, then the one that the setting `option` names, if any."""
-    further = str(getattr(shared.opts, option, None) or "").strip().strip('"')
-    return [own, *([Path(further).expanduser()] if further else [])]
+def searched_folders(own: Path, further: str | None) -> list[Path]:
+    """The folder `own` for a kind of models, then the one that the user has named on the settings page, if any."""
+    named = (further or "").strip().strip('"')
+    return [own, *([Path(named).expanduser()] if named else [])]
 
 
 def chosen_checkpoint(overrides: Mapping[str, Any]) -> tuple[str, Path] | None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lib_latent_upscale.learned import family_of
 from lib_latent_upscale.noise_tables import LEAST_ALPHA
+from lib_latent_upscale.settings import TITLE
 from lib_latent_upscale.webui.errors import ArgumentError
 from lib_latent_upscale.webui.host.overrides import overridden
 
@@ -174,8 +175,8 @@ _EXACT_STEPS = "img2img_fix_steps"
 
 
 def comment(p: Any, text: str) -> None:
-    """Say something where the user looks: below the result."""
-    p.comment(text)
+    """Say something below the result, where the user looks, after the name of this extension."""
+    p.comment(f"{TITLE}: {text}")
 
 
 def told(p: Any, run: Callable[[], Any]) -> Any:

@@ -87,7 +87,7 @@ def host_plan(
     try:
         sigmas = _sigmas(schedule_type, demands, length + demands.discards_penultimate, model_sigmas)
     except Exception:  # noqa: BLE001  # a schedule of another extension may ask for anything
-        _log.debug("no drawing of %s", schedule_type, exc_info=True)
+        _log.debug("no plot of %s", schedule_type, exc_info=True)
         return None
     if demands.discards_penultimate:
         sigmas = torch.cat([sigmas[:-2], sigmas[-1:]])

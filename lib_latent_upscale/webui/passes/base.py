@@ -17,7 +17,7 @@ from lib_latent_upscale.options import Settings
 from lib_latent_upscale.webui.errors import ArgumentError
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host.overrides import overridden
-from lib_latent_upscale.webui.run.latent_upscale import NOTE_LABEL, TITLE
+from lib_latent_upscale.webui.run.latent_upscale import NOTE_LABEL
 from lib_latent_upscale.webui.ui.fields import PassPanel
 
 __all__ = ["ModelCache", "Outcome", "OwnRun", "Pass", "Passes", "passes_of"]
@@ -186,7 +186,7 @@ class Passes:
         """Leave out the mask where the host would fail with it."""
         if self.hide_masks and shown.mask_for_overlay is not None:
             shown.mask_for_overlay = None
-            host.comment(self._p, f"{TITLE}: mask and masked composite are left out, since the picture is enlarged.")
+            host.comment(self._p, "mask and masked composite are left out, since the picture is enlarged.")
 
     def _finish(self, one: Pass, picture: Image.Image) -> Image.Image:
         try:
@@ -196,7 +196,7 @@ class Passes:
             done = Outcome(picture, notes=[f"the {one.NAME} failed and the picture before it is kept: {error}"])
         self._write({**dict.fromkeys(one.infotext), **done.infotext})  # the host leaves out what is None
         for text in done.notes:
-            host.comment(self._p, f"{TITLE}: {text}")
+            host.comment(self._p, text)
             earlier = self._p.extra_generation_params.get(NOTE_LABEL)
             self._write({NOTE_LABEL: " ".join(filter(None, [earlier, text]))})
         return done.picture

@@ -9,6 +9,7 @@ from lib_latent_upscale.checkpoints import PICKLES, read_header
 from lib_latent_upscale.options import SettingsError, shortened
 from lib_latent_upscale.webui.host import machine as host_machine
 from lib_latent_upscale.webui.host.options import X4_FOLDER, option_name
+from lib_latent_upscale.webui.host.processing import option
 from lib_latent_upscale.x4_settings import X4Settings
 
 __all__ = ["choose_model", "find_models", "own_folder"]
@@ -25,7 +26,7 @@ def find_models() -> Mapping[str, Path]:
     Of two with the same name the second is called by its folder, too.
     """
     found: dict[str, Path] = {}
-    for place in host_machine.searched_folders(own_folder(), option_name(X4_FOLDER)):
+    for place in host_machine.searched_folders(own_folder(), option(option_name(X4_FOLDER))):
         for path in _models_in(place):
             name = path.name if path.is_dir() else path.stem
             found[f"{place.name}/{path.name}" if name in found else name] = path

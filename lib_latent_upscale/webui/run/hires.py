@@ -15,13 +15,14 @@ from lib_latent_upscale.latent_layouts import resized
 from lib_latent_upscale.learned.files import check_size
 from lib_latent_upscale.method_files import file_of
 from lib_latent_upscale.methods import METHODS, weights_of
-from lib_latent_upscale.settings import WEIGHTS_LABEL, UpscaleSettings
+from lib_latent_upscale.settings import TITLE, WEIGHTS_LABEL, UpscaleSettings
 from lib_latent_upscale.webui.errors import ArgumentError, refusing
 from lib_latent_upscale.webui.host import hires, learned_files
 from lib_latent_upscale.webui.host import processing as host
-from lib_latent_upscale.webui.run.latent_upscale import TITLE
 
 __all__ = ["UPSCALERS", "add_upscalers", "install", "remove_upscalers", "uninstall"]
+
+_START = f"{TITLE}: "
 
 
 def _upscalers() -> dict[str, UpscaleSettings]:
@@ -32,13 +33,11 @@ def _upscalers() -> dict[str, UpscaleSettings]:
     plain = {name: UpscaleSettings(method=name) for name in INTERPOLATIONS}
     kept = {f"{name} (keep statistics)": UpscaleSettings(method=name, keep_statistics=True) for name in INTERPOLATIONS}
     learned = {name: UpscaleSettings(method=name) for name, method in METHODS.items() if method.network}
-    return {f"{TITLE}: {name}": settings for name, settings in {**plain, **kept, **learned}.items()}
+    return {f"{_START}{name}": settings for name, settings in {**plain, **kept, **learned}.items()}
 
 
 UPSCALERS: Mapping[str, UpscaleSettings] = MappingProxyType(_upscalers())
 """By the name in the menu, the infotext and the API; the user's own files have such names, too."""
-
-_START = f"{TITLE}: "
 
 
 def add_upscalers() -> None:

@@ -19,7 +19,7 @@ from lib_latent_upscale.latent_layouts import resized
 from lib_latent_upscale.methods import weights_of
 from lib_latent_upscale.options import SettingsError
 from lib_latent_upscale.schedules import MAX_STEPS, scheduled_steps
-from lib_latent_upscale.settings import AUTOMATIC, WEIGHTS_LABEL, UpscaleSettings
+from lib_latent_upscale.settings import AUTOMATIC, TITLE, WEIGHTS_LABEL, UpscaleSettings
 from lib_latent_upscale.webui.errors import ArgumentError, refusing
 from lib_latent_upscale.webui.host import learned_files, samplers
 from lib_latent_upscale.webui.host import processing as host
@@ -28,9 +28,8 @@ from lib_latent_upscale.webui.host.machine import stopped
 from lib_latent_upscale.webui.host.overrides import overridden
 from lib_latent_upscale.webui.run.collaborator import Collaborator
 
-__all__ = ["NOTE_LABEL", "SAMPLER_NOTES", "TITLE", "LatentUpscale", "upscale_of"]
+__all__ = ["NOTE_LABEL", "SAMPLER_NOTES", "LatentUpscale", "upscale_of"]
 
-TITLE = "Latent Upscale"
 NOTE_LABEL = "Latent upscale note"
 
 _ATTRIBUTE = "latent_upscale"
@@ -162,7 +161,7 @@ class LatentUpscale:
         extra = self._p.extra_generation_params
         if text in extra.get(NOTE_LABEL, ""):
             return  # said of the picture before
-        host.comment(self._p, f"Latent Upscale: {text}")
+        host.comment(self._p, text)
         extra[NOTE_LABEL] = " ".join([*([extra[NOTE_LABEL]] if NOTE_LABEL in extra else []), text])
 
     # init

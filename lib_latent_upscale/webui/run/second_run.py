@@ -196,7 +196,7 @@ class _Runs:
     def _kept(self, shot: _Shot, why: str) -> _Final:
         """A picture of the first run as a final one; the host would have saved it there."""
         note = f"the second pass {why}; this is the picture before it."
-        host.comment(self._p, f"Latent Upscale: {note}")
+        host.comment(self._p, note)
         infotext = saving.with_label(shot.infotext, NOTE_LABEL, note)
         saving.write_infotext(shot.picture, infotext)
         wanted = host.option("samples_save") and not self._p.do_not_save_samples

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -92,10 +92,9 @@ def rest(kind: type[Settings], layout: Layout) -> Layout:
     return list(by_kind.values())
 
 
-def tips(kind: type[Settings], names: Iterable[str] | None = None) -> str:
-    """What options do, as HTML: those that are named, or all."""
-    known = rows(kind)
-    told = [known[name] for name in (known if names is None else names) if known[name].control]
+def tips(kind: type[Settings]) -> str:
+    """What the options that have a control do, as HTML."""
+    told = [row for row in rows(kind).values() if row.control]
     return "<br>".join(f"<small><b>{escape(row.label)}</b>: {escape(row.tip)}</small>" for row in told)
 
 

@@ -1,4 +1,4 @@
-"""The script's controls, and the drawing of the schedule that follows them."""
+"""The script's controls, and the plot of the schedule that follows them."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.run.latent_upscale import SAMPLER_NOTES
 from lib_latent_upscale.webui.ui.fields import make_controls, pasted_methods, rest, tips
 
-__all__ = ["HOST_INPUTS", "Panel", "draw_schedule", "make_panel", "watch"]
+__all__ = ["HOST_INPUTS", "Panel", "make_panel", "plot_schedule", "watch"]
 
 logger = logging.getLogger(__name__)
 
 HOST_INPUTS = ("img2img_steps", "img2img_denoising_strength", "img2img_scheduler", "img2img_sampling")
-"""Ids of the host's controls that the drawing depends on, in the order of `draw_schedule`'s first arguments."""
+"""Ids of the host's controls that the plot depends on, in the order of `plot_schedule`'s first arguments."""
 
 _MENUS = (("method", "scheduler"),)
 _SWITCHES = (("starting_noise",), ("exact_steps", "keep_statistics", "matched_noise"))
 
-_DRAWN = ("scheduler", "exact_steps", "matched_noise", "starting_noise")
-"""Settings that the drawing depends on."""
+_PLOTTED = ("scheduler", "exact_steps", "matched_noise", "starting_noise")
+"""Settings that the plot depends on."""
 
 _NEEDS_SCHEDULER = (
     "Starting noise and Matched noise need a scheduler of this script; with automatic the WebUI's own start is kept. "
@@ -43,11 +43,11 @@ _NEEDS_SCHEDULER = (
 
 @dataclass(frozen=True)
 class Panel:
-    """The controls, by the settings' names, and the drawing."""
+    """The controls, by the settings' names, and the plot."""
 
     controls: Mapping[str, Any]
     """What is handed to the script's `run`."""
-    drawing: Any
+    plot: Any
 
     @property
     def infotext_fields(self) -> list[tuple[Any, Any]]:
@@ -110,26 +110,31 @@ _SCHEDULES = "<details><summary><small>All schedulers</small></summary>{}</detai
 
 
 def watch(panel: Panel, inputs: Mapping[str, Any], opener: Any) -> None:
-    """Draw again when something changes that the drawing depends on, and when the script is chosen (`opener`)."""
-    settings = [panel.controls[name] for name in _DRAWN]
+    """Plot again when something changes that the plot depends on, and when the script is chosen (`opener`)."""
+    settings = [panel.controls[name] for name in _PLOTTED]
     watched = [*(inputs.get(name) for name in HOST_INPUTS), *settings]
     if any(control is None for control in watched):
         return
     for control in [*watched, *([opener] if opener is not None else [])]:
-        control.change(fn=draw_schedule, inputs=watched, outputs=[panel.drawing], show_progress=False, queue=False)
+        control.change(fn=plot_schedule, inputs=watched, outputs=[panel.plot], show_progress=False, queue=False)
 
 
-def draw_schedule(steps: int, strength: float, host_scheduler: str, sampler: str, *drawn: Any) -> str:
-    """The drawing as HTML; where there is nothing to draw, the reason. `drawn` are the settings of `_DRAWN`."""
+def plot_schedule(steps: int, strength: float, host_scheduler: str, sampler: str, *plotted: Any) -> str:
+    """The plot as HTML; where there is nothing to plot, the reason.
+
+    Args:
+        steps, strength, host_scheduler, sampler: values of the host's controls, as in `HOST_INPUTS`.
+        plotted: values of the settings in `_PLOTTED`.
+    """
     try:
-        settings = UpscaleSettings(**dict(zip(_DRAWN, drawn, strict=True)))
+        settings = UpscaleSettings(**dict(zip(_PLOTTED, plotted, strict=True)))
         if settings.starts_anywhere and settings.scheduler == AUTOMATIC:
             return f"<p>{_NEEDS_SCHEDULER}</p>"
         if not samplers.sampler_named(sampler).takes_sigmas:
             return f"<p>{escape(_OWN_TIMESTEPS.format(sampler))}</p>"
         table = host.loaded_model_sigmas()
         asked = _Asked(int(steps), float(strength), host_scheduler, sampler, sd1_sigmas() if table is None else table)
-        return _drawing(asked, settings)
+        return _plot(asked, settings)
     except ValueError as error:
         return f"<p>{escape(str(error))}</p>"
 
@@ -138,7 +143,7 @@ _OWN_TIMESTEPS = (
     "{0} takes no sigmas: it runs timesteps of its own, whatever the scheduler, and in most hosts one or two fewer "
     "than requested. So there is nothing to draw; the result will say how often the model ran."
 )
-_NOT_DRAWN = "WebUI's default, {0}, cannot be drawn here."
+_NOT_PLOTTED = "WebUI's default, {0}, cannot be drawn here."
 _HARDLY_ANY_NOISE = (
     "Starts from hardly any noise (σ {0:.2f}, pure noise is 1): the picture will hardly change. Raise the denoising "
     "strength, choose another scheduler, or set Starting noise to matched."
@@ -182,25 +187,25 @@ class _Asked:
         return StepPlan(plan.sigmas, len(plan.sigmas) - 2)  # the host's cut runs one step at denoising strength 0
 
 
-def _drawing(asked: _Asked, settings: UpscaleSettings) -> str:
+def _plot(asked: _Asked, settings: UpscaleSettings) -> str:
     usual = host.default_schedule(asked.schedule_type, asked.sampler)
     own = usual if settings.scheduler == AUTOMATIC else settings.scheduler
     default, plan = asked.usual(exact=samplers.exact_by_default()), asked.own(settings)
     curves, notes = [], []
     if default is None:
-        notes.append(_NOT_DRAWN.format(usual))
+        notes.append(_NOT_PLOTTED.format(usual))
     else:
         curves.append(host_curve(usual, default))
     if plan is not None:
         curves.append(own_curve(own, plan, settings, asked.strength))
         notes += _warnings(asked, settings, plan)
     title = f"Sigmas of {asked.steps} steps at denoising strength {asked.strength:g}"
-    drawing = schedule_svg(curves, title=title) if curves else ""
-    return drawing + "".join(f"<p>{escape(note)}</p>" for note in notes)
+    plot = schedule_svg(curves, title=title) if curves else ""
+    return plot + "".join(f"<p>{escape(note)}</p>" for note in notes)
 
 
 def _warnings(asked: _Asked, settings: UpscaleSettings, plan: StepPlan) -> list[str]:
-    """What the drawing alone does not say."""
+    """What the plot alone does not say."""
     found = []
     if asked.sampler in SAMPLER_NOTES and settings.scheduler != AUTOMATIC:
         found.append(SAMPLER_NOTES[asked.sampler])

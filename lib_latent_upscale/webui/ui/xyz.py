@@ -13,12 +13,12 @@ from typing import Any
 
 from lib_latent_upscale.catalogue import CATALOGUE
 from lib_latent_upscale.options import Allowed, Integer, Number, OneOf, Switch, rows, shortened
+from lib_latent_upscale.settings import TITLE
 from lib_latent_upscale.webui.dispatch import prepare
 from lib_latent_upscale.webui.errors import ArgumentError, refusing
 from lib_latent_upscale.webui.host import learned_files
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.request import Request, named_arguments
-from lib_latent_upscale.webui.run.latent_upscale import TITLE
 
 __all__ = ["AXES", "add_axes", "install_axes", "with_axes"]
 
