@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
+from lib_latent_upscale.options import AUTOMATIC
+
 if TYPE_CHECKING:
     from lib_latent_upscale.schedules import StepPlan
     from lib_latent_upscale.settings import UpscaleSettings
 
-__all__ = ["Curve", "host_curve", "own_curve", "schedule_svg"]
+__all__ = ["Curve", "host_curve", "jump_note", "own_curve", "schedule_svg"]
 
 _TOP, _BOTTOM, _HEIGHT = 12, 158, 178
 """In pixels; the width is the page's."""
@@ -54,6 +56,21 @@ def _plan_curve(name: str, schedule: str, plan: StepPlan, *, ours: bool, span: f
     run = f"from σ {plan.run[0].item():.2f}" if plan.steps else "nothing runs"
     label = f"{name}: {schedule}, {plan.steps} of {len(plan.sigmas) - 1} steps run, {run}"
     return Curve(label, plan.sigmas.tolist(), plan.start, span, _OURS if ours else _HOSTS, dashed=not ours)
+
+
+_WIDE = 0.1
+"""A part of the denoising strength's slider whose standing still is felt."""
+
+
+def jump_note(settings: UpscaleSettings, steps: int, denoising_strength: float) -> str:
+    """What to say where the slider can be moved a good way before the first sigma jumps; else empty."""
+    low, high = settings.same_start(steps, denoising_strength)
+    if settings.scheduler == AUTOMATIC or round(high - low, 2) <= _WIDE:
+        return ""
+    return (
+        f"With {steps} steps, all denoising strengths between {low:.2f} and {high:.2f} start at the same noise. "
+        "With Starting noise: continuous it follows the slider."
+    )
 
 
 def schedule_svg(curves: Sequence[Curve], *, title: str = "") -> str:

@@ -123,6 +123,22 @@ class UpscaleSettings(Settings):
         """Whether the first sigma is chosen, and exactly the asked steps run from there."""
         return self.matched_noise or self.starting_noise != "schedule"
 
+    def same_start(self, steps: int, denoising_strength: float) -> tuple[float, float]:
+        """Between which denoising strengths the first sigma stays what it is at this one.
+
+        Raises:
+            ValueError: as `scheduled_steps`.
+        """
+        from lib_latent_upscale.schedules import scheduled_steps
+
+        total = scheduled_steps(steps, denoising_strength)
+        if self.starting_noise != "schedule" or total == 0:
+            return denoising_strength, denoising_strength
+        if self.exact_steps or self.matched_noise:
+            return steps / (total + 1), min(steps / total, 1.0)
+        cut = int(min(denoising_strength, 0.999) * steps)
+        return cut / steps, (cut + 1) / steps
+
     def enlarge(
         self,
         latent: Tensor,

@@ -138,3 +138,27 @@ def test_as_many_steps_as_there_are_with_a_sampler_that_leaves_one_out(start):
     settings, table = UpscaleSettings(starting_noise=start), torch.linspace(*SD1, 1000)
     total = scheduled_steps(1000, 1.0)
     assert len(settings.host_sigmas(total + 1, 1000, 1.0, table)) == total + 2
+
+
+@pytest.mark.parametrize("chosen", [{}, {"exact_steps": False}, {"matched_noise": True, "scheduler": "karras"}])
+@pytest.mark.parametrize("steps", [2, 3, 4, 8, 20])
+def test_the_strengths_that_start_at_the_same_sigma(steps, chosen):
+    """Just inside its ends the first sigma is the same one, just outside it is another."""
+    settings, table = UpscaleSettings(**chosen), torch.linspace(*SD1, 1000, dtype=torch.float64)
+
+    def first(strength: float) -> float:
+        return settings.plan(steps, strength, table).run[0].item()
+
+    for percent in range(19, 100, 8):
+        strength = percent / 100
+        low, high = settings.same_start(steps, strength)
+        assert low <= strength <= high
+        assert first(max(low, 0.01) + 1e-6) == first(strength) == first(high - 1e-6)
+        wide = high - low > 0.03  # a narrower one may share one of the model's timesteps with its neighbour
+        assert not (wide and high < 1) or first(high + 1e-6) > first(strength)
+        assert not (wide and low > 0) or first(low - 1e-6) < first(strength)
+
+
+@pytest.mark.parametrize("start", ["continuous", "matched"])
+def test_a_start_that_follows_the_strength_stays_nowhere(start):
+    assert UpscaleSettings(starting_noise=start).same_start(4, 0.75) == (0.75, 0.75)

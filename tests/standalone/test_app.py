@@ -85,6 +85,12 @@ def test_automatic_is_plotted_as_the_samplers_own_schedule(page):
     assert "Latent Upscale: exponential" in drawing
 
 
+def test_the_drawing_says_where_the_slider_changes_nothing(page):
+    few = replace(INPUTS, steps=4, denoise=0.75)
+    assert "between 0.67 and 0.80 start at the same noise" in page.plot(few)
+    assert "same noise" not in page.plot(replace(few, upscale=UpscaleSettings(starting_noise="continuous")))
+
+
 def test_the_drawing_says_what_cannot_be_drawn(page):
     assert "Steps is empty" in page.plot(replace(INPUTS, steps=None))
     assert "denoising strength is 7" in page.plot(replace(INPUTS, denoise=7))

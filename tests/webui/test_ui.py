@@ -338,6 +338,21 @@ class TestDrawing:
         drawing = self.draw(webui, scheduler=scheduler, start=start, steps=20)
         assert ("hardly any noise" in drawing) == little
 
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({}, "all denoising strengths between 0.67 and 0.80"),
+            ({"exact": False}, "all denoising strengths between 0.75 and 1.00"),
+            ({"steps": 20}, ""),
+            ({"start": "continuous"}, ""),
+            ({"scheduler": "automatic"}, ""),
+        ],
+    )
+    def test_a_part_of_the_slider_that_changes_nothing_is_said(self, webui, changes, said):
+        drawing = self.draw(webui, **{"steps": 4, "strength": 0.75, **changes})
+        assert (said or "</svg>") in drawing
+        assert ("start at the same noise" in drawing) == bool(said)
+
     @pytest.mark.parametrize("changes", [{"matched": True}, {"start": "continuous"}])
     def test_what_generate_would_refuse_is_said_before(self, webui, changes):
         assert "need a scheduler of this script" in self.draw(webui, scheduler="automatic", **changes)

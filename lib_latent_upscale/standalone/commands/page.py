@@ -22,7 +22,7 @@ from lib_latent_upscale.comparison.variants import HOST_DEFAULT, paired_variants
 from lib_latent_upscale.errors import InputError, Interrupted
 from lib_latent_upscale.noise_tables import sd1_sigmas
 from lib_latent_upscale.options import Settings
-from lib_latent_upscale.plot import host_curve, own_curve, schedule_svg
+from lib_latent_upscale.plot import host_curve, jump_note, own_curve, schedule_svg
 from lib_latent_upscale.samplers import SAMPLERS
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.standalone.commands.common import drawn_seed, load_engine, scaled_size
@@ -270,4 +270,6 @@ class Page:
         usual = SAMPLERS[inputs.sampler].automatic
         name = usual if inputs.upscale.scheduler == AUTOMATIC else inputs.upscale.scheduler
         curves = [host_curve(usual, default), own_curve(name, own, inputs.upscale, strength)]
-        return schedule_svg(curves, title=f"Which of {steps} steps run at denoising strength {strength:g}")
+        plot = schedule_svg(curves, title=f"Which of {steps} steps run at denoising strength {strength:g}")
+        note = jump_note(inputs.upscale, steps, strength)
+        return plot + (f"<p>{note}</p>" if note else "")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lib_latent_upscale.method_files import file_of
 from lib_latent_upscale.noise_tables import sd1_sigmas
-from lib_latent_upscale.plot import host_curve, own_curve, schedule_svg
+from lib_latent_upscale.plot import host_curve, jump_note, own_curve, schedule_svg
 from lib_latent_upscale.schedules import SCHEDULES, StepPlan, described
 from lib_latent_upscale.settings import AUTOMATIC, WEIGHTS_LABEL, UpscaleSettings
 from lib_latent_upscale.webui.host import learned_files, samplers
@@ -212,4 +212,6 @@ def _warnings(asked: _Asked, settings: UpscaleSettings, plan: StepPlan) -> list[
     first = plan.run[0].item()
     if plan.steps and first < _LITTLE and host.is_flow_table(asked.table):
         found.append(_HARDLY_ANY_NOISE.format(first))
-    return found
+    exact = settings.exact_steps or samplers.exact_by_default()
+    jumps = jump_note(replace(settings, exact_steps=exact), asked.steps, asked.strength)
+    return [*found, jumps] if jumps else found
