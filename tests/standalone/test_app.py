@@ -20,8 +20,10 @@ from lib_latent_upscale.errors import InputError, Interrupted
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.commands import app
 from lib_latent_upscale.standalone.commands.app import Inputs, Page, build_page
+from lib_latent_upscale.standalone.commands.cli import build_parser
 from lib_latent_upscale.standalone.commands.passes import PASSES, Asked
 from lib_latent_upscale.standalone.files.settings import ShapeSettings
+from lib_latent_upscale.tile_settings import TileSettings
 from lib_latent_upscale.x4_settings import X4Settings
 from tests.standalone.parameters import parse_parameters
 
@@ -302,6 +304,21 @@ def test_the_command_serves_what_was_asked_for(monkeypatch, sd1_folder):
     options.open = True
     assert app.run(options) == 0
     assert (asked["server_name"], asked["server_port"], asked["inbrowser"]) == ("0.0.0.0", options.port, True)
+
+
+@pytest.mark.parametrize(
+    ("given", "tile", "x4"),
+    [
+        ([], True, False),
+        (["--x4", "some-x4"], True, True),
+        (["--tile-controlnet", "none", "--x4", "none"], False, False),
+    ],
+)
+def test_none_is_a_page_without_that_pass(monkeypatch, given, tile, x4):
+    built = []
+    monkeypatch.setattr(app, "build_page", lambda page: built.append(page) or SimpleNamespace(launch=lambda **_: None))
+    assert app.run(build_parser().parse_args(["app", "--port", str(free_port()), *given])) == 0
+    assert (built[0].has(TileSettings), built[0].has(X4Settings)) == (tile, x4)
 
 
 def test_a_missing_model_is_said_before_the_page_is_served(monkeypatch):

@@ -168,6 +168,7 @@ def test_the_label_says_which_method_automatic_was_and_that_runs_once(engine, ph
         (["--reference", "none.png"], "no such file"),
         (["--html", "page.txt"], ".html or .htm"),
         (["--scale", "100"], "out of range"),
+        (["--tile-controlnet", "none", "--controlnet-weight", "0.5"], "--controlnet-weight: only with"),
     ],
 )
 def test_bad_input_ends_before_any_work(picture_file, sd1_folder, tmp_path, capsys, monkeypatch, more, message):
@@ -175,6 +176,16 @@ def test_bad_input_ends_before_any_work(picture_file, sd1_folder, tmp_path, caps
     assert command(picture_file, sd1_folder, tmp_path / "sheet.png", *more) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "sheet.png").exists()
+
+
+def test_tile_controlnet_none_is_a_comparison_without_it(picture_file, tmp_path):
+    names = {}
+    for tile in ("demo", "none"):
+        sheet, more = tmp_path / f"{tile}.png", ["--tile-controlnet", tile, "--scale", "1", "--denoise", "0.1"]
+        assert command(picture_file, "demo", sheet, *more) == 0
+        names[tile] = [one["name"] for one in json.loads(sheet.with_suffix(".json").read_text())["variants"]]
+    assert len(names["demo"]) == len(names["none"]) + 1
+    assert not any("tile" in name.lower() for name in names["none"])
 
 
 def test_a_reference_of_another_size_is_refused_with_the_size_to_give(picture_file, sd1_folder, tmp_path, capsys):
