@@ -1,4 +1,4 @@
-"""Methods that enlarge by a network of the user's own: the names that they have, by the names of their files."""
+"""Names of the methods that use a file of the user's own: "learned-latent: " and the file's name."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ FILES = Further("learned-latent: ", "FILE")
 
 
 def method_of_file(name: str) -> str:
-    """The method that enlarges by a file of this name."""
+    """The method that uses the file of this name (without its suffix)."""
     return f"{FILES.start}{name}"
 
 
 def file_of(method: str) -> str:
-    """The name of the file by which a method enlarges; empty for all others."""
+    """The name of the file that a method uses; empty for all other methods."""
     return method[len(FILES.start) :] if FILES.holds(method) else ""

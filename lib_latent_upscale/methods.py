@@ -1,7 +1,6 @@
-"""The ways from a picture to the enlarged latents that are then denoised, interpolations and others.
+"""The upscale methods: interpolations of the small picture's latents, and the rows of `METHODS`.
 
-Interpolations work on the small picture's latents. The others are rows of `METHODS`: which picture is encoded for
-them, and what is done to its latents.
+A row says whether the small picture or the resized one is encoded, and what is done to its latents.
 """
 
 from __future__ import annotations
@@ -50,36 +49,36 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Enlargement:
-    """What a method is told besides the latent."""
+    """What a method needs besides the latent."""
 
     source: tuple[float, float]
-    """(height, width) of the small picture in latent cells, broken ones too."""
+    """(height, width) of the small picture in latent cells; may be fractions."""
     target: Size
     """(height, width) of the result in latent cells."""
     family: str | None
-    """Whose latents they are, a name in `learned.LATENTS`; None for all others."""
+    """Model family of the latents, a name in `learned.LATENTS`; None for all others."""
     keep_statistics: bool = False
     file: Path | None = None
-    """Of the person's own network, where the method names one."""
+    """The user's own network, if the method names one."""
 
     @property
     def factor(self) -> float:
-        """How many times larger, in the mean of both sides."""
+        """Scale factor, the geometric mean of both sides."""
         return math.sqrt(math.prod(self.target) / math.prod(self.source))
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to enlarge."""
+    """An upscale method."""
 
     apply: Callable[[Tensor, Enlargement], Tensor]
-    """Makes the enlarged latents from the encoded ones."""
+    """Encoded latents to enlarged ones."""
     summary: str
-    """One line for people who choose."""
+    """One line for users who choose a method."""
     resizes_picture: bool = False
-    """Whether the picture itself is resized before it is encoded, so that the latents have their size already."""
+    """Whether the picture is resized before it is encoded, so that its latents already have the target size."""
     network: str = ""
-    """Which of the learned networks it needs: "restore", "enlarge", "file" for the person's own, or none."""
+    """The network that it needs: "restore", "enlarge", "file" for the user's own; empty for none."""
 
 
 def _interpolated(latent: Tensor, asked: Enlargement, name: str) -> Tensor:
@@ -87,7 +86,7 @@ def _interpolated(latent: Tensor, asked: Enlargement, name: str) -> Tensor:
 
 
 def _learned(latent: Tensor, asked: Enlargement, family: str) -> Tensor:
-    """By a network as far as it reaches (a small masked region is enlarged more), the rest by interpolation."""
+    """By the network up to its largest factor, the rest by interpolation: a small masked region needs more."""
     small = (latent.shape[-2], latent.shape[-1])
     reached = [
         max(one, min(wanted, int(LARGEST_FACTOR * one))) for one, wanted in zip(small, asked.target, strict=True)
@@ -131,15 +130,15 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 
 
 def resolved_method(method: str, family: str | None, factor: float) -> str:
-    """The method that runs: another than the asked one where that is "automatic".
+    """The method that runs: `method` itself, unless it is "automatic".
 
-    That is "learned" where a network knows the latents, else "pixels": at no denoising strength was an interpolation
-    clearly nearer to the original (docs/evidence.md). Pictures that are not enlarged are resized, too.
+    Automatic is "learned" if a network knows the latents, else "pixels": at no denoising strength was an interpolation
+    clearly closer to the original (docs/evidence.md). It is also "pixels" if the picture is not enlarged.
 
     Args:
-        method: as asked for.
-        family: whose latents they are, a name in `learned.LATENTS`; None for all others.
-        factor: how many times larger the result is, in the mean of both sides.
+        method: the requested one.
+        family: model family of the latents, a name in `learned.LATENTS`; None for all others.
+        factor: scale factor, the geometric mean of both sides.
     """
     if method != AUTOMATIC:
         return method
@@ -147,40 +146,40 @@ def resolved_method(method: str, family: str | None, factor: float) -> str:
 
 
 def method_named(name: str) -> Method:
-    """The row of a method; an interpolation's is made on the spot.
+    """The row of a method; those of interpolations and of files are made here.
 
     Raises:
-        ValueError: a name that is neither in `METHODS` nor in `INTERPOLATIONS`, nor that of a file; they are listed.
+        InputError: an unknown name; lists the known ones.
     """
     if name in METHODS:
         return METHODS[name]
     if FILES.holds(name):
         by_file = partial(_by_file, method=name)
-        return Method(by_file, "the person's own network enlarges the small latents", network="file")
+        return Method(by_file, "the user's own network enlarges the small latents", network="file")
     if name not in INTERPOLATIONS:
         raise InputError(f"method is {name!r}; choose one of: {', '.join([*INTERPOLATIONS, *METHODS, FILES.text])}")
     return Method(partial(_interpolated, name=name), "interpolation of the small latents")
 
 
 def enlarge(method: str, latent: Tensor, asked: Enlargement) -> Tensor:
-    """The enlarged latents.
+    """The enlarged latents, (batch, channels, *asked.target).
 
     Args:
-        method: a name in `METHODS` or `INTERPOLATIONS`.
-        latent: (batch, channels, h, w); of the resized picture where `method_named(method).resizes_picture`.
-        asked: sizes and what else the method needs.
+        method: a name in `METHODS` or `INTERPOLATIONS`, or that of a file.
+        latent: (batch, channels, height, width); of the resized picture if the method has `resizes_picture`.
+        asked: the sizes, and whatever else the method needs.
 
     Raises:
-        ValueError: an unknown method, or one without a network for these latents.
+        ValueError: an unknown method, or one that has no network for these latents.
     """
     return method_named(method).apply(latent, asked)
 
 
 def check_family(method: str, family: str | None) -> str:
-    """The family itself, where the network of a method knows its latents.
+    """`family`, checked: the network of a method knows its latents.
 
     Raises:
-        ValueError: it does not; says which it knows and what to do.
+        InputError: it does not; lists the families that it knows.
     """
     kind = METHODS[method].network
     if family is None or not knows(kind, family):
@@ -192,10 +191,12 @@ def check_family(method: str, family: str | None) -> str:
 
 
 def weights_of(method: str, family: str | None, file: Path | None = None) -> str:
-    """The hash of the weights that a method uses, for the infotext; empty where it uses none.
+    """The hash of the weights that a method uses, for the infotext; empty if it uses none.
+
+    Of a file of the user's own only the header is checked.
 
     Raises:
-        ValueError: no network knows the latents, or a file cannot be used for them; nothing but its header was read.
+        InputError: no network knows the latents, or the file cannot be used for them.
     """
     network = method_named(method).network
     if network == "file":
@@ -206,12 +207,12 @@ def weights_of(method: str, family: str | None, file: Path | None = None) -> str
 
 
 def other_weights(written: str, method: str, file: Path | None = None) -> list[str]:
-    """A sentence where a method's weights are not those that made a picture; none where they are, or it uses none.
+    """A sentence for the user if a method's weights are not those that made a picture; otherwise nothing.
 
     Args:
-        written: the hash in the picture's infotext; empty where there is none.
-        method: a name; one that is not known uses none.
-        file: of the person's own, which takes the method's place.
+        written: the hash in the picture's infotext; empty if it has none.
+        method: any name; unknown methods use no weights.
+        file: the user's own network, which is used instead of the method's.
     """
     if not written:
         return []
@@ -227,7 +228,7 @@ def other_weights(written: str, method: str, file: Path | None = None) -> list[s
 
 
 def same_method(first: str, second: str, source: Size, target: Size) -> bool:
-    """Whether two methods give bit-identical latents, see `same_result`."""
+    """Whether two methods give bit-identical latents for these sizes (height, width); see `same_result`."""
     if first not in INTERPOLATIONS or second not in INTERPOLATIONS:
         return first == second
     return same_result(first, second, source, target)

@@ -1,12 +1,13 @@
-"""One row per option: `option(...)` makes a dataclass field that knows everything about itself.
+"""One row per option: `option(...)` makes a dataclass field with everything that is known about the option.
 
     @dataclass(frozen=True)
     class UpscaleSettings(Settings):
         method: str = option(AUTOMATIC, choices=[METHODS], label="Upscale method", infotext="...", tip="...")
 
-The controls of both pages, names and order of the API, infotext both ways, axes of X/Y/Z plot, the settings page, flags
-of the command and docs/options.md are loops over `rows(UpscaleSettings)`: a new option is one field, and its use.
-Nothing heavy is imported here or by a class of settings, so that `--help` answers at once.
+Everything else about options is a loop over `rows(UpscaleSettings)`: the controls of both pages, names and order of the
+API, writing and reading infotext, axes of X/Y/Z plot, the settings page, the command's flags and docs/options.md. A new
+option is one field, and its use. Nothing heavy is imported here or by a class of settings, so that `--help` answers at
+once.
 """
 
 from __future__ import annotations
@@ -47,29 +48,29 @@ __all__ = [
 ]
 
 AUTOMATIC = "automatic"
-"""The name that leaves a choice to whoever runs it, such as the host's own schedule."""
+"""The name that leaves a choice to the program that runs it, such as the schedule to the host."""
 
 MAX_STEPS = 1000
-"""The most steps that a run may ask for."""
+"""The largest number of steps of a run."""
 
 _LONGEST = 80
-"""Characters of a value that an error repeats."""
+"""The most characters of a value that an error repeats."""
 
 T = TypeVar("T")
 S = TypeVar("S", bound="Settings")
 
 
 class SettingsError(InputError):
-    """A setting is not allowed: names the field or fields, what was given and what is allowed."""
+    """A setting is not allowed; the message names the field or fields, what was given and what is allowed."""
 
     def __init__(self, kind: type[Settings], template: str, *values: object) -> None:
         """Describe what is wrong.
 
         Args:
-            kind: whose fields they are.
+            kind: the class of settings that has the fields.
             template: the sentence; `{weight}` stands for the name of the field weight, `{model}` for that of the
                 model, `{0}` for the first of `values`.
-            values: what was given, put into the sentence as it is.
+            values: put into the sentence as they are.
         """
         super().__init__(kind, template, *values)
         self.kind = kind
@@ -79,24 +80,24 @@ class SettingsError(InputError):
         return self.said(lambda name: name)
 
     def said(self, call: Callable[[str], str]) -> str:
-        """The sentence with fields called otherwise: by their labels, or by their names in the API."""
+        """The sentence with other names for the fields: `call(name)` for each, such as its label."""
         names = {name: call(name) for name in ("model", *rows(self.kind))}
         return self._template.format(*self._values, **names)
 
     @property
     def on_page(self) -> str:
-        """The sentence for somebody who sees controls: fields are called by their labels."""
+        """The sentence for users who see controls: fields are called by their labels."""
         labels = {name: row.label for name, row in rows(self.kind).items()}
         return self.said({"model": self.kind.MODEL, **labels}.__getitem__)
 
     @property
     def in_call(self) -> str:
-        """The sentence for somebody who calls the API: fields are called by their names there."""
+        """The sentence for callers of the API: fields are called by their names there."""
         return self.said(self.kind.api_name)
 
 
 def shortened(value: object) -> str:
-    """A value as an error repeats it; of a long one the beginning, and how long it is."""
+    """A value as an error repeats it; of a long one only the beginning, and its length."""
     text = repr(value[: 2 * _LONGEST] if isinstance(value, (str, bytes)) else value)
     if len(text) <= _LONGEST:
         return text
@@ -106,25 +107,25 @@ def shortened(value: object) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """The names of a table elsewhere, such as `INTERPOLATIONS`, without importing what its functions need."""
+    """Refers to a table in a module, such as `INTERPOLATIONS`, without importing the module."""
 
     module: str
     name: str
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The table's keys; from its source while nobody has imported it, since it may import torch, for seconds."""
+        """The table's keys; read from the source until the module is imported, since importing torch takes seconds."""
         table = getattr(sys.modules.get(self.module), self.name, None)
         return _keys_in_source(self.module, self.name) if table is None else tuple(table)
 
 
 @dataclass(frozen=True)
 class Further:
-    """Names that begin alike, of which only a host knows which there are, such as those of files."""
+    """Names with the same beginning, such as those of files; which of them exist, only a host knows."""
 
     start: str
     stands_for: str
-    """What stands behind the start, in capital letters."""
+    """What follows the beginning, in capital letters, for messages."""
 
     def holds(self, name: str) -> bool:
         """Whether a name is one of these."""
@@ -132,7 +133,7 @@ class Further:
 
     @property
     def text(self) -> str:
-        """All of them, as one name."""
+        """A name that stands for all of them, for messages."""
         return f"{self.start}{self.stands_for}"
 
 
@@ -151,14 +152,14 @@ def _keys_in_source(module: str, name: str) -> tuple[str, ...]:
 
 
 Choice: TypeAlias = "str | Table | Further"
-"""A name, or what holds names."""
+"""A name, or something that has several."""
 
 
 class Allowed:
-    """Which values an option may have, and how they are written in infotext; one class for each kind of value."""
+    """The values that an option may have, and how they are written in infotext; one subclass for each kind of value."""
 
     def problem(self, value: Any) -> str:
-        """What is wrong with a value, as "is 7; choose ..."; empty where nothing is."""
+        """What is wrong with a value, such as "is 7; choose ..."; empty if nothing is."""
         raise NotImplementedError
 
     @property
@@ -167,15 +168,15 @@ class Allowed:
         raise NotImplementedError
 
     def normal(self, value: Any) -> Any:
-        """The value in its field's own type: sliders of some hosts hand over 20.0 for 20, and 9 for 9.0."""
+        """The value in the type of its field: sliders of some hosts return 20.0 for 20, and 9 for 9.0."""
         return value
 
     def read(self, text: str) -> Any:
-        """The value of a text; the text itself where it is none, which `problem` then refuses."""
+        """The value that a text stands for; the text itself if it stands for none, which `problem` then reports."""
         return text
 
     def write(self, value: Any) -> str:
-        """The text of a value; empty where nothing need be written."""
+        """The text of a value; empty if nothing needs to be written."""
         return str(value)
 
 
@@ -193,7 +194,7 @@ class Text(Allowed):
 
 @dataclass(frozen=True)
 class Switch(Allowed):
-    """True or False; 1 and 0 are numbers."""
+    """True or False, but not 1 or 0."""
 
     def problem(self, value: Any) -> str:
         return "" if isinstance(value, bool) else f"is {shortened(value)}; choose True or False"
@@ -208,7 +209,7 @@ class Switch(Allowed):
 
 @dataclass(frozen=True)
 class Chosen(Allowed):
-    """Names to choose from; a `Table` stands for its own."""
+    """Names to choose from."""
 
     choices: tuple[Choice, ...]
 
@@ -254,7 +255,7 @@ class Names(Chosen):
 
 @dataclass(frozen=True)
 class Dictionaries(Allowed):
-    """A list of dictionaries; what they may hold is checked where they are used."""
+    """A list of dictionaries; their contents are checked where they are used."""
 
     example: str
 
@@ -282,7 +283,7 @@ class Dictionaries(Allowed):
 
 @dataclass(frozen=True)
 class Integer(Allowed):
-    """An integer from the lowest to the highest in steps, or one of the extra ones."""
+    """An integer from `lowest` to `highest` that is a multiple of `step`, or one of `extra`."""
 
     lowest: int
     highest: int
@@ -299,7 +300,7 @@ class Integer(Allowed):
 
     @property
     def least(self) -> int:
-        """The lowest of all, extra ones too."""
+        """The lowest allowed value, `extra` included."""
         return min((self.lowest, *self.extra))
 
     @property
@@ -316,7 +317,7 @@ class Integer(Allowed):
 
 @dataclass(frozen=True)
 class Number(Allowed):
-    """A finite number from the lowest, which may mean something of its own, to the highest."""
+    """A finite number from `lowest` to `highest`; the lowest may have a meaning of its own, `lowest_means`."""
 
     lowest: float
     highest: float
@@ -332,7 +333,7 @@ class Number(Allowed):
 
     @property
     def least(self) -> float:
-        """The lowest of all."""
+        """The lowest allowed value."""
         return self.lowest
 
     @property
@@ -348,7 +349,7 @@ class Number(Allowed):
 
 
 def _half_character(text: str) -> str:
-    """What is wrong with a text that cannot be written in UTF-8; empty where nothing is."""
+    """What is wrong with a text that cannot be encoded in UTF-8; empty if nothing is."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -380,7 +381,7 @@ def _as_tuple(value: Any) -> Any:
 
 
 def _number(text: str) -> Any:
-    """An int or a float where `text` is one, else `text`."""
+    """An int or a float if `text` is one, otherwise `text`."""
     try:
         number = float(text)
     except ValueError:
@@ -390,35 +391,35 @@ def _number(text: str) -> Any:
 
 @dataclass(frozen=True)
 class Option:
-    """Everything known about one field of settings."""
+    """Everything that is known about one option."""
 
     name: str
-    """The field's."""
+    """Name of the field."""
     default: Any
     allowed: Allowed
     label: str
-    """What stands beside its control. ui-config.json keeps a user's changes under it: it never changes."""
+    """Label of its control. It never changes: ui-config.json keeps users' changes under it."""
     tip: str
-    """One clause for users, without a full stop."""
+    """One clause for users, without a full stop at the end."""
     infotext: str | None
-    """Its label in a picture's infotext, if it is written there. It stands in people's pictures: it never changes."""
+    """Its label in infotext; None if it is not written there. It never changes: it is in users' pictures."""
     axis: str | None
-    """What its axis of X/Y/Z plot is called; None where it has none."""
+    """Name of its axis in X/Y/Z plot; None if it has no axis."""
     setting: bool
-    """Whether the settings page holds its default."""
+    """Whether its default can be changed on the settings page."""
     flag: str | None
-    """Of the command, with its dashes, or without them where the settings' own `FLAGS` stand before it; None: none."""
+    """The command's flag; without dashes at its start it follows the settings' `FLAGS`. None if there is no flag."""
     control: bool
     """Whether it has a control."""
     slider: tuple[float, float] | None
-    """The highest value and the step of its slider, where it has one."""
+    """The highest value and the step of its slider; None if it has none."""
 
     def problem(self, value: object) -> str:
-        """What is wrong with a value; empty where nothing is."""
+        """What is wrong with a value; empty if nothing is."""
         return self.allowed.problem(value)
 
     def brought(self, value: Any) -> Any:
-        """A value in the field's own type where it can be; else as it is, for an error to repeat it."""
+        """A value in the type of the field; unchanged if it is not allowed, so that an error can repeat it."""
         normal = self.allowed.normal(value)
         return value if self.problem(normal) else normal
 
@@ -446,27 +447,30 @@ def option(
     slider_high: float | None = None,
     slider_step: float | None = None,
 ) -> T:
-    """A field of a dataclass of settings.
+    """A dataclass field for an option.
 
-    What is allowed follows from the default's type: True or False; a text, or one of `choices`; a number from `low` to
+    The type of the default says what is allowed: True or False; any text, or one of `choices`; a number from `low` to
     `high`; for a tuple, any number of `choices`.
 
     Args:
-        default: of the field; its type is the field's.
-        label: what stands beside its control.
-        tip: one clause for users who choose, without a full stop.
-        infotext: its label in a picture's infotext.
-        choices: names, tables that hold names, and what names of files begin with.
-        low, high: ends of the range.
-        step: of integers, which are then multiples of it; of numbers, the slider's.
-        extra: integers outside of the range that mean something of their own.
-        lowest_means: what the lowest number means, where that is something of its own.
-        allowed: another kind than the default's type says.
-        axis: whether it is an axis of X/Y/Z plot, or what that is called if not like the label.
-        setting: whether the settings page holds its default.
-        flag: whether the command has a flag for it, or what that is called if not like the field.
+        default: its type is the type of the field.
+        label: label of its control.
+        tip: one clause for users, without a full stop at the end.
+        infotext: its label in infotext; without one it is not written there.
+        choices: names, tables of names, and beginnings of names of files.
+        low, high: the range of a number.
+        step: an integer is a multiple of it; for other numbers it is only the slider's step.
+        extra: integers outside the range that are allowed, too.
+        lowest_means: the meaning of the lowest number, if it has one of its own.
+        allowed: replaces what follows from the type of the default.
+        axis: whether X/Y/Z plot has an axis for it, or the name of the axis if it is not the label.
+        setting: whether its default can be changed on the settings page.
+        flag: whether the command has a flag for it, or the flag if it is not named like the field.
         control: whether it has a control.
-        slider_high, slider_step: of its slider, where they are not `high` and `step`.
+        slider_high, slider_step: highest value and step of its slider, if they are not `high` and `step`.
+
+    Raises:
+        TypeError: the default is a number, and `low` or `high` is missing.
     """
     span = _Span(low, high, step, extra, lowest_means)
     kind = allowed or _kind(default, None if choices is None else tuple(choices), span)
@@ -519,7 +523,7 @@ def _slider(kind: Allowed, high: float | None, step: float | None) -> tuple[floa
 
 
 def rows(kind: type[Settings]) -> Mapping[str, Option]:
-    """The options of a class of settings by their fields' names, in the order of the fields."""
+    """The options of a class of settings by the names of their fields, in order."""
     found = {}
     for one in fields(kind):
         row: Option = one.metadata[_OPTION]
@@ -534,32 +538,32 @@ def _named(row: Option, name: str) -> Option:
 
 @dataclass(frozen=True)
 class Settings:
-    """Base of all settings, whose fields are made by `option`; invalid ones cannot exist.
+    """Base class of all settings. Fields are made by `option`, and checked when settings are created.
 
     Raises:
         SettingsError: a value that is not allowed; the message names the field, the value and what is allowed.
     """
 
     TITLE: ClassVar[str] = "settings"
-    """How an error calls them."""
+    """What errors call these settings."""
     HEADING: ClassVar[str] = ""
-    """What stands above them in the documentation."""
+    """Heading in the documentation."""
     NAME: ClassVar[str] = ""
-    """Label of the switch, where there is one."""
+    """Label of the switch that turns the pass on, if there is one."""
     SWITCH: ClassVar[str] = ""
-    """The API's name for whether they count at all, where that can be chosen: the first of its names."""
+    """The API's name of that switch; it is the first of `api_names`."""
     MODEL: ClassVar[str] = ""
-    """Label of the control that chooses the model, where there is one."""
+    """Label of the control for the model, if there is one."""
     MODEL_LABEL: ClassVar[str] = ""
-    """Label of the infotext under which a host writes the model's name; the model is no part of the settings."""
+    """Label of the model's name in infotext. The model itself is not a field."""
     MODEL_FLAG: ClassVar[str] = ""
-    """Flag of the command that chooses the model and is the switch at once, where there is one."""
+    """The command's flag for the model, if there is one; it also turns the pass on."""
     PREFIX: ClassVar[str] = ""
-    """What stands before the fields' names in the API."""
+    """Prefix of the fields' names in the API."""
     ELEMENTS: ClassVar[str] = ""
-    """What stands before the fields' names in ids of controls and in names of the settings page."""
+    """Prefix of the fields' names in ids of controls and on the settings page."""
     FLAGS: ClassVar[str] = ""
-    """What stands before the flags of the command that have no dashes of their own."""
+    """Prefix of those of the command's flags that have no dashes at their start."""
 
     def __post_init__(self) -> None:
         for name, row in rows(type(self)).items():
@@ -570,23 +574,23 @@ class Settings:
 
     def _keep(self, row: Option) -> None:
         value = getattr(self, row.name)
-        if isinstance(row.default, tuple):  # neither the caller's list nor one that can change
+        if isinstance(row.default, tuple):  # the caller may change a list later
             object.__setattr__(self, row.name, row.allowed.normal(value))
 
     @classmethod
     def api_name(cls, name: str) -> str:
-        """A field's name in the API."""
+        """The API's name of a field."""
         return cls.PREFIX + name
 
     @classmethod
     def api_names(cls) -> tuple[str, ...]:
-        """All names that the API has for them: first the switch and the model, where there are such."""
+        """The API's names of all fields, after those of the switch and the model if there are any."""
         first = (cls.SWITCH, cls.api_name("model")) if cls.SWITCH else ()
         return (*first, *(cls.api_name(name) for name in rows(cls)))
 
     @classmethod
     def from_api(cls: type[S], values: Mapping[str, Any], defaults: S) -> S:
-        """Settings from values by their names in the API, of which others are left out; absent ones as in `defaults`.
+        """Settings from values by their names in the API. Other names are ignored, missing ones are as in `defaults`.
 
         Raises:
             SettingsError: a value that is not allowed.
@@ -597,15 +601,16 @@ class Settings:
 
     @classmethod
     def labels(cls) -> dict[str, str]:
-        """Labels of the infotext by their fields' names."""
+        """Infotext labels by the names of their fields."""
         return {name: row.infotext for name, row in rows(cls).items() if row.infotext}
 
     @classmethod
     def from_dict(cls: type[S], values: Mapping[str, Any]) -> S:
-        """Settings from names and values; absent ones take the default.
+        """Settings from names and values; missing ones have their defaults.
 
         Raises:
-            ValueError: an unknown name (the known ones are listed) or a value that is not allowed.
+            InputError: an unknown name; lists the known ones.
+            SettingsError: a value that is not allowed.
         """
         unknown = [name for name in values if name not in rows(cls)]
         if unknown:
@@ -613,7 +618,7 @@ class Settings:
         return cls(**values)
 
     def to_infotext(self) -> dict[str, str]:
-        """Labels and values as they stand in a picture's infotext; what is empty or changes nothing is left out."""
+        """Labels and values for a picture's infotext, without those that are empty or change nothing."""
         known = rows(type(self))
         shown = {
             label: known[name].allowed.write(getattr(self, name))
@@ -623,25 +628,25 @@ class Settings:
         return {label: text for label, text in shown.items() if text}
 
     def with_model(self, model: str) -> dict[str, str]:
-        """Labels and values of a pass with this model."""
+        """Labels and values of a pass with the model of this name."""
         return {self.MODEL_LABEL: model, **self.to_infotext()}
 
     def matters(self, name: str) -> bool:  # noqa: ARG002
-        """Whether a field has any effect with the values of the others."""
+        """Whether a field has any effect, given the values of the others."""
         return True
 
     @classmethod
     def from_infotext(cls: type[S], infotext: Mapping[str, Any]) -> S:
-        """Settings from parsed infotext; other labels are ignored, absent ones take the default.
+        """Settings from parsed infotext. Other labels are ignored, missing ones have their defaults.
 
         Raises:
-            ValueError: a value that is not allowed; the message names the label.
+            InputError: a value that is not allowed; the message names the label.
         """
         return cls(**cls.read_infotext(infotext))
 
     @classmethod
     def read_infotext(cls, infotext: Mapping[str, Any]) -> dict[str, Any]:
-        """The values that parsed infotext has for fields, each checked on its own.
+        """The values of fields in parsed infotext, each checked on its own.
 
         Raises:
             InputError: a value that is not allowed; the message names the label.
@@ -652,7 +657,7 @@ class Settings:
 
 
 def _read(row: Option, label: str, value: Any) -> Any:
-    """A value of infotext as its field's type, checked here so that an error can name its label."""
+    """A value from infotext in the type of its field, checked here so that an error can name the label."""
     if isinstance(value, str):
         value = row.allowed.read(value.strip())
     problem = row.problem(value)

@@ -5,8 +5,8 @@
 
     upscale_with(path, latent, (height, width), family)    the same by a file of the user's own
 
-Whose latents: `FAMILIES`; for files `LATENTS`. How the networks were trained and what they are worth:
-weights/learned/README.md.
+Families of latents: `FAMILIES` for the networks of the package, `LATENTS` for files. How the networks were trained, and
+what was measured: weights/learned/README.md.
 """
 
 from lib_latent_upscale.learned.families import LATENTS, Family, family_of

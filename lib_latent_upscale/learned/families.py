@@ -1,4 +1,4 @@
-"""Models that share their latents: how many channels those have, and how an autoencoder's numbers become them."""
+"""Families of models with the same latents: channels, and the scale and shift of the autoencoder's output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["LATENTS", "Family", "family_of"]
 
 @dataclass(frozen=True)
 class Family:
-    """Models that share their latents; the models' own are `(raw - shift) * scale` of what the autoencoder makes."""
+    """Models with the same latents: `(raw - shift) * scale`, where `raw` is the autoencoder's output."""
 
     title: str
     channels: int
@@ -22,7 +22,7 @@ class Family:
     shift: float = 0.0
 
     def raw(self, latent: Tensor) -> Tensor:
-        """What the autoencoder has made, from the latents that the denoising model sees."""
+        """The autoencoder's output, from the latents that the denoising model sees; any shape."""
         return latent / self.scale + self.shift
 
     def own(self, raw: Tensor) -> Tensor:
@@ -38,15 +38,15 @@ LATENTS: Mapping[str, Family] = MappingProxyType(
         "flux1": Family("Flux.1", 16, 0.3611, 0.1159),
     }
 )
-"""All that are told apart; numbers from the models' published `vae/config.json`."""
+"""All families that are told apart, with the numbers of their published `vae/config.json`."""
 
 
 def family_of(scale: float, shift: float = 0.0, channels: int | None = None) -> str | None:
-    """Whose latents are made with these numbers, a name in `LATENTS`; None for all others.
+    """The family whose latents have this scale and shift, a name in `LATENTS`; None for all others.
 
     Args:
         scale, shift: as in `Family`.
-        channels: of the latents, where they are known.
+        channels: of the latents, if known.
     """
 
     def fits(one: Family) -> bool:

@@ -1,11 +1,11 @@
 """The user's own latent upscalers: safetensors files in one of the layouts of `layouts.py`.
 
     upscale_with(path, latent, (height, width), family)     small latents -> large ones
-    check_file(path, family)                                what is wrong with that, before any work
+    check_file(path, family)                                an error before any work, if that cannot be done
 
-A file says by its keys and shapes which network it holds. Whose latents it knows, and how many times a network of one
-factor enlarges, stands in the names that their authors gave the files; a name that says neither is taken for any family
-with as many channels.
+The keys and shapes in a file say which network it holds. The family of its latents, and the factor of a network that
+has only one, are in the file's name as its author chose it; a file whose name says no family is used for every family
+with that number of channels.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ Size: TypeAlias = tuple[int, int]
 SUFFIX = ".safetensors"
 
 _SMALLEST_SIDE = 3
-"""Cells; a network that mirrors its border needs them."""
+"""Cells; padding by reflection needs them."""
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """What is known about a published kind of upscaler."""
+    """A published kind of upscaler."""
 
     title: str
     first: str
     """A key that only this kind has."""
     network: type[Stacked | Embedded | Gated]
     families: tuple[str, ...]
-    """Whose latents it has been published for."""
+    """Families that it was published for."""
     inward: Callable[[Tensor, str], Tensor]
-    """The model's latents, with a name in `LATENTS`, as the network wants them."""
+    """From the latents of a family, a name in `LATENTS`, to the network's input."""
     outward: Callable[[Tensor, str], Tensor]
-    """The reverse."""
+    """From the network's output back to latents of the family."""
     largest: float = 2.0
-    """The largest factor of those that make any size."""
+    """The largest factor, if it can make any size."""
     fixed: bool = False
-    """Whether it makes one factor, which stands in the file's name."""
+    """Whether it has only one factor, which the file's name says."""
 
 
 def _raw(latent: Tensor, family: str) -> Tensor:
@@ -67,7 +67,8 @@ def _own(raw: Tensor, family: str) -> Tensor:
 
 
 _EMBEDDED_SCALES = {LATENTS[name].channels: LATENTS[name].scale for name in ("sdxl", "flux1")}
-"""By which the node multiplies the autoencoder's numbers, by channels; SD 1.x's, too, and without Flux's shift."""
+"""What NNLatentUpscale multiplies the autoencoder's output by, for each number of channels: SD 1.x has SDXL's scale,
+and Flux no shift."""
 
 
 def _scaled(latent: Tensor, family: str) -> Tensor:
@@ -94,7 +95,7 @@ _NAMED: Mapping[str, str] = MappingProxyType(
         r"sd[._-]?v?[12](?!\d\d)": "sd1",
     }
 )
-"""What names of files call a family; the first that is found counts. Those not in `LATENTS` are known to be others."""
+"""Families in names of files: the first pattern that matches counts. Those not in `LATENTS` are not supported."""
 
 
 @dataclass(frozen=True)
@@ -103,17 +104,18 @@ class _Described:
 
     layout: _Layout
     families: tuple[str, ...]
-    """Whose latents it may know, names in `LATENTS`; none where its name says another family."""
+    """Families that it can be used for, names in `LATENTS`; none if its name says an unsupported one."""
     said: str
-    """Whose latents it is for, for a sentence."""
+    """The same in words, for errors."""
     factor: float | None
-    """The one that it makes, if it is one."""
+    """Its only factor; None if it makes any size."""
 
 
 def find_files(folders: Iterable[Path]) -> Mapping[str, Path]:
-    """Files by their names without the suffix, in the order of these; of two with the same name the first folder's.
+    """The files in folders by their names without the suffix, sorted; of two with one name, that of the first folder.
 
-    Pickles are among them, so that one is refused in a sentence instead of being passed by; safetensors come before.
+    Pickles are included, so that choosing one gives an error that says what to do; a safetensors file of the same name
+    takes precedence.
     """
     found = [path for folder in folders for path in _files_in(folder)]
     wanted = sorted(found, key=lambda path: path.suffix.lower() != SUFFIX)
@@ -129,48 +131,48 @@ def _files_in(folder: Path) -> list[Path]:
 
 
 def check_file(path: Path, family: str | None) -> None:
-    """Refuse a file that cannot enlarge latents of this family; only its header is read.
+    """Check that a file can enlarge latents of a family; only its header is read.
 
     Args:
-        path: of the safetensors file.
-        family: a name in `LATENTS`; None for models whose latents are none of those.
+        path: a safetensors file.
+        family: a name in `LATENTS`; None for models with other latents.
 
     Raises:
-        ModelFileError: it is a pickle, broken, unknown, or for another family; says what to do.
+        ModelFileError: it is a pickle, damaged, of an unknown kind, or for another family; says what to do.
     """
     _checked(path, family)
 
 
 def check_size(path: Path, small: Size, size: Size) -> None:
-    """Refuse sizes that a file's network does not make; only its header is read.
+    """Check that a file's network can enlarge one size to another; only its header is read.
 
     Args:
-        path: of the safetensors file.
+        path: a safetensors file.
         small, size: (height, width) in cells, before and after.
 
     Raises:
-        ModelFileError: as `check_file`.
-        SizeError: says which factors it makes.
+        ModelFileError: as for `check_file`.
+        SizeError: it cannot; says which factors it makes.
     """
     if small != size:
         _check_size(path, _described(path, _stamp(path)), small, size)
 
 
 def upscale_with(path: Path, latent: Tensor, size: Size, family: str | None) -> Tensor:
-    """Latents of a larger picture by the network of a file.
+    """The latents of a larger picture, by the network in a file.
 
     Args:
-        path: of the safetensors file.
+        path: a safetensors file.
         latent: (batch, channels, height, width), as the denoising model sees it.
-        size: (height, width) of the result, at a factor that the network makes.
-        family: whose latents they are, a name in `LATENTS`.
+        size: (height, width) of the result in cells.
+        family: model family of the latents, a name in `LATENTS`.
 
     Returns:
         (batch, channels, *size), the dtype and device of `latent`; computed in float32.
 
     Raises:
-        ModelFileError: as `check_file`.
-        SizeError: the network does not make this size.
+        ModelFileError: as for `check_file`; or the network returned values that are not numbers.
+        SizeError: the network cannot make this size.
     """
     described, known = _checked(path, family)
     small = (latent.shape[-2], latent.shape[-1])
@@ -181,15 +183,19 @@ def upscale_with(path: Path, latent: Tensor, size: Size, family: str | None) -> 
 
 
 def file_hash(path: Path) -> str:
-    """The hash of a file, as infotexts name weights; computed once as long as the file is the same."""
+    """The hash of a file, as written in infotexts; computed again only when the file changes.
+
+    Raises:
+        ModelFileError: there is no such file.
+    """
     return _hash(path, _stamp(path))
 
 
 def convert_pickle(source: Path, target: Path) -> None:
-    """Write the numbers of a pickle as a safetensors file; torch reads nothing but numbers from it.
+    """Write the tensors of a pickle as a safetensors file; torch reads nothing but tensors from it.
 
     Raises:
-        ModelFileError: it is no pickle of numbers by name, or holds no upscaler that is known.
+        ModelFileError: it does not hold named tensors only, or no supported upscaler.
     """
     tensors = {name: value.contiguous().clone() for name, value in _unpickled(source).items()}
     _recognised(source, {name: tuple(value.shape) for name, value in tensors.items()})
@@ -226,7 +232,7 @@ def _checked(path: Path, family: str | None) -> tuple[_Described, str]:
 
 
 def _check_size(path: Path, described: _Described, small: Size, size: Size) -> None:
-    """A picture may be cut within a cell, so that one small cell more or less is still the same factor."""
+    """One small cell more or less counts as the same factor: a picture's last cells may be cut."""
     factor, largest = described.factor, described.layout.largest
     asked = f"{size[0]}x{size[1]} cells from {small[0]}x{small[1]}"
     if min(small) < _SMALLEST_SIDE:
@@ -244,7 +250,7 @@ def _check_size(path: Path, described: _Described, small: Size, size: Size) -> N
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    """What changes when a file is replaced.
+    """A file's time and size, which change when it is replaced.
 
     Raises:
         ModelFileError: there is no such file.

@@ -1,11 +1,11 @@
-"""Latent upscalers that others have published, built from the names and shapes of the numbers in their files.
+"""Latent upscalers that others have published, built from the names and shapes of the tensors in their files.
 
-Each class is one layout: what its keys say is built, and nothing else is assumed, so that variants with other widths
-and depths are read, too. The networks are written from their authors' descriptions and the keys of their files:
+Each class is one layout. Widths and depths come from the tensors, so that variants can be read, too. The networks are
+written from their authors' descriptions and the keys of their files:
 
-- `Stacked`: city96/SD-Latent-Upscaler, convolutions behind a nearest enlargement.
-- `Embedded`: Ttl/ComfyUi_NNLatentUpscale and its fork for Flux, residual blocks that are told the factor.
-- `Gated`: LoganBooker/SesquiLSR, wide gated blocks around a twofold enlargement with learned resampling.
+- `Stacked`: city96/SD-Latent-Upscaler, convolutions after a nearest enlargement.
+- `Embedded`: Ttl/ComfyUi_NNLatentUpscale and its fork for Flux, residual blocks with an embedding of the factor.
+- `Gated`: LoganBooker/SesquiLSR, wide gated blocks before and after a learned resampling.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ Size: TypeAlias = tuple[int, int]
 
 
 class Unknown(ModelFileError, LookupError):  # noqa: N818
-    """Keys or shapes are not those of a layout."""
+    """The keys or shapes are not those of the layout."""
 
 
 def _shape(shapes: Shapes, name: str, sides: int) -> tuple[int, ...]:
-    """The shape under a name, with as many sides.
+    """The shape of a tensor with `sides` dimensions.
 
     Raises:
-        Unknown: there is none, or with another number of sides.
+        Unknown: there is no such tensor, or it has another number of dimensions.
     """
     found = shapes.get(name, ())
     if len(found) != sides:
@@ -45,13 +45,13 @@ def _shape(shapes: Shapes, name: str, sides: int) -> tuple[int, ...]:
 
 
 def _numbered(shapes: Shapes, before: str) -> list[int]:
-    """The numbers that stand behind `before`, ascending."""
+    """The numbers that follow `before` in the keys, ascending."""
     found = (re.match(rf"{re.escape(before)}\.(\d+)\.", name) for name in shapes)
     return sorted({int(one[1]) for one in found if one})
 
 
 def _counted(shapes: Shapes, before: str) -> list[int]:
-    """The same, where they have to be 0, 1, 2 and so on.
+    """The same, checked to be 0, 1, 2 and so on.
 
     Raises:
         Unknown: they are not, or there are none.
@@ -63,7 +63,7 @@ def _counted(shapes: Shapes, before: str) -> list[int]:
 
 
 class Stacked(nn.Module):
-    """A convolution, nearest enlargement, further convolutions, each but the last with a ReLU behind it."""
+    """A convolution, nearest enlargement, further convolutions; a ReLU after each but the last."""
 
     def __init__(self, shapes: Shapes) -> None:
         super().__init__()
@@ -90,31 +90,31 @@ class Stacked(nn.Module):
 _GROUPS = 32
 
 
-class _Told(nn.Module):
-    """A residual block to which the embedded factor is added."""
+class _Residual(nn.Module):
+    """A residual block to which the embedding of the factor is added."""
 
-    def __init__(self, width: int, told: int, side: int) -> None:
+    def __init__(self, width: int, embedding: int, side: int) -> None:
         super().__init__()
         convolution = partial(nn.Conv2d, width, width, side, padding=side // 2)
         self.in_layers = nn.Sequential(nn.GroupNorm(_GROUPS, width), nn.SiLU(), convolution())
-        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(told, width))
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding, width))
         self.out_layers = nn.Sequential(nn.GroupNorm(_GROUPS, width), nn.SiLU(), nn.Identity(), convolution())
 
-    def forward(self, features: Tensor, told: Tensor) -> Tensor:
-        inner = self.in_layers(features) + self.emb_layers(told)[..., None, None]
+    def forward(self, features: Tensor, embedding: Tensor) -> Tensor:
+        inner = self.in_layers(features) + self.emb_layers(embedding)[..., None, None]
         result: Tensor = features + self.out_layers(inner)
         return result
 
 
-class _Attending(nn.Module):
-    """Every place looks at all others, with one head."""
+class _Attention(nn.Module):
+    """Self-attention over all cells, with one head."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(_GROUPS, width)
         self.q, self.k, self.v, self.proj_out = (nn.Conv2d(width, width, 1) for _ in range(4))
 
-    def forward(self, features: Tensor, _told: Tensor) -> Tensor:
+    def forward(self, features: Tensor, _embedding: Tensor) -> Tensor:
         normal = self.norm(features)
         lists = [part(normal).flatten(2).transpose(1, 2) for part in (self.q, self.k, self.v)]
         seen = F.scaled_dot_product_attention(*lists).transpose(1, 2).reshape(features.shape)
@@ -123,48 +123,51 @@ class _Attending(nn.Module):
 
 
 class Embedded(nn.Module):
-    """Blocks on the small latents, bilinear enlargement of their features, blocks on the large ones."""
+    """Blocks at the small size, bilinear enlargement of the features, blocks at the large size."""
 
     def __init__(self, shapes: Shapes) -> None:
         super().__init__()
         width, self.channels, *_ = _shape(shapes, "conv_in.weight", 4)
-        told = _shape(shapes, "embed.2.weight", 2)[0]
+        embedding = _shape(shapes, "embed.2.weight", 2)[0]
         if width % _GROUPS:
             raise Unknown("conv_in.weight")
         self.conv_in = nn.Conv2d(self.channels, width, 3, padding=1)
-        self.embed = nn.Sequential(nn.Linear(1, told), nn.SiLU(), nn.Linear(told, told))
+        self.embed = nn.Sequential(nn.Linear(1, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.in_blocks, self.out_blocks = (
-            nn.ModuleList(_embedded_blocks(shapes, before, width, told)) for before in ("in_blocks", "out_blocks")
+            nn.ModuleList(_embedded_blocks(shapes, before, width, embedding)) for before in ("in_blocks", "out_blocks")
         )
         self.norm_out = nn.GroupNorm(_GROUPS, width)
         self.conv_out = nn.Conv2d(width, self.channels, 3, padding=1)
 
     def forward(self, latent: Tensor, size: Size) -> Tensor:
         factor = math.sqrt(math.prod(size) / math.prod(latent.shape[-2:]))
-        told = self.embed(latent.new_tensor([[factor - 1]]))
+        embedding = self.embed(latent.new_tensor([[factor - 1]]))
         features = self.conv_in(latent)
         for block in self.in_blocks:
-            features = block(features, told)
+            features = block(features, embedding)
         features = F.interpolate(features, size, mode="bilinear", align_corners=False)
         for block in self.out_blocks:
-            features = block(features, told)
+            features = block(features, embedding)
         result: Tensor = self.conv_out(F.silu(self.norm_out(features)))
         return result
 
 
-def _embedded_blocks(shapes: Shapes, before: str, width: int, told: int) -> Iterator[nn.Module]:
+def _embedded_blocks(shapes: Shapes, before: str, width: int, embedding: int) -> Iterator[nn.Module]:
     for number in _counted(shapes, before):
         if f"{before}.{number}.q.weight" in shapes:
-            yield _Attending(width)
+            yield _Attention(width)
         else:
-            yield _Told(width, told, _shape(shapes, f"{before}.{number}.in_layers.2.weight", 4)[-1])
+            yield _Residual(width, embedding, _shape(shapes, f"{before}.{number}.in_layers.2.weight", 4)[-1])
 
 
 _reflecting = partial(nn.Conv2d, padding_mode="reflect")
 
 
-class _Evened(nn.Module):
-    """Features with mean 0 and deviation 1 over all of a picture, weighted by channel; and that deviation."""
+class _Normalised(nn.Module):
+    """Features normalised to mean 0 and deviation 1 over the whole picture, with a weight for each channel.
+
+    Returns them and the deviation that they had.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -177,7 +180,7 @@ class _Evened(nn.Module):
 
 
 class _Wide(nn.Module):
-    """A residual block that is wide inside; each gate rules several neighbouring values."""
+    """A residual block that is wide inside; each gate controls several neighbouring channels."""
 
     def __init__(self, shapes: Shapes, name: str) -> None:
         super().__init__()
@@ -186,7 +189,7 @@ class _Wide(nn.Module):
         self.gates = hidden - self.values
         if self.gates < 1 or self.values % self.gates:
             raise Unknown(name)
-        self.norm = _Evened(width)
+        self.norm = _Normalised(width)
         self.up = nn.Conv2d(width, hidden, 1, bias=False)
         self.down = nn.Conv2d(self.values, middle, 1, bias=False)
         self.mix = _reflecting(middle, width, 3, padding=1, bias=False)
@@ -200,7 +203,7 @@ class _Wide(nn.Module):
 
 
 class _Waves(nn.Module):
-    """Sines and cosines of a position, at frequencies that the file holds."""
+    """Sines and cosines of a position, at the frequencies in the file."""
 
     freqs: Tensor
 
@@ -215,24 +218,24 @@ class _Waves(nn.Module):
 
 _NEIGHBOURS = (-1, 0, 1, 2)
 _LARGEST_CHANGE = 0.2
-"""Of a tap, by which its learned base may be changed."""
+"""The largest change of a tap's learned base."""
 
 
 class _Resampled(nn.Module):
-    """Twofold by pixel shuffle, refined, then resampled to any size: each result line sums four of its neighbours.
+    """Enlarged twice by pixel shuffle, refined, then resampled to any size: each line is a sum of four neighbours.
 
-    The weights of the four are a learned base and what a small network adds for the line's place between two others.
-    Filters are sums of `rank` separable ones, each with its share.
+    Their weights are a learned base plus a change, which a small network computes from the line's position between two
+    lines. The filter is a weighted sum of `rank` separable ones.
     """
 
     def __init__(self, shapes: Shapes, name: str) -> None:
         super().__init__()
         rank, axes, width, taps = _shape(shapes, f"{name}.base_taps", 4)
         lifted = _shape(shapes, f"{name}.lift_expand.weight", 4)[0]
-        inner, told = _shape(shapes, f"{name}.filter_net.0.weight", 2)
+        inner, inputs = _shape(shapes, f"{name}.filter_net.0.weight", 2)
         waves = _shape(shapes, f"{name}.pe.freqs", 1)[0]
         embedded = [_shape(shapes, f"{name}.{one}_emb.weight", 2)[1] for one in ("axis", "rank")]
-        if axes != 2 or taps != len(_NEIGHBOURS) or told != 2 * waves + 1 + sum(embedded):
+        if axes != 2 or taps != len(_NEIGHBOURS) or inputs != 2 * waves + 1 + sum(embedded):
             raise Unknown(name)
         self.ps_expand = nn.Conv2d(width, 4 * width, 1)
         self.lift_expand = nn.Conv2d(width, lifted, 1, bias=False)
@@ -241,7 +244,7 @@ class _Resampled(nn.Module):
         self.base_taps = nn.Parameter(torch.zeros(rank, axes, width, taps))
         self.pe = _Waves(waves)
         self.axis_emb, self.rank_emb = nn.Embedding(axes, embedded[0]), nn.Embedding(rank, embedded[1])
-        self.filter_net = nn.Sequential(nn.Linear(told, inner), nn.Mish(), nn.Linear(inner, width * taps))
+        self.filter_net = nn.Sequential(nn.Linear(inputs, inner), nn.Mish(), nn.Linear(inner, width * taps))
         self.rank_gain = nn.Parameter(torch.zeros(rank))
 
     def forward(self, features: Tensor, size: Size) -> Tensor:
@@ -282,7 +285,7 @@ class _Resampled(nn.Module):
 
 
 class Gated(nn.Module):
-    """Gated blocks, learned resampling, gated blocks, added to the bicubically enlarged latents."""
+    """Gated blocks, learned resampling, gated blocks; the result is added to the bicubic enlargement."""
 
     def __init__(self, shapes: Shapes) -> None:
         super().__init__()

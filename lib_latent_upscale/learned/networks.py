@@ -1,7 +1,7 @@
-"""The two networks: one restores the latents of a resized picture, one enlarges the latents of a small one.
+"""Two networks: one makes the latents of a resized picture sharp, one enlarges the latents of a small picture.
 
-Both add what they find to their input (bicubic for the second), so that an untrained network changes nothing. They are
-told the factor, and see latents with a deviation of about 1.
+Both predict a difference to their input (the second to the bicubic enlargement), so that an untrained network changes
+nothing. The factor is an input, too. Latents have a deviation of about 1.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _zeroed(convolution: nn.Conv2d) -> nn.Conv2d:
 
 
 class Restore(nn.Module):
-    """Latents of a resized picture to those of a sharp one: (batch, channels, height, width) in and out."""
+    """From the latents of a resized picture to those of a sharp one: (batch, channels, height, width) in and out."""
 
     def __init__(self, channels: int, width: int = 64, depth: int = 10) -> None:
         super().__init__()
@@ -54,14 +54,14 @@ class Restore(nn.Module):
         self.outward = _zeroed(nn.Conv2d(width, channels, 3, padding=1))
 
     def forward(self, latent: Tensor, factor: float) -> Tensor:
-        """`factor` is how many times the picture was enlarged, 1 to 4."""
+        """The restored latents; `factor` is how many times the picture was enlarged, 1 to 4."""
         features = self.inward(torch.cat([latent, _plane(latent, math.log2(factor))], 1))
         result: Tensor = self.outward(self.body(features))
         return latent + result
 
 
 class Enlarge(nn.Module):
-    """Small latents to large ones of any size: features are made small, placed large, and refined there."""
+    """From small latents to large ones of any size: features are computed small, resized, and refined at that size."""
 
     def __init__(self, channels: int, width: int = 64, depth: int = 8, refinement: int = 3) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Enlarge(nn.Module):
         self.outward = _zeroed(nn.Conv2d(width, channels, 3, padding=1))
 
     def forward(self, latent: Tensor, size: tuple[int, int]) -> Tensor:
-        """`size` is (height, width) of the result in cells."""
+        """The enlarged latents; `size` is their (height, width) in cells."""
         factors = [math.log2(large / small) for large, small in zip(size, latent.shape[-2:], strict=True)]
         features = self.inward(torch.cat([latent, *(_plane(latent, factor) for factor in factors)], 1))
         smooth, sharp = self.spread(features + self.body(features)).chunk(2, 1)
@@ -87,7 +87,7 @@ class Enlarge(nn.Module):
 
 
 def _offsets(latent: Tensor, size: tuple[int, int]) -> Tensor:
-    """Where each large cell lies in its small one, -1 to 1 down and across, and their squares: (1, 4, *size)."""
+    """The position of each large cell within its small one, -1 to 1 down and across, and the squares: (1, 4, *size)."""
     lines = []
     for large, small in zip(size, latent.shape[-2:], strict=True):
         centre = (torch.arange(large, device=latent.device, dtype=latent.dtype) + 0.5) * (small / large)

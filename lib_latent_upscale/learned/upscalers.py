@@ -1,4 +1,4 @@
-"""The networks with the weights that come with the package, as functions of latents."""
+"""The networks whose weights come with the package, as functions of latents."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["FAMILIES", "LARGEST_FACTOR", "Family", "Kind", "knows", "restore_lat
 Kind: TypeAlias = Literal["restore", "enlarge"]
 
 LARGEST_FACTOR = 4.0
-"""The networks have seen no larger one."""
+"""The networks were trained up to this factor."""
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "learned"
 
@@ -42,23 +42,23 @@ def _file(kind: str, family: str) -> Path:
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {name: one for name, one in LATENTS.items() if any(knows(kind, name) for kind in _NETWORKS)}
 )
-"""Whose latents networks know; as the denoising model sees them, with a deviation of about 1."""
+"""Families with at least one network. Latents are as the denoising model sees them, with a deviation of about 1."""
 
 
 def restore_latent(latent: Tensor, factor: float, family: str) -> Tensor:
-    """Latents of a resized picture, as sharp as those of a picture of that size.
+    """The latents of a resized picture, made as sharp as those of a picture of that size.
 
     Args:
         latent: (batch, channels, height, width), of the picture that was enlarged and then encoded.
-        factor: how many times it was enlarged, in the mean of width and height; at 1 and below nothing is changed,
-            and above `LARGEST_FACTOR` as much as at that.
+        factor: how many times it was enlarged, the geometric mean of both sides; up to 1 nothing is changed, and
+            above `LARGEST_FACTOR` it counts as that.
         family: a name in `FAMILIES`.
 
     Returns:
         Latents of the same shape, dtype and device; computed in float32.
 
     Raises:
-        ValueError: an unknown family, a shape that is not its, or a factor that is not a positive number.
+        ValueError: an unknown family, a shape that does not fit it, or a factor that is not a positive number.
     """
     _check("restore", latent, family)
     if not (math.isfinite(factor) and factor > 0):
@@ -69,18 +69,19 @@ def restore_latent(latent: Tensor, factor: float, family: str) -> Tensor:
 
 
 def upscale_latent(latent: Tensor, size: tuple[int, int], family: str) -> Tensor:
-    """Latents of a larger picture, at exactly the asked size, in one pass.
+    """The latents of a larger picture of exactly the given size, in one pass.
 
     Args:
         latent: (batch, channels, height, width).
-        size: (height, width) of the result, each 1 to `LARGEST_FACTOR` times the latent's.
+        size: (height, width) of the result in cells, each 1 to `LARGEST_FACTOR` times the latent's.
         family: a name in `FAMILIES`.
 
     Returns:
         (batch, channels, *size), the dtype and device of `latent`; computed in float32.
 
     Raises:
-        ValueError: an unknown family, a shape that is not its, or a size that is smaller or too large.
+        ValueError: an unknown family, or a shape that does not fit it.
+        SizeError: a size that is smaller or too large.
     """
     _check("enlarge", latent, family)
     small = (latent.shape[-2], latent.shape[-1])
@@ -95,7 +96,7 @@ def upscale_latent(latent: Tensor, size: tuple[int, int], family: str) -> Tensor
 
 
 def weights_hash(kind: Kind, family: str) -> str:
-    """The hash of a network's file, as infotexts name weights."""
+    """The hash of a network's file, as written in infotexts."""
     return short_hash(_file(kind, family))
 
 
