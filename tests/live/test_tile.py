@@ -174,7 +174,7 @@ class TestFiles:
         error = refused(webui.ours, picture, tile(model="other_family_tile"))
         assert error.status == 422
         assert f"other_family_tile is made for {family}, but the checkpoint" in error.message
-        assert "a tile model of that family is needed" in error.message
+        assert "A tile model of that family is needed" in error.message
 
     @pytest.mark.parametrize("content", [b"", b"<!doctype html>", control_file(768)[:-1000]], ids=len)
     def test_a_damaged_one_is_refused(self, webui, picture, put_tile, content):

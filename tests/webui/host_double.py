@@ -228,6 +228,8 @@ def process_images(p: Img2Img) -> Any:
     p.width, p.height = (
         max((side + ways().rounds_to // 2) // ways().rounds_to, 1) * ways().rounds_to for side in (p.width, p.height)
     )
+    if hasattr(p.sd_model, "fix_dimensions"):
+        p.width, p.height = p.sd_model.fix_dimensions(p.width, p.height)
     count = p.batch_size * p.n_iter
     seeds = p.all_seeds = [p.seed + index for index in range(count)]
     p.all_subseeds = [p.subseed + index for index in range(count)]

@@ -234,6 +234,19 @@ class TestSizes:
         assert processed.images[0].size == (120, 136)
         assert processed.infotexts[0]["Size"] == "120x136"
 
+    @pytest.mark.parametrize(("asked", "worked"), [((120, 136), (128, 144)), ((100, 92), (112, 96)), ((96, 128), None)])
+    def test_a_host_that_rounds_down_for_its_model_cuts_nothing(self, webui, picture, asked, worked):
+        """v1.10.1 with SD 3 (82a973c): sides become multiples of 16 before `init`; its patches are 2x2 cells."""
+        model = SimpleNamespace(
+            fix_dimensions=lambda width, height: (width // 16 * 16, height // 16 * 16),
+            model=SimpleNamespace(diffusion_model=SimpleNamespace(patch_size=2)),
+        )
+        p = webui.process(picture, width=asked[0], height=asked[1], sd_model=model)
+        processed = webui.run(p)
+        assert p.sampler.latent.shape[:1:-1] == tuple(side // 8 for side in worked or asked)
+        assert processed.images[0].size == asked
+        assert processed.infotexts[0]["Size"] == f"{asked[0]}x{asked[1]}"
+
 
 TRANSFORMER = SimpleNamespace(patch_size=(1, 2, 2))
 

@@ -20,7 +20,7 @@ from lib_latent_upscale.schedules import get_sigmas
 from lib_latent_upscale.tile_settings import TILE_MODEL_LABEL, TileSettings
 
 TABLE = torch.linspace(0.03, 14.6, 1000)
-WIDTHS = {"SD 1.x": 768, "SD 2.x": 1024, "SDXL": 2048}
+WIDTHS = {"SD 1.x": 768, "SD 2.x": 1024, "SDXL": 2048, "thin": 64}
 
 
 def _double() -> Any:
@@ -356,13 +356,20 @@ class TestModels:
     )
     @pytest.mark.parametrize("name", ["automatic", "other_tile"])
     def test_a_checkpoint_that_is_no_unet(self, lab, picture, file, tensor, name):
+        control_file(lab.folder / "other.safetensors", "thin")
         path = lab.folder / file
         path.touch() if tensor is None else save_file({tensor: torch.zeros(8, 8)}, path)
         lab.webui.modules["modules.sd_models"].checkpoint_aliases["x"] = SimpleNamespace(name=file, filename=str(path))
         lab.webui.options.sd_model_checkpoint = "x"
         assert lab.webui.adapter("passes.tile_models").offered_models() == []
-        with pytest.raises(ValueError, match=f"{file}(, which)? is no U-Net of Stable Diffusion.* switch"):
+        with pytest.raises(ValueError, match=f"{file}(, which)? is no U-Net of Stable Diffusion.* switch") as refused:
             lab.run(picture, {"tile_controlnet": True, "tile_controlnet_model": name})
+        said = {
+            "automatic": "other_tile (another kind, text width 64)",
+            "other_tile": "is made for another kind, text width 64, but",
+        }
+        assert said[name] in str(refused.value)
+        assert "of that family is needed" not in str(refused.value)
 
     def test_a_unit_that_has_no_place_for_our_last_wish(self, webui, picture, tmp_path, monkeypatch):
         """ersatzForge's `ControlNetUnit` has no `save_detected_map` (fca12a2)."""

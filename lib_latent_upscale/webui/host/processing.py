@@ -51,6 +51,7 @@ __all__ = [
     "schedule_options",
     "seed_draws",
     "side_multiple",
+    "sides_without_rounding",
     "told",
     "vae_scale_factor",
     "xyz_axis",
@@ -100,6 +101,15 @@ def side_multiple(model: Any) -> int:
     places = ("forge_objects.unet.model.diffusion_model.patch_size", "model.diffusion_model.patch_size")
     patch = next((found for place in places if (found := _found(model, place)) is not None), 1)
     return vae_scale_factor() * int(patch if isinstance(patch, int) else patch[-1])
+
+
+def sides_without_rounding(model: Any, given: tuple[int, int], found: tuple[int, int]) -> tuple[int, int]:
+    """(width, height) as they were given, where the host has only rounded them down for the model's sake since.
+
+    v1.10.1 does so with SD 3 (`fix_dimensions`), and a picture of 1080 rows would lose 8 of them.
+    """
+    fix = getattr(model, "fix_dimensions", None)
+    return given if fix is not None and tuple(fix(*given)) == found else found
 
 
 def makes_video(p: Any) -> bool:

@@ -89,12 +89,12 @@ def choose_model(name: str, overrides: Mapping[str, Any]) -> TileModel:
     if not checkpoint.takes(found):
         raise SettingsError(
             TileSettings,
-            "{model} {0} is made for {1}, but the checkpoint {2} is {3}; a tile model of that family is needed. {4}",
+            "{model} {0} is made for {1}, but the checkpoint {2} is {3}. {4}",
             found.name,
             _family(found.width),
             checkpoint.name,
             checkpoint.kind,
-            checkpoint.advice,
+            checkpoint.advice if checkpoint.other else f"A tile model of that family is needed. {checkpoint.advice}",
         )
     return found
 
@@ -126,7 +126,7 @@ def where_to_put() -> str:
 
 
 def _family(width: int | None) -> str:
-    return FAMILIES.get(width or 0, f"of another kind (text width {width})")
+    return FAMILIES.get(width or 0, f"another kind, text width {width}")
 
 
 def _tile_models(*, refresh: bool) -> list[TileModel]:

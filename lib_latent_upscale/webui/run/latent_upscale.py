@@ -68,6 +68,8 @@ class LatentUpscale:
         self.settings = self._asked = settings
         self._collaborator = collaborator or Collaborator()
         self.size: tuple[int, int] = (p.width, p.height)
+        self._given = self.size
+        """What `p` was given as sides, multiples of a cell."""
         self._p = p
         self._resize_mode = STRETCH if p.resize_mode == LATENT else p.resize_mode
         self._host_init: Callable[..., None] = p.init
@@ -104,11 +106,12 @@ class LatentUpscale:
     def install(self) -> None:
         """Put the overrides on `p`. Dictionaries that copies of `p` may share are replaced, not written to."""
         p = self._p
-        width, height = (whole_cells(side, host.vae_scale_factor()) for side in self.size)
+        cell = host.vae_scale_factor()
+        self._given = whole_cells(self.size[0], cell), whole_cells(self.size[1], cell)
         overrides = {
             _ATTRIBUTE: self,
-            "width": width,
-            "height": height,
+            "width": self._given[0],
+            "height": self._given[1],
             "resize_mode": self._resize_mode,
             "paste_to": None,  # the Batch tab uses one `p` for all files, and `init` keeps the last mask's place
             "init_images": p.init_images,
@@ -190,7 +193,8 @@ class LatentUpscale:
                 "enlarged; set the batch size to 1"
             )
         multiple = host.side_multiple(p.sd_model)
-        p.width, p.height = whole_cells(p.width, multiple), whole_cells(p.height, multiple)
+        width, height = host.sides_without_rounding(p.sd_model, self._given, (p.width, p.height))
+        p.width, p.height = whole_cells(width, multiple), whole_cells(height, multiple)
         if (p.width, p.height) == self.size:
             return
         asked = f"{self.size[0]}x{self.size[1]}"
