@@ -42,7 +42,7 @@ _FIRST = (
     *("scale", "method", "scheduler", "exact_steps", "keep_statistics", "matched_noise"),
     *("sampler", "steps", "denoise", "cfg_scale", "seed", "prompt", "negative_prompt"),
 )
-"""Order of the controls' values for the page's clients; further options come behind them."""
+"""Order of the values in calls of the page's API; new options follow them."""
 
 
 def _controls(gr: Any, has: Callable[[type[Settings]], bool] = lambda _: True) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def _controls(gr: Any, has: Callable[[type[Settings]], bool] = lambda _: True) -
 
 
 def _pass_controls(gr: Any, kind: type[Settings], *, there: bool) -> dict[str, Any]:
-    """The switch of a pass and its options, by their names in the API; folded in, and off at first."""
+    """The switch of a pass and its options by their names in the API, in a closed accordion; the switch is off."""
     options = {name: row for name, row in rows(kind).items() if row.control}
     with gr.Accordion(kind.NAME, open=False):
         if not there:
@@ -117,7 +117,7 @@ _SIZED = ("scale", "width", "height", "resize_mode", *(row.settings.SWITCH for r
 
 @contextmanager
 def _errors_shown(gr: Any) -> Iterator[None]:
-    """Show what a person can put right on the page, instead of a traceback there and in the console."""
+    """Show errors that the user can correct on the page, without a traceback there or in the console."""
     try:
         yield
     except Interrupted as error:
@@ -148,7 +148,7 @@ def _heading(page: Page) -> str:
 
 
 def build_page(page: Page) -> Any:
-    """The Gradio page."""
+    """The page as a `gradio.Blocks`."""
     import gradio as gr
 
     page.tell = gr.Warning
@@ -221,16 +221,16 @@ def build_page(page: Page) -> Any:
 
 
 _CONTROL = 240
-"""Pixels of a control in a row, below which it goes into the next one: a checkbox's words would be cut otherwise."""
+"""Minimum width of a control in pixels; narrower ones move to the next row, so that labels are not cut."""
 _COLUMN = 340
-"""Pixels below which the two columns stand one below the other: a phone has less than twice as many."""
+"""Minimum width of a column in pixels; on phones, with less than twice as many, the columns are stacked."""
 _STYLE = f"""<style>
 .form > .block:has(input[type=checkbox]) {{ min-width: min({_CONTROL}px, 100%) !important }}
 input:is([role=combobox], [role=listbox]) {{ padding-right: 2em; text-overflow: ellipsis }}
 </style>"""
 """Gradio 6 gives checkboxes no width of their own, and lets long choices run into the menu's arrow."""
 _HOUR, _DAY = 3600, 86400
-"""How often Gradio looks for pictures of the page that are older than a day, in seconds."""
+"""Seconds: how often Gradio looks for pictures of the page to delete, and how old those are."""
 
 _FRAME = '<iframe title="Comparison" style="width: 100%; height: 90vh; border: 0" srcdoc="{}"></iframe>'
 """The comparison's page is a whole document with styles of its own."""
@@ -245,7 +245,7 @@ def _show_steps(progress: Any, name: str, done: int, total: int) -> None:
 
 
 def _comparison(gr: Any) -> tuple[Any, list[Any], list[Any]]:
-    """The button, what to compare, and where it is shown."""
+    """The button, the controls for what to compare, and the components that show the result."""
     with gr.Accordion("Compare", open=False):
         gr.Markdown(
             "Runs, with the same seed, the WebUI's default, the settings above, and each chosen method with each "
@@ -268,7 +268,11 @@ def _before_after(gr: Any, has_slider: bool) -> list[Any]:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve the page until it is stopped; none of its pictures stay behind."""
+    """Serve the page until it is stopped, and delete its pictures then; returns the exit code.
+
+    Raises:
+        InputError: a model is missing, or the page cannot be served at this address.
+    """
     if arguments.model == DEMO and arguments.tile_controlnet is None:
         arguments.tile_controlnet = DEMO
     leave_out(arguments)
@@ -291,7 +295,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check_address(host: str, port: int) -> None:
-    """InputError where nothing can listen there."""
+    """Check that the page can be served there.
+
+    Raises:
+        InputError: it cannot.
+    """
     if not 1 <= port <= _LAST_PORT:
         raise InputError(f"Port {port} is out of range: allowed is 1 to {_LAST_PORT}.")
     try:
@@ -318,7 +326,7 @@ _FOLDER = "latent-upscale-page-"
 
 @contextmanager
 def _own_folder() -> Iterator[str]:
-    """A folder for the page's pictures, what Gradio keeps of them included; gone with the page."""
+    """A temporary folder for the page's pictures and Gradio's copies of them."""
     before = os.environ.get("GRADIO_TEMP_DIR")
     with tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "gradio")
@@ -331,7 +339,7 @@ def _own_folder() -> Iterator[str]:
 
 
 def _remove_old_folders() -> None:
-    """What pages have left that were killed; the number in a folder's name is that of its process."""
+    """Delete the folders of pages that were killed; a folder's name has the id of its process."""
     import psutil  # type: ignore[import-untyped, unused-ignore]
 
     for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*-*"):

@@ -1,4 +1,4 @@
-"""The command `latent-upscale`: arguments, and what becomes of errors.
+"""The command `latent-upscale`: its arguments, and how errors end it.
 
 Nothing heavy is imported before a subcommand runs, so that --help answers at once.
 """
@@ -35,7 +35,7 @@ EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence, without the usage before it."""
+    """Reports errors in one sentence, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_BAD_INPUT, f"{self.prog}: {message}\n")
@@ -310,10 +310,10 @@ def _convert(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def build_parser(without_default: Iterable[str] = ()) -> argparse.ArgumentParser:
-    """The parser of the whole command; each subcommand names its module, which has `run(arguments) -> exit code`.
+    """The parser of the whole command; `module` of a subcommand is its module, with `run(arguments) -> exit code`.
 
     Args:
-        without_default: names of values of `upscale` that are None where they are not given.
+        without_default: names of arguments of `upscale` whose default is None, to tell which ones are given.
     """
     parser = _Parser(prog="latent-upscale", description="Enlarge pictures in the latent space of Stable Diffusion.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -325,7 +325,7 @@ def build_parser(without_default: Iterable[str] = ()) -> argparse.ArgumentParser
 
 
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments; those of `upscale --like` with the settings of its picture."""
+    """The arguments; for `upscale --like` with the settings of that picture."""
     arguments = build_parser().parse_args(argv)
     if getattr(arguments, "like", None) is None:
         return arguments
@@ -335,7 +335,7 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def quiet_libraries() -> None:
-    """Log in plain sentences; libraries' advice to developers is noise to someone who wants a picture."""
+    """Log plain sentences, without the messages of libraries that are meant for developers."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in ("diffusers", "transformers", "httpx", "huggingface_hub", "matplotlib"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -345,7 +345,7 @@ def quiet_libraries() -> None:
 
 
 def _end_orderly() -> None:
-    """Let a request to end unwind what is being written, as Ctrl+C does; else a half-written file would stay."""
+    """Let SIGTERM end the command as Ctrl+C does, so that no half-written file is left."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
 

@@ -97,7 +97,11 @@ class Worker:
         return Upscaler(self._arguments, self._files, self._made.__setitem__)
 
     def load(self) -> None:
-        """Load the models; errors as of `Upscaler`."""
+        """Load the models.
+
+        Raises:
+            InputError, GenerationError: as for `Upscaler`.
+        """
         _ = self._upscaler
 
     def upscale(self, jobs: Sequence[Job], pictures: Sequence[Picture]) -> tuple[list[Outcome], dict[Path, bytes]]:
@@ -153,7 +157,7 @@ def cluster(arguments: argparse.Namespace, files: FileSettings, most: int) -> It
     """A cluster that was reached or started, with `most` workers or fewer: one for each GPU, else for each core.
 
     Raises:
-        InputError: Ray cannot be used, there is no room for so many workers, or as of `Upscaler`.
+        InputError: as for `Upscaler`; or Ray cannot be used, or there is no room for so many workers.
     """
     import ray
 

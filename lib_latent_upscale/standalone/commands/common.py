@@ -1,4 +1,4 @@
-"""What the subcommands share: settings from arguments, progress bars."""
+"""What the subcommands share: settings from arguments, models, progress bars."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ SMALLEST_SCALE, LARGEST_SCALE, DEFAULT_SCALE = 0.25, 8.0, 2.0
 
 
 def upscale_settings(arguments: argparse.Namespace) -> UpscaleSettings:
-    """The core's settings.
+    """Settings of the latent upscale.
 
     Raises:
-        InputError: one is not allowed.
+        InputError: a value that is not allowed, or a file that does not exist.
     """
     given = given_values(arguments, UpscaleSettings)
     if getattr(arguments, "learned", None) is not None:
@@ -78,7 +78,7 @@ def _method_of(learned: Path, given: Mapping[str, Any]) -> str:
 
 
 def file_settings(arguments: argparse.Namespace) -> FileSettings:
-    """Which files go in and come out.
+    """Settings of the files that are read and written.
 
     Raises:
         InputError: a value that is not allowed.
@@ -87,10 +87,10 @@ def file_settings(arguments: argparse.Namespace) -> FileSettings:
 
 
 def given_inputs(arguments: argparse.Namespace, files: FileSettings) -> tuple[Inputs, Path | None]:
-    """The pictures that a command line means, `single` where one file comes out, and what OUT names.
+    """The pictures of a command line and the path OUT; `single` if one picture is written to one file.
 
     Raises:
-        InputError: as of `find_inputs`.
+        InputError: as for `find_inputs`.
     """
     output = Path(arguments.output) if arguments.output is not None else None
     inputs = find_inputs(arguments.input, recursive=files.recursive, skipped=[output] if output else [])
@@ -117,7 +117,11 @@ def single_output(
 
 
 def opened(path: Path, smallest: int = SMALLEST_SIDE) -> Picture:
-    """Read a picture, and say what a person should know about it; errors as of `load_picture`."""
+    """Read a picture and log what the user should know about it.
+
+    Raises:
+        InputError: as for `load_picture`.
+    """
     picture = load_picture(path, smallest)
     for note in picture.notes:
         logger.warning("%s: %s", path, note)
@@ -125,7 +129,7 @@ def opened(path: Path, smallest: int = SMALLEST_SIDE) -> Picture:
 
 
 def shape_settings(arguments: argparse.Namespace) -> ShapeSettings:
-    """What becomes of a picture whose result has another shape.
+    """Settings for results with another aspect ratio than the picture.
 
     Raises:
         InputError: a value that is not allowed.
@@ -134,7 +138,7 @@ def shape_settings(arguments: argparse.Namespace) -> ShapeSettings:
 
 
 def drawn_seed(seed: int) -> int:
-    """The seed, or where it is -1 one that is drawn.
+    """The seed itself, or a random one for -1.
 
     Raises:
         InputError: it is out of range.
@@ -145,10 +149,10 @@ def drawn_seed(seed: int) -> int:
 
 
 def tile_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Fields of GenerationSettings with which a tile ControlNet guides; none where none is asked for.
+    """Fields of `GenerationSettings` for the tile ControlNet; none if no model is given.
 
     Raises:
-        InputError: a value that is not allowed, or an option that would change nothing.
+        InputError: a value that is not allowed, or an option that would have no effect.
     """
     given = given_values(arguments, TileSettings)
     if getattr(arguments, "tile_controlnet", None) is None:
@@ -162,7 +166,11 @@ def tile_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def target_size(size: tuple[int, int], arguments: argparse.Namespace) -> tuple[int, int]:
-    """(width, height) that a picture of `size` will have."""
+    """(width, height) of the result for a picture of `size` (width, height).
+
+    Raises:
+        InputError: it is too small or too large.
+    """
     if arguments.size is None:
         return scaled_size(size, DEFAULT_SCALE if arguments.scale is None else arguments.scale)
     width, height = arguments.size
@@ -177,7 +185,11 @@ def target_size(size: tuple[int, int], arguments: argparse.Namespace) -> tuple[i
 
 
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """(width, height) of a picture of `size` enlarged by `scale`."""
+    """(width, height) of a picture of `size` (width, height), times `scale`.
+
+    Raises:
+        InputError: the scale or the result is too small or too large.
+    """
     if not SMALLEST_SCALE <= scale <= LARGEST_SCALE:
         raise InputError(f"Scale {scale} is out of range: allowed is {SMALLEST_SCALE} to {LARGEST_SCALE}.")
     width, height = round(size[0] * scale), round(size[1] * scale)
@@ -186,7 +198,11 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
 
 
 def generation_settings(arguments: argparse.Namespace, size: tuple[int, int]) -> GenerationSettings:
-    """The settings for a picture of `size` (width, height) before the upscale."""
+    """The settings for a picture of `size` (width, height).
+
+    Raises:
+        InputError: a value that is not allowed.
+    """
     width, height = target_size(size, arguments)
     return GenerationSettings(
         width=width,
@@ -237,7 +253,7 @@ _DEMO = ": for demonstrations, too small for photographs, ignores prompts; use y
 
 
 def _introduce(arguments: argparse.Namespace, name: str) -> None:
-    """Say which model runs, and that a prompt given to the demo model does nothing."""
+    """Log which model is used, and that the demo model ignores the prompt if one is given."""
     demo = arguments.model == DEMO
     logger.info("Model: %s%s.", name, _DEMO if demo else "")
     if demo and (getattr(arguments, "prompt", "") or getattr(arguments, "negative_prompt", "")):
@@ -246,7 +262,7 @@ def _introduce(arguments: argparse.Namespace, name: str) -> None:
 
 @contextmanager
 def notice(text: str, *, quiet: bool) -> Iterator[None]:
-    """A line on stderr that is gone when the work is done."""
+    """A line on stderr that disappears when the work is done."""
     from tqdm import tqdm
 
     with tqdm(desc=text, bar_format="{desc}", disable=quiet, leave=False):
@@ -257,7 +273,7 @@ def notice(text: str, *, quiet: bool) -> Iterator[None]:
 def progress_bar(
     description: str, *, quiet: bool, leave: bool = False, unit: str = "step"
 ) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr for one run; yields `progress(done, total)`."""
+    """A progress bar on stderr; yields `progress(done, total)`."""
     from tqdm import tqdm
 
     with tqdm(desc=description, disable=quiet, leave=leave, unit=unit) as bar:

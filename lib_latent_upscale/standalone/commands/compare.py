@@ -1,4 +1,4 @@
-"""The subcommand `compare`: the WebUI's default latent upscale beside this one, on a sheet and on a page."""
+"""The subcommand `compare`: the WebUI's default latent upscale and this one, on a sheet and on a page."""
 
 from __future__ import annotations
 
@@ -48,14 +48,18 @@ _KEYS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "sampler": ("sampler", str),
     "cfg_scale": ("cfg_scale", float),
 }
-"""Keys of --variant beside those of the upscale: the field of the generation, and how it is read."""
+"""Keys of --variant that are not options of the upscale: the field of `GenerationSettings`, and how it is read."""
 
 _OVERRIDES = tuple(field for field, _ in _KEYS.values())
-"""Fields of the generation that a variant may change."""
+"""Fields of `GenerationSettings` that a variant may change."""
 
 
 def parse_variant(text: str, base: GenerationSettings) -> Variant:
-    """A variant from METHOD:SCHEDULER[:KEY=VALUE,...]; what it does not name is as in `base`."""
+    """A variant from METHOD:SCHEDULER[:KEY=VALUE,...]; everything else is as in `base`.
+
+    Raises:
+        InputError: the text has another form, an unknown key, or a value that is not allowed.
+    """
     method, _, rest = text.partition(":")
     scheduler, _, options = rest.partition(":")
     if not scheduler:
@@ -70,7 +74,7 @@ def parse_variant(text: str, base: GenerationSettings) -> Variant:
 
 
 def _read_option(option: str) -> tuple[str, Any]:
-    """A field of the generation or of the upscale, and its value, from KEY=VALUE."""
+    """A field of `GenerationSettings` or `UpscaleSettings`, and its value, from KEY=VALUE."""
     key, _, value = option.partition("=")
     settings = rows(UpscaleSettings)
     if key in settings:
@@ -82,17 +86,21 @@ def _read_option(option: str) -> tuple[str, Any]:
 
 
 def generation_of(variant: Variant, base: GenerationSettings) -> GenerationSettings:
-    """The settings that make this variant alone."""
+    """The settings that run a variant.
+
+    Raises:
+        InputError: a value that is not allowed.
+    """
     return replace(base, upscale=variant.settings, **variant.overrides)
 
 
 def default_variants(base: GenerationSettings) -> list[Variant]:
-    """The WebUI's default and the settings of `base`; with matched noise also the default from that noise."""
+    """The variants that every comparison of `base` has; see `usual_variants`."""
     return usual_variants(base.upscale, SAMPLERS[base.sampler].automatic)
 
 
 def tile_variants(overrides: Mapping[str, Any], base: GenerationSettings) -> list[Variant]:
-    """The settings of `base` with tile ControlNet, where `overrides` ask for it."""
+    """The settings of `base` with tile ControlNet; none if `overrides` (see `tile_overrides`) are empty."""
     name = "Latent Upscale, tile ControlNet"
     return [Variant(name, base.upscale, MappingProxyType(dict(overrides)), "pass")] if overrides else []
 
@@ -105,9 +113,18 @@ def compare(
     *,
     progress: Callable[[str], Any] = lambda _: progress_bar("", quiet=True),
 ) -> list[Entry]:
-    """Run the variants of one picture; encode, conditioning and noise are made once.
+    """Run the variants on one picture, which is encoded only once, and so are the prompts.
 
-    `progress(name)` is a context manager that yields `progress(done, total)`.
+    Args:
+        engine: the model.
+        picture: in the aspect ratio of the result.
+        variants: those that are mathematically the same are run only once.
+        base: settings that the variants have in common.
+        progress: `progress(name)` is a context manager for a variant that yields `progress(done, total)`.
+
+    Raises:
+        InputError: a variant cannot run with this model.
+        GenerationError: the model failed.
     """
     prepared = engine.prepare([picture.rgb], base)
 
@@ -159,7 +176,7 @@ def _tile_notes(generation: GenerationSettings) -> list[str]:
 
 
 def subject_of(picture: Picture, base: GenerationSettings, reference: Image.Image | None = None) -> Subject:
-    """What a comparison is about."""
+    """The picture and the settings that all variants have in common."""
     return Subject(
         picture=picture.rgb,
         seed=base.seed,
@@ -184,7 +201,12 @@ _SUFFIXES = {"sheet": (".png",), "figures": (".json",), "page": (".html", ".htm"
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the subcommand."""
+    """Run the subcommand; returns the exit code.
+
+    Raises:
+        InputError: arguments that are not allowed, or a picture or model that cannot be used.
+        GenerationError: the model failed.
+    """
     leave_out(arguments)
     inputs = find_inputs(arguments.input)
     if not inputs.single:
@@ -216,7 +238,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _reference(path: Path | None, base: GenerationSettings, picture: Picture) -> Image.Image | None:
-    """The known original, in the colour space of the picture."""
+    """The original for --reference, in the colour space of the picture."""
     if path is None:
         return None
     reference = opened(path).matched(picture).copy()
@@ -230,7 +252,7 @@ def _reference(path: Path | None, base: GenerationSettings, picture: Picture) ->
 
 
 def _files(arguments: argparse.Namespace) -> _Files:
-    """All that will be written: beside a sheet that the person named everything has to be free, too."""
+    """The files that will be written. If the user named the sheet, the files next to it must not exist, either."""
     outputs = Outputs([path for path in (arguments.input, arguments.reference) if path], arguments.overwrite)
     sheet = arguments.output or arguments.input.with_name(f"{arguments.input.stem}-comparison.png")
     wanted = {

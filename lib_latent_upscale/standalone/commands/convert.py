@@ -14,7 +14,11 @@ __all__ = ["run"]
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the file, whole or not at all, and print its name; returns the exit code."""
+    """Write the file, whole or not at all, and print its name; returns the exit code.
+
+    Raises:
+        InputError: the pickle does not exist or holds no supported upscaler, or the file cannot be written.
+    """
     source = arguments.input
     if not source.is_file():
         raise InputError(f"{source}: there is no such file.")

@@ -29,11 +29,11 @@ S = TypeVar("S", bound=Settings)
 
 
 def flags(kind: type[Settings], prefix: str | None = None) -> dict[str, str]:
-    """The flags of the options that have one, by their fields' names.
+    """The flags of the options that have one, by the names of their fields.
 
     Args:
         kind: class of the settings.
-        prefix: what stands before a flag that has no dashes of its own; the class's own where None.
+        prefix: prefix of flags without dashes at their start; None for `kind.FLAGS`.
     """
     before = kind.FLAGS if prefix is None else prefix
     named = {name: row.flag for name, row in rows(kind).items() if row.flag is not None}
@@ -51,11 +51,11 @@ def add_flags(
     """Add the flags of a class of settings.
 
     Args:
-        group: what they are added to.
+        group: the parser or group that they are added to.
         kind: class of the settings.
         prefix: as for `flags`.
-        silent: a flag that is not given is None, so that one can tell.
-        defaults: of fields whose default is another one here.
+        silent: None is the default of all flags, to tell which ones are given.
+        defaults: other defaults than those of the settings, by fields.
     """
     for name, flag in flags(kind, prefix).items():
         row = rows(kind)[name]
@@ -82,7 +82,7 @@ def _plain(value: Any) -> str:
 
 
 def read_number(text: str) -> float | str:
-    """A number, or the text itself where it is none: the settings say what is allowed."""
+    """A number, or the text itself if it is none: the settings report what is allowed."""
     for read in (int, float):
         with contextlib.suppress(ValueError):
             return read(text)
@@ -90,18 +90,18 @@ def read_number(text: str) -> float | str:
 
 
 def given_values(arguments: argparse.Namespace, kind: type[Settings], prefix: str | None = None) -> dict[str, Any]:
-    """The values of the flags by their fields' names; those that are None or absent are left out."""
+    """The values of the flags by the names of their fields, without those that are None or missing."""
     found = {name: getattr(arguments, attribute, None) for name, attribute in attributes(kind, prefix).items()}
     return {name: value for name, value in found.items() if value is not None}
 
 
 def attributes(kind: type[Settings], prefix: str | None = None) -> dict[str, str]:
-    """What argparse calls the values of `flags`, by their fields' names."""
+    """Argparse's names of the values of `flags`, by the names of their fields."""
     return {name: attribute_of(flag) for name, flag in flags(kind, prefix).items()}
 
 
 def attribute_of(flag: str) -> str:
-    """What argparse calls the value of a flag."""
+    """Argparse's name of the value of a flag."""
     return flag.lstrip("-").replace("-", "_")
 
 
@@ -122,15 +122,15 @@ def _flag(known: Mapping[str, str], name: str) -> str:
 
 
 def check_given(kind: type[Settings], given: Iterable[str], needed: str = "") -> None:
-    """Refuse fields of a pass that are given but would have no effect.
+    """Check that no fields of a pass are given that would have no effect.
 
     Args:
         kind: settings of the pass.
-        given: names of the fields.
-        needed: the flag that they need, if not that of the model.
+        given: names of such fields.
+        needed: the flag that they need, if it is not that of the model.
 
     Raises:
-        InputError: there are such fields.
+        InputError: `given` is not empty.
     """
     options = ", ".join(flags(kind)[name] for name in given)
     if options:

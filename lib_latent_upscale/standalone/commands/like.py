@@ -1,6 +1,6 @@
-"""`upscale --like made.png`: the settings of a picture that was made here or in a WebUI; flags that are given win.
+"""`upscale --like made.png`: the settings of a picture that was made here or in a WebUI, unless a flag is given.
 
-What cannot be taken over is said before any work, a sentence each.
+Whatever cannot be reused is logged before any work, a sentence each.
 """
 
 from __future__ import annotations
@@ -36,32 +36,32 @@ __all__ = ["made_like"]
 logger = logging.getLogger(__name__)
 
 _PASSES: Mapping[str, type[Settings]] = {kind.MODEL_LABEL: kind for kind in WITH_MODEL}
-"""Settings of the passes by the label of their model."""
+"""Settings of the passes by the infotext label of their model."""
 
 _TAKEN = frozenset({"Steps", "Sampler", "CFG scale", "Seed", "Size", "Model", "Denoising strength", "Schedule type"})
 _NAMES = frozenset({"Model hash", "Lora hashes", "TI hashes", "VAE hash", "Version", "User", "RNG", MARK})
-"""Labels that change nothing, or are looked at by themselves."""
+"""Labels that have no effect on the picture or are read elsewhere."""
 _WEBUI = frozenset({"Model hash", "Version"})
-"""Labels that only a WebUI writes."""
+"""Labels that are only written by a WebUI."""
 _LORA = re.compile(r"<\w+:[^<>]*>")
 _SCHEDULES = {schedule.label.casefold(): name for name, schedule in SCHEDULES.items()} | {AUTOMATIC: AUTOMATIC}
 """Our schedules by the WebUI's names."""
 
 
 def made_like(arguments: argparse.Namespace, given: argparse.Namespace) -> argparse.Namespace:
-    """The arguments of `upscale`, with the settings of the picture `--like` where no flag is given.
+    """The arguments of `upscale`, with the settings of the picture `--like` for flags that are not given.
 
     Args:
         arguments: with the defaults of all flags.
-        given: the same, None for what was not given.
+        given: the same arguments, but None for flags that are not given.
 
     Raises:
-        InputError: the picture says nothing of how it was made, or a model is needed that is not given.
+        InputError: the picture has no infotext, or it needs a model or file that is not given.
     """
     source: Path = arguments.like
     infotext = read_infotext(read_parameters(source))
     if "Steps" not in infotext.values:
-        load_picture(source, smallest=1)  # says it of what is no picture
+        load_picture(source, smallest=1)  # its own error if this is not a picture
         raise InputError(
             f"{source}: it does not say how it was made; --like needs a picture made by this command or the WebUI."
         )
@@ -77,18 +77,18 @@ def made_like(arguments: argparse.Namespace, given: argparse.Namespace) -> argpa
 
 
 def _flags(kind: type[Settings], values: Mapping[str, str]) -> dict[str, Any]:
-    """The values of a class of settings by what argparse calls their flags."""
+    """The settings in an infotext by argparse's names."""
     names = attributes(kind)
     return {names[name]: value for name, value in kind.read_infotext(values).items()}
 
 
 @dataclass
 class _Reader:
-    """Takes the values of flags from a text, and notes what cannot be taken over."""
+    """Reads arguments from an infotext, and notes what cannot be reused."""
 
     infotext: Infotext
     explicit: Mapping[str, Any]
-    """Values that are given, by what argparse calls them."""
+    """The arguments that are given, by argparse's names."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -96,7 +96,7 @@ class _Reader:
         return self.infotext.values
 
     def found(self) -> dict[str, Any]:
-        """Values by what argparse calls their flags."""
+        """The arguments in the infotext, by argparse's names."""
         fields = read_fields(self.infotext)
         found: dict[str, Any] = {
             **{name: self._prompt(fields[name], name) for name in ("prompt", "negative_prompt")},
@@ -113,7 +113,7 @@ class _Reader:
         return found
 
     def _prompt(self, text: str, name: str) -> str:
-        """A prompt; of the WebUI's without networks, which here are plain text."""
+        """A prompt; the WebUI's without the names of LoRAs, which would be plain text here."""
         if name in self.explicit or _WEBUI.isdisjoint(self.values):
             return text
         networks = _LORA.findall(text)
@@ -121,7 +121,7 @@ class _Reader:
         return _LORA.sub("", text)
 
     def _size(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """The result's size; txt2img's is that of a picture before any upscale."""
+        """The size of the result; that of a txt2img picture is not used, since it was not upscaled to it."""
         if not {"size", "scale"}.isdisjoint(self.explicit) or "width" not in fields:
             return {}
         if "Denoising strength" not in self.values or any(label.startswith("Hires") for label in self.values):
@@ -150,7 +150,7 @@ class _Reader:
         return found
 
     def _sampler(self) -> tuple[str, str]:
-        """Sampler and schedule type; older versions of the WebUI write both as one name: DPM++ 2M Karras."""
+        """Sampler and schedule type; older versions of the WebUI write both as one name, such as DPM++ 2M Karras."""
         named, schedule = self.values.get("Sampler", ""), self.values.get("Schedule type", "")
         before, _, last = named.rpartition(" ")
         if not schedule and before in GENERATION_SAMPLERS and last.casefold() in _SCHEDULES:
@@ -158,17 +158,17 @@ class _Reader:
         return named, schedule
 
     def _check_weights(self, method: str) -> None:
-        """Note other weights than those that the text names.
+        """Note if a method's weights are not those that made the picture.
 
         Raises:
-            InputError: a file of weights is not given.
+            InputError: a file of the user's own made it, and none is given.
         """
         if "method" in self.explicit:
             return
         written, file = self.values.get(WEIGHTS_LABEL, ""), self.explicit.get("learned")
         if file is None and file_of(method):
             raise InputError(f"it was made with the latent upscaler {file_of(method)!r}: give its file with --learned.")
-        if file is None or file.is_file():  # that it is absent is said later
+        if file is None or file.is_file():  # a missing one is an error later
             self.notes += other_weights(written, method, file)
 
     def _model(self) -> str:
@@ -184,7 +184,7 @@ class _Reader:
             self.notes.append(f"it was made with the {what} {named!r}, and {model_name(given)!r} is given.")
 
     def _pass(self, kind: type[Settings], named: str) -> dict[str, Any]:
-        """The settings of a pass, where its model is given or comes along."""
+        """The settings of a pass, if its model is given or is the demo model's."""
         flag = attribute_of(kind.MODEL_FLAG)
         if not named or self.explicit.get(flag) == NONE:
             return {}
@@ -196,7 +196,7 @@ class _Reader:
         return {flag: DEMO, **_flags(kind, self.values)}
 
     def _note_others(self) -> None:
-        """Labels that mean something, and nothing here."""
+        """Note labels that have no meaning here, and noise that cannot be the same."""
         kinds: tuple[type[Settings], ...] = (UpscaleSettings, ShapeSettings, *_PASSES.values())
         known = {*_TAKEN, *_NAMES, *_PASSES, WEIGHTS_LABEL}.union(*(kind.labels().values() for kind in kinds))
         others = {label: value for label, value in self.values.items() if label not in known}

@@ -54,7 +54,7 @@ Progress = Callable[[int, int], None]
 _CHANGES = {"stretch": "everything becomes {}", "crop": "two sides are cut off", "fill": "two borders are repeated"}
 """What a resize mode does to a picture, by its name."""
 _QUALITY = 95
-"""Of formats that lose something; the page writes PNG."""
+"""For lossy formats, which the page does not write."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Inputs:
     negative_prompt: str | None
     upscale: UpscaleSettings
     width: float | None = None
-    """Pixels of the result; with one of the two the picture keeps its shape, with none `scale` counts."""
+    """Pixels of the result. With only one of width and height the aspect ratio is kept, with neither `scale` counts."""
     height: float | None = None
     shape: ShapeSettings = field(default_factory=ShapeSettings)
     tile: TileSettings | None = None
@@ -79,7 +79,11 @@ class Inputs:
 
     @classmethod
     def of_controls(cls, values: Mapping[str, Any]) -> Inputs:
-        """From the values of the controls, by their names."""
+        """Inputs from the values of the controls by their names.
+
+        Raises:
+            SettingsError: a value that is not allowed.
+        """
         classes = {"upscale", "shape", "tile", "passes"}
         own = {one.name: values[one.name] for one in fields(cls) if one.name not in classes}
         tile = TileSettings.from_api(values, TileSettings()) if values.get(TileSettings.SWITCH) else None
@@ -90,7 +94,11 @@ class Inputs:
         return cls(**own, upscale=upscale, shape=shape, tile=tile, passes=passes)
 
     def size(self, source: tuple[int, int]) -> tuple[int, int]:
-        """(width, height) that a picture of this size gets, before the x4 upscaler."""
+        """(width, height) of the result for a picture of size `source`, before any pass that enlarges it further.
+
+        Raises:
+            InputError: a value that is missing or not allowed.
+        """
         width, height = int(self.width or 0), int(self.height or 0)
         if not (width or height):
             return scaled_size(source, _given("Scale", self.scale))
@@ -100,7 +108,11 @@ class Inputs:
         return kept_shape(source, width, height)
 
     def generation(self, size: tuple[int, int], model: str = DEMO, tile_model: str = "") -> GenerationSettings:
-        """The settings for a picture of `size` (width, height)."""
+        """The settings for a picture of `size` (width, height).
+
+        Raises:
+            InputError: a value that is missing or not allowed.
+        """
         width, height = self.size(size)
         seed = int(_given("Seed", self.seed))
         generation = GenerationSettings(
@@ -130,7 +142,7 @@ def _given(label: str, value: float | None) -> float:
 
 @contextmanager
 def _own_name(path: str) -> Iterator[None]:
-    """Call a picture by its name: its folder is a temporary one that the person has never seen."""
+    """Errors name the picture without its folder, a temporary one that users never see."""
     try:
         yield
     except InputError as error:
@@ -138,13 +150,13 @@ def _own_name(path: str) -> Iterator[None]:
 
 
 class Page:
-    """What the page's buttons do; the model is loaded at the first use."""
+    """What the page's buttons do; the model is loaded when it is first used."""
 
     def __init__(self, arguments: argparse.Namespace, folder: Path) -> None:
         self.arguments = arguments
         self.folder = folder
         self.tell: Callable[[str], object] = logger.warning
-        """Says what a person should know about a picture that was read."""
+        """Tells the user about problems with a picture that was read."""
         self._stop = threading.Event()
         self._passes: dict[PassRow, Pass] = {}
 
@@ -153,17 +165,20 @@ class Page:
         return load_engine(self.arguments)
 
     def has(self, kind: type[Settings]) -> bool:
-        """Whether the page was started with the model of a pass."""
+        """Whether the page was started with a model for this pass."""
         return getattr(self.arguments, attribute_of(kind.MODEL_FLAG), None) is not None
 
     def stop(self) -> None:
-        """End what runs now after its current step."""
+        """Stop the current run after its current step."""
         self._stop.set()
 
     def upscale(self, path: str | None, inputs: Inputs, progress: Progress | None = None) -> tuple[Path, Path, str]:
-        """Before and after as files, both of the result's size, and the parameters text.
+        """Upscale a picture: the files of it before (resized) and after, and the infotext.
 
-        Raises Interrupted where `stop` was called meanwhile.
+        Raises:
+            InputError: there is no picture, or a value is not allowed.
+            GenerationError: the model or a pass failed.
+            Interrupted: `stop` was called.
         """
         picture, generation = self._asked(path, inputs)
         self._stop.clear()
@@ -198,7 +213,13 @@ class Page:
         schedulers: Sequence[str],
         progress: Callable[[str], Any],
     ) -> tuple[str, Path]:
-        """The page with the slider, as HTML, and the sheet as a file; each method with each schedule is a variant."""
+        """Compare all pairs of a method and a scheduler: the page with the slider as HTML, and the sheet as a file.
+
+        `progress(name)` is a context manager for a variant that yields `progress(done, total)`.
+
+        Raises:
+            InputError, GenerationError, Interrupted: as for `upscale`.
+        """
         picture, whole = self._asked(path, inputs)
         base = replace(whole, tile=None, tile_model="")
         guided = {} if whole.tile is None else {"tile": whole.tile, "tile_model": whole.tile_model}
@@ -226,7 +247,7 @@ class Page:
         return step
 
     def _asked(self, path: str | None, inputs: Inputs) -> tuple[Picture, GenerationSettings]:
-        """The picture, in the shape of its result, and what is made of it."""
+        """The picture in the aspect ratio of the result, and the settings for it."""
         if path is None:
             raise InputError("Choose a picture first.")
         with _own_name(path):
@@ -238,7 +259,12 @@ class Page:
         return shaped(picture, generation.size, inputs.shape.resize_mode), generation
 
     def sizes(self, path: str | None, inputs: Inputs) -> str:
-        """What size the result will have, in a line."""
+        """A line that says how large the result will be.
+
+        Raises:
+            InputError: a value that is missing or not allowed.
+            OSError: the picture cannot be read.
+        """
         if path is None:
             return "The result's size is shown here once there is a picture."
         with _own_name(path):
@@ -258,7 +284,7 @@ class Page:
         return f"{said}."
 
     def plot(self, inputs: Inputs) -> str:
-        """The schedule that would run and the WebUI's, as an SVG; where there is nothing to draw, the reason."""
+        """A plot of the schedule that would run and of the WebUI's, as HTML; or the reason why there is none."""
         table = self.engine.model.sigmas if "engine" in self.__dict__ else sd1_sigmas()
         try:
             steps, strength = int(_given("Steps", inputs.steps)), _given("Denoising strength", inputs.denoise)

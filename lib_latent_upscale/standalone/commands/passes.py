@@ -1,8 +1,8 @@
-"""Passes over the finished pictures of `upscale`: a row each, and what runs them.
+"""Passes over the finished pictures of `upscale`: one row each, and the code that runs them.
 
-A further one is a row of `PASSES` and a file beside this one, which has `load_pass(source, arguments) -> Pass`. Flags,
-controls of the page, infotext, `--like` and sizes follow from the row. Nothing heavy is imported, so that `--help`
-answers at once.
+A new one is a row of `PASSES` and a file next to this one with `load_pass(source, arguments) -> Pass`. Flags, controls
+of the page, infotext, `--like` and sizes follow from the row. Nothing heavy is imported, so that `--help` answers at
+once.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Pass(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the model, as it stands in the infotext."""
+        """Name of the model, as written in infotexts."""
 
     def __call__(
         self,
@@ -59,36 +59,50 @@ class Pass(Protocol):
         progress: Callable[[int, int], None] | None,
         interrupted: Callable[[], bool] | None = None,
     ) -> tuple[Image.Image, Settings]:
-        """The picture that it makes of one with this seed, and the settings that it has used.
+        """Run the pass on a picture.
+
+        Args:
+            image: RGB.
+            settings: of the class in its row.
+            seed: seed of the picture.
+            progress: called with (done, total).
+            interrupted: whether to stop; asked between steps.
+
+        Returns:
+            The new picture, and the settings that were used.
 
         Raises:
-            InputError, GenerationError: there is none; the picture before it is kept.
-            Interrupted: `interrupted` said so.
+            InputError, GenerationError: the pass cannot run or has failed.
+            Interrupted: `interrupted` returned True.
         """
 
 
 @dataclass(frozen=True)
 class PassRow:
-    """What is known about a pass."""
+    """Everything that is known about a pass."""
 
     settings: type[Settings]
-    """With names for everything: NAME, SWITCH, MODEL_FLAG, MODEL_LABEL, FLAGS."""
+    """Class of its settings, which has all its names: NAME, SWITCH, MODEL_FLAG, MODEL_LABEL, FLAGS."""
     module: str
-    """Name of its file."""
+    """Name of its module in this package."""
     model: str
-    """What its model may be."""
+    """What can be given as its model, for the help text."""
     tip: str
-    """What stands above its flags."""
+    """Description above its flags in the help text."""
     factor: int = 1
-    """How many times longer it makes both sides."""
+    """How many times longer both sides become."""
 
     def source(self, arguments: argparse.Namespace) -> str | None:
-        """Its model, where one is given."""
+        """Its model in the arguments; None if none is given."""
         found: str | None = getattr(arguments, attribute_of(self.settings.MODEL_FLAG), None)
         return found
 
     def load(self, arguments: argparse.Namespace) -> Pass:
-        """The pass with its model loaded; errors as of its file."""
+        """The pass with its model loaded.
+
+        Raises:
+            InputError, GenerationError: the model cannot be loaded.
+        """
         module = importlib.import_module(f"{__package__}.{self.module}")
         loaded: Pass = module.load_pass(self.source(arguments), arguments)
         return loaded
@@ -103,18 +117,18 @@ PASSES: tuple[PassRow, ...] = (
         factor=4,
     ),
 )
-"""In the order in which they run."""
+"""All passes, in the order in which they run."""
 
 WITH_MODEL: tuple[type[Settings], ...] = (TileSettings, *(row.settings for row in PASSES))
-"""Settings of all that has a model of its own."""
+"""Settings of everything that has a model of its own."""
 
 
 NONE = "none"
-"""In place of a model: without that pass, where it would come along."""
+"""Given instead of a model: do not use this pass."""
 
 
 def leave_out(arguments: argparse.Namespace) -> None:
-    """Make of `--tile-controlnet none` and the like what it is not to have given a model."""
+    """Treat `--tile-controlnet none` and the like as if no model were given."""
     for kind in WITH_MODEL:
         name = attribute_of(kind.MODEL_FLAG)
         if getattr(arguments, name, None) == NONE:
@@ -123,17 +137,17 @@ def leave_out(arguments: argparse.Namespace) -> None:
 
 @dataclass(frozen=True)
 class Asked:
-    """A pass that was asked for."""
+    """A requested pass."""
 
     row: PassRow
     settings: Settings
 
 
 def asked_passes(arguments: argparse.Namespace) -> list[Asked]:
-    """The passes that the flags ask for.
+    """The passes that are requested by flags.
 
     Raises:
-        InputError: a value that is not allowed, or an option of a pass that is not asked for.
+        InputError: a value that is not allowed, or an option of a pass that is not requested.
     """
     asked = []
     for row in PASSES:
@@ -146,18 +160,18 @@ def asked_passes(arguments: argparse.Namespace) -> list[Asked]:
 
 
 def factor_of(passes: Iterable[PassRow]) -> int:
-    """How many times longer passes make both sides."""
+    """How many times longer both sides become by these passes."""
     return math.prod(row.factor for row in passes)
 
 
 class Passes:
-    """Passes one after the other. Where one fails, the picture before it is kept, and the person told."""
+    """Runs passes one after the other. If one fails, the picture before it is kept, and the user is told."""
 
     def __init__(self, passes: Sequence[tuple[Asked, Pass]], *, quiet: bool = False) -> None:
         self._passes = passes
         self._quiet = quiet
         self.interrupted = False
-        """Whether the person stopped one; from then on every picture is kept as it is."""
+        """Whether the user has stopped a pass; then no further pass runs."""
 
     def __len__(self) -> int:
         return len(self._passes)
@@ -165,7 +179,17 @@ class Passes:
     def __call__(
         self, image: Image.Image, generation: GenerationSettings, path: Path, engine: Engine
     ) -> tuple[Image.Image, GenerationSettings]:
-        """The picture and what made it. The models of `engine` leave their device meanwhile."""
+        """Run the passes on a picture; the models of `engine` are moved off their device meanwhile.
+
+        Args:
+            image: RGB.
+            generation: the settings that made it.
+            path: where it will be written, for messages.
+            engine: the model that made it.
+
+        Returns:
+            The picture after the passes, and the settings with the passes that ran.
+        """
         from tqdm import tqdm
 
         for asked, loaded in self._passes:
@@ -201,6 +225,11 @@ class Passes:
 
 
 def load_passes(arguments: argparse.Namespace) -> Passes:
-    """The passes that were asked for, their models loaded; errors as of `asked_passes` and of their files."""
+    """The requested passes with their models loaded.
+
+    Raises:
+        InputError: as for `asked_passes`, or a model cannot be used.
+        GenerationError: a model does not fit into memory.
+    """
     loaded = [(asked, asked.row.load(arguments)) for asked in asked_passes(arguments)]
     return Passes(loaded, quiet=arguments.quiet)

@@ -28,13 +28,13 @@ _SETTINGS: Mapping[str, UpscaleSettings] = {
     "exact": UpscaleSettings(),
     "matched": UpscaleSettings(matched_noise=True),
 }
-"""The settings of each cut, whose scheduler is replaced."""
+"""The settings of each cut; their scheduler is replaced."""
 _WHOLE = "#b8bec6"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One schedule with its plans by cut, the keys of `CUTS`."""
+    """One schedule with its plans by cut, a key of `CUTS`."""
 
     name: str
     plans: Mapping[str, StepPlan]
@@ -43,8 +43,13 @@ class Row:
 def plan_rows(names: Sequence[str], steps: int, strength: float, *, matched: bool = False) -> list[Row]:
     """Plan every schedule of `names` with every cut, for SD 1.x's noise table.
 
+    Args:
+        names: names in `SCHEDULES`.
+        steps, strength: number of steps and denoising strength.
+        matched: include the cut "matched".
+
     Raises:
-        InputError: names and numbers that are not allowed.
+        InputError: a name or number that is not allowed.
     """
     cuts = {cut: settings for cut, settings in _SETTINGS.items() if cut != "matched" or (matched and strength > 0)}
 
@@ -55,13 +60,17 @@ def plan_rows(names: Sequence[str], steps: int, strength: float, *, matched: boo
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the subcommand."""
+    """Run the subcommand; returns the exit code.
+
+    Raises:
+        InputError: arguments that are not allowed.
+    """
     if arguments.output is not None:
         Outputs([], arguments.overwrite).named(arguments.output, (".png", ".svg"))
     names = arguments.scheduler or list(SCHEDULES)
     rows = plan_rows(names, arguments.steps, arguments.denoise, matched=arguments.matched_noise)
     title = f"{arguments.steps} steps at denoising strength {arguments.denoise:g}"
-    details = ["", *_details(rows)] if arguments.scheduler else []  # of all of them it would be screens of numbers
+    details = ["", *_details(rows)] if arguments.scheduler else []  # for all of them it would fill screens
     sys.stdout.write("\n".join([title, "", *_table(rows), *details]) + "\n")
     if arguments.output is not None:
         _save(plot_rows(rows, title), arguments.output)
@@ -80,7 +89,7 @@ def _summary(plan: StepPlan) -> str:
 
 
 def _table(rows: Sequence[Row]) -> list[str]:
-    """Lines of text: schedules down, cuts across, steps that run and the sigma where they start."""
+    """A table as lines of text: for each schedule and cut the steps that run, and their first sigma."""
     cuts = list(rows[0].plans)
     width = max(len(row.name) for row in rows)
     head = f"{'':{width}}  " + "  ".join(f"{CUTS[cut][0]:<27}" for cut in cuts)
@@ -102,7 +111,7 @@ def _details(rows: Sequence[Row]) -> list[str]:
 
 
 def plot_rows(rows: Sequence[Row], title: str) -> Any:
-    """A matplotlib figure: every step of each schedule as a mark over its sigma, those that run in colour."""
+    """A matplotlib figure: the steps of each schedule as marks at their sigmas, those that run in colour."""
     from matplotlib.figure import Figure
 
     cuts = list(rows[0].plans)
@@ -130,7 +139,7 @@ def plot_rows(rows: Sequence[Row], title: str) -> Any:
 
 
 def _strip(axes: Any, plan: StepPlan, height: float, band: float, colour: str) -> None:
-    """One schedule and cut: idle steps grey, running ones in colour, their number behind them."""
+    """One schedule and cut: steps that do not run in grey, those that run in colour, and their number."""
     sigmas = plan.sigmas[:-1].numpy()
     idle, runs = sigmas[: plan.start], sigmas[plan.start :]
     axes.vlines(idle, height - band * 0.22, height + band * 0.22, color=_WHOLE, linewidth=1.1)

@@ -1,4 +1,4 @@
-"""The subcommand `upscale`: a picture, or all pictures of a command line."""
+"""The subcommand `upscale`: one picture, or many."""
 
 from __future__ import annotations
 
@@ -42,7 +42,12 @@ logger = logging.getLogger(__name__)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the subcommand; 1 where some of several pictures could not be used."""
+    """Run the subcommand; returns the exit code, 1 if some of several pictures could not be used.
+
+    Raises:
+        InputError: arguments that are not allowed, or the only picture or a model cannot be used.
+        GenerationError: the model failed on the only picture.
+    """
     leave_out(arguments)
     if arguments.batch_size < 1:
         raise InputError(f"Batch size {arguments.batch_size} is out of range: allowed is 1 or more.")
@@ -86,7 +91,7 @@ def _final_size(generation: GenerationSettings, arguments: argparse.Namespace) -
 
 
 def _asked(arguments: argparse.Namespace, generation: GenerationSettings, files: FileSettings) -> str:
-    """Everything that decides what a result looks like, but for the picture."""
+    """Everything that determines a result, except the picture; the text that its mark is made from."""
     drawn = arguments.seed == -1
     asked = [write_parameters(replace(generation, seed=0) if drawn else generation), f"{drawn}", f"{files.quality}"]
     path = checked_source(arguments.model)
@@ -113,7 +118,7 @@ _Upscaled: TypeAlias = Callable[[Sequence[Sequence[Job]]], Iterator[Outcome]]
 
 
 def _upscaling(arguments: argparse.Namespace, files: FileSettings, most: int) -> AbstractContextManager[_Upscaled]:
-    """What upscales batches, with its models loaded: here, or `most` workers of a cluster."""
+    """A function that upscales batches, with its models loaded: in this process, or in up to `most` of a cluster."""
     if arguments.ray is not None:
         return cluster(arguments, files, most)
     upscaler = Upscaler(arguments, files)
@@ -136,7 +141,7 @@ def _count(tally: Tally, outcome: Outcome) -> None:
 
 
 def _batches(jobs: Sequence[Job], batch_size: int) -> list[list[Job]]:
-    """Jobs that can be done at once: of pictures of one size that become equally large."""
+    """Jobs that can run together: their pictures have the same size, and so have their results."""
     groups: dict[tuple[tuple[int, int], tuple[int, int]], list[Job]] = {}
     for job in jobs:
         groups.setdefault((job.size, job.generation.size), []).append(job)
@@ -146,7 +151,7 @@ def _batches(jobs: Sequence[Job], batch_size: int) -> list[list[Job]]:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is done with the pictures of one size."""
+    """What is done with pictures of one size."""
 
     generation: GenerationSettings
     asked: str
@@ -155,21 +160,26 @@ class _Plan:
 
 @dataclass
 class _Planner:
-    """What there is to do with many pictures.
+    """Makes the jobs of many pictures.
 
-    Bad settings end here, before any work; a picture that is bad or becomes too large fails alone.
+    Settings that are not allowed end the command before any work; a picture that is damaged or would become too large
+    does not stop the others.
     """
 
     arguments: argparse.Namespace
     files: FileSettings
     results: Results
     plans: dict[tuple[int, int], _Plan | SizeError] = field(default_factory=dict)
-    """By the size of the picture."""
+    """By the size (width, height) of the picture."""
 
     def __call__(self, one: Found, tally: Tally) -> Job | None:
-        """The job of a picture; None where it is finished or cannot be used, which is counted."""
+        """The job of a picture; None if it is finished or cannot be used, which is counted.
+
+        Raises:
+            InputError: settings that are not allowed.
+        """
         source = one.path
-        picture = tried(opened, source, tally.failures)  # in full, since a damaged one may have a good header
+        picture = tried(opened, source, tally.failures)  # in full: a damaged one may have a good header
         if picture is None:
             return None
         if picture.size not in self.plans:

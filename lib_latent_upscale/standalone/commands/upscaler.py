@@ -1,4 +1,4 @@
-"""What the models of `upscale` make of pictures, wherever they run."""
+"""Runs the models of `upscale` on pictures, in this process or in a worker of a cluster."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ class Job:
     size: tuple[int, int]
     """(width, height) of the picture."""
     mark: str = ""
-    """What the result of one of several pictures says of what it was made of."""
+    """Identifies picture and settings; written into the results of many pictures. Empty for a single one."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What has become of a job."""
+    """The result of a job."""
 
     source: Path
     output: Path
     error: str = ""
-    """Why there is no result; empty where there is one."""
+    """Why there is no picture; empty if there is one."""
     complete: bool = True
-    """Whether all passes ran that were asked for."""
+    """Whether all requested passes ran."""
 
 
 def read(jobs: Sequence[Job]) -> tuple[list[Job], list[Picture], list[Outcome]]:
-    """The jobs whose pictures can be read, those pictures, and what becomes of the other jobs."""
+    """The jobs whose pictures can be read, those pictures, and the outcomes of the other jobs."""
     failures: dict[Path, str] = {}
     found = {job.source: tried(load_picture, job.source, failures) for job in jobs}
     good = [job for job in jobs if job.source not in failures]
@@ -61,12 +61,16 @@ def read(jobs: Sequence[Job]) -> tuple[list[Job], list[Picture], list[Outcome]]:
 
 
 class Upscaler:
-    """The models of a command, loaded once, and what they make of pictures.
+    """Upscales pictures with models that are loaded once.
 
     Args:
-        arguments: of the command.
-        files: what is written.
-        write: what becomes of a result's file, its path and its content.
+        arguments: the command's arguments.
+        files: settings of the files that are written.
+        write: called with the path and the content of each result's file.
+
+    Raises:
+        InputError: a value that is not allowed, or a model cannot be used.
+        GenerationError: a model does not fit into memory.
     """
 
     def __init__(
@@ -81,12 +85,12 @@ class Upscaler:
         self.engine = load_engine(arguments)
 
     def __call__(self, jobs: Sequence[Job]) -> list[Outcome]:
-        """Upscale pictures of one size; what cannot be used, or does not fit the memory, fails alone."""
+        """Upscale pictures of one size; one that cannot be read does not stop the others."""
         good, pictures, bad = read(jobs)
         return [*bad, *(self.attempt(good, pictures) if good else ())]
 
     def attempt(self, jobs: Sequence[Job], pictures: Sequence[Picture]) -> list[Outcome]:
-        """Upscale pictures of one size, or say what is wrong with them."""
+        """Upscale pictures of one size; an error becomes their outcome."""
         try:
             return self.upscale(jobs, pictures)
         except (InputError, GenerationError) as error:
@@ -98,7 +102,12 @@ class Upscaler:
         return [Outcome(job.source, job.output, f"{job.source}: {problem}") for job in jobs]
 
     def upscale(self, jobs: Sequence[Job], pictures: Sequence[Picture]) -> list[Outcome]:
-        """Upscale pictures of one size and write them to their paths."""
+        """Upscale pictures of one size and write the results.
+
+        Raises:
+            InputError, GenerationError: the pictures cannot be upscaled.
+            KeyboardInterrupt: the user has stopped a pass; the pictures before it are written.
+        """
         shapes = [shaped(picture, jobs[0].generation.size, self.shape.resize_mode) for picture in pictures]
         named = ", ".join(job.output.name for job in jobs)
         generation, seeds = jobs[0].generation, [job.generation.seed for job in jobs]
@@ -111,7 +120,7 @@ class Upscaler:
         return outcomes
 
     def _finish(self, job: Job, picture: Picture, result: Image.Image) -> Outcome:
-        """Run the passes and write; a result without one of them is not marked, so that it is made again."""
+        """Run the passes and write the result; if a pass is missing, it has no mark, so that it is made again."""
         result, made_with = self.passes(result, job.generation, job.output, self.engine)
         complete = len(made_with.passes) == len(self.passes)
         labels = {**self.shape.to_infotext(), **({MARK: job.mark} if complete and job.mark else {})}

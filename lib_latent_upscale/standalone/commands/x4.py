@@ -44,11 +44,16 @@ from lib_latent_upscale.x4_upscaler.picture import FACTOR
 __all__ = ["X4Pass", "command_settings", "load_pass", "load_upscaler", "run"]
 
 _SMALLEST_SIDE = 1
-"""Pixels; the x4 upscaler mirrors a small picture until it is large enough."""
+"""Pixels; smaller pictures than a tile are padded by reflection."""
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the subcommand; the exit code is 1 where some of several pictures could not be used."""
+    """Run the subcommand; returns the exit code, 1 if some of several pictures could not be used.
+
+    Raises:
+        InputError: arguments that are not allowed, or the only picture or the model cannot be used.
+        GenerationError: the model does not fit into memory, or failed on the only picture.
+    """
     settings = command_settings(arguments)
     files = file_settings(arguments)
     inputs, output = given_inputs(arguments, files)
@@ -64,7 +69,7 @@ class _Job:
     source: Path
     output: Path
     mark: str = ""
-    """What the result of one of several pictures says of what it was made of."""
+    """Identifies picture and settings; written into the results of many pictures. Empty for a single one."""
 
 
 def _single(
@@ -97,7 +102,7 @@ def _many(
         return None if output is None else _Job(one.path, output, mark)
 
     def size_and_mark(source: Path) -> tuple[tuple[int, int], str]:
-        size = _enlarged_size(opened(source, _SMALLEST_SIDE))  # in full, since a damaged one may have a good header
+        size = _enlarged_size(opened(source, _SMALLEST_SIDE))  # in full: a damaged one may have a good header
         check_format(format_of(files), size, read_parameters(source))
         return size, mark_of(source, asked)
 
@@ -116,10 +121,10 @@ def _many(
 def _upscale(
     model: X4Model, settings: X4Settings, files: FileSettings, picture: Picture, job: _Job, *, quiet: bool
 ) -> Path:
-    """Upscale one picture and write it, keeping what its own `parameters` say about how it was made.
+    """Upscale one picture and write it, with the infotext that it already has; returns the path.
 
     Raises:
-        GenerationError: memory ran out, or the model's numbers overflowed.
+        GenerationError: memory ran out, or the model returned values that are not numbers.
         InputError: the picture cannot be enlarged.
     """
     try:
@@ -134,7 +139,7 @@ def _upscale(
 
 
 def command_settings(arguments: argparse.Namespace) -> X4Settings:
-    """Settings of the subcommand.
+    """Settings of the x4 upscaler from the subcommand's flags.
 
     Raises:
         InputError: a value that is not allowed.
@@ -143,7 +148,7 @@ def command_settings(arguments: argparse.Namespace) -> X4Settings:
 
 
 def load_upscaler(source: str, arguments: argparse.Namespace) -> X4Model:
-    """The x4 upscaler `source`, on the device and with the dtype of the arguments.
+    """The x4 upscaler `source` (a file, folder or hub id), on the device and with the dtype of the arguments.
 
     Raises:
         InputError: there is no such model, or it is not an x4 upscaler.
@@ -152,7 +157,7 @@ def load_upscaler(source: str, arguments: argparse.Namespace) -> X4Model:
     device = checked_device(arguments.device or best_device())
     dtype = dtype_named(arguments.dtype) if arguments.dtype else None
     for library in ("diffusers", "transformers"):
-        with suppress(ImportError, RuntimeError):  # `load_x4` says so in a sentence
+        with suppress(ImportError, RuntimeError):  # `load_x4` reports it
             importlib.import_module(f"{library}.utils.logging").disable_progress_bar()
     try:
         return load_x4(source, device=device, dtype=dtype, download=Path(source).exists() or hub_answers())
@@ -162,13 +167,13 @@ def load_upscaler(source: str, arguments: argparse.Namespace) -> X4Model:
 
 @dataclass(frozen=True)
 class X4Pass:
-    """The x4 upscaler over a picture."""
+    """The x4 upscaler as a pass."""
 
     model: X4Model
 
     @property
     def name(self) -> str:
-        """Of the model."""
+        """Name of the model."""
         return self.model.name
 
     def __call__(
@@ -186,5 +191,9 @@ class X4Pass:
 
 
 def load_pass(source: str, arguments: argparse.Namespace) -> X4Pass:
-    """The x4 upscaler as a pass; errors as of `load_upscaler`."""
+    """The x4 upscaler `source` as a pass.
+
+    Raises:
+        InputError, GenerationError: as for `load_upscaler`.
+    """
     return X4Pass(load_upscaler(source, arguments))
