@@ -44,33 +44,33 @@ from lib_latent_upscale.standalone.engine.vae import decode_latent, encode_pictu
 __all__ = ["Engine", "Prepared", "Upscaled"]
 
 Progress = Callable[[int, int], None]
-"""Called with (steps done, steps of the plan)."""
+"""Called with (steps done, steps in total)."""
 
 _CELLS_AT_ONCE = 128 * 128
-"""Latent cells up to which prompt and negative prompt go through the UNet together; above, one after the other."""
+"""Latent cells: up to this number prompt and negative prompt go through the UNet together, above it one by one."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """What every variant of an upscale of the same pictures shares: computed once."""
+    """What all variants of an upscale of the same pictures have in common, computed once."""
 
     fit: Fit
     pixels: Tensor
     """(pictures, 3, height, width) in -1 to 1, padded to whole latent cells."""
     latent: Tensor
-    """(pictures, channels, h, w), before the interpolation."""
+    """(pictures, channels, h, w), not yet enlarged."""
     positive: Conditioning
     negative: Conditioning
     generation: GenerationSettings
-    """The settings that it was prepared for; size, prompts and seed must stay."""
+    """The settings that it was prepared for; variants have the same size, prompts and seed."""
     seeds: tuple[int, ...]
-    """Of each picture."""
+    """One for each picture."""
     encode_resized: Callable[[], Tensor]
-    """Encodes the pictures at the size of the result, for methods that resize the picture itself."""
+    """Encodes the pictures at the size of the result, for methods with `resizes_picture`."""
 
     @cached_property
     def resized_latent(self) -> Tensor:
-        """(pictures, channels, height, width) of the resized pictures; encoded when first needed."""
+        """Latents of the resized pictures, (pictures, channels, height, width); encoded when they are first needed."""
         return self.encode_resized()
 
 
@@ -80,20 +80,20 @@ class Upscaled:
 
     pictures: list[Image.Image]
     plan: StepPlan
-    """Of the latent upscale; a second pass runs one of its own after it."""
+    """The steps of the latent upscale; those of a second pass are not included."""
     seconds: float
-    """Interpolation, sampling and decode."""
+    """Time of enlarging, sampling and decoding."""
     generation: GenerationSettings
-    """The settings that ran: an automatic method is another one."""
+    """The settings that ran, with the method that "automatic" meant."""
 
     def made_with(self, asked: GenerationSettings) -> GenerationSettings:
-        """What the settings of one of several pictures became."""
+        """The settings that ran for one of several pictures; `asked` are its own, such as its seed."""
         return replace(asked, upscale=self.generation.upscale)
 
 
 @dataclass(frozen=True, eq=False)
 class _Guide:
-    """What the tile ControlNet does in one run."""
+    """The tile ControlNet in one run."""
 
     control: Control | None = None
     fix: ColourFix | None = None
@@ -109,10 +109,16 @@ _UNGUIDED = _Guide()
 
 
 class Engine:
-    """Upscales pictures with one model, and with the tile ControlNet beside it where a generation asks for it."""
+    """Upscales pictures with one model, and with a tile ControlNet if the settings of a generation have one."""
 
     def __init__(self, model: LatentModel, tile: TileModel | None = None, learned: Path | None = None) -> None:
-        """`learned` is the file of a latent upscaler of the user's own, for the method that has its name."""
+        """Set up the engine.
+
+        Args:
+            model: the diffusion model.
+            tile: the tile ControlNet, if there is one.
+            learned: the file of the user's own latent upscaler, for the method with its name.
+        """
         self.model = model
         self.tile = tile
         self._files = {} if learned is None else {learned.stem: learned}
@@ -126,15 +132,12 @@ class Engine:
         *,
         seeds: Sequence[int] | None = None,
     ) -> Upscaled:
-        """Enlarge RGB pictures, all of one size, to the size of `generation`.
-
-        Each has the seed of `generation`, or one of its own in `seeds`.
-        """
+        """Upscale pictures; as `prepare`, then `run`."""
         return self.run(self.prepare(pictures, generation, seeds), generation, progress)
 
     @contextmanager
     def offloaded(self) -> Iterator[None]:
-        """Keep all models in the computer's own memory meanwhile: their device is for a pass."""
+        """Move all models to the CPU's memory meanwhile, so that a pass has the device to itself."""
         networks = [self.model.unet, self.model.vae, *(encoder.model for encoder in self.model.encoders)]
         with ExitStack() as stack:
             for network in [*networks, *([self.tile.network] if self.tile is not None else [])]:
@@ -142,15 +145,15 @@ class Engine:
             yield
 
     def check(self, generation: GenerationSettings) -> None:
-        """Check that this model can do what is asked for.
+        """Check that the method can be used with this model.
 
         Raises:
-            InputError: no network knows its latents.
+            InputError: no network knows the model's latents, or the user's own file cannot be used for them.
         """
         self._weights(generation)
 
     def parameters(self, generation: GenerationSettings) -> str:
-        """What a picture says of how this model made it; the weights of learned methods are named by their hash."""
+        """The infotext of a picture that this model made, with the hash of a learned method's weights."""
         weights = self._weights(generation)
         return add_labels(write_parameters(generation), {WEIGHTS_LABEL: weights} if weights else {})
 
@@ -161,7 +164,7 @@ class Engine:
             raise InputError(f"{self.model.name}: {error}.") from error
 
     def settled(self, generation: GenerationSettings, fit: Fit) -> GenerationSettings:
-        """The settings that run here: an automatic method is another one."""
+        """The settings with the method that "automatic" means for these sizes and this model."""
         factor = math.sqrt(math.prod(fit.target) / math.prod(fit.source))
         return replace(generation, upscale=generation.upscale.resolved(family=self.model.family, factor=factor))
 
@@ -171,7 +174,16 @@ class Engine:
     def prepare(
         self, pictures: Sequence[Image.Image], generation: GenerationSettings, seeds: Sequence[int] | None = None
     ) -> Prepared:
-        """Encode pictures and prompts; the seed of each picture is that of `generation` where there are no `seeds`."""
+        """Encode pictures and prompts.
+
+        Args:
+            pictures: RGB, all of one size.
+            generation: the settings.
+            seeds: one for each picture; by default all have that of `generation`.
+
+        Raises:
+            InputError: as for `check`.
+        """
         self.check(generation)
         each = tuple(seeds) if seeds is not None else (generation.seed,) * len(pictures)
         cell = self.model.vae_scale_factor
@@ -193,18 +205,23 @@ class Engine:
         return encode_picture(self.model.vae, pixels, cell, seeds)
 
     def plan(self, generation: GenerationSettings) -> StepPlan:
-        """The sigmas that `generation` runs on this model."""
+        """The sigmas that `generation` runs with this model."""
         return generation.plan(self.model.sigmas)
 
     def enlarged_latent(self, prepared: Prepared, generation: GenerationSettings) -> Tensor:
-        """The enlarged latents, before any noise."""
+        """The enlarged latents before noise is added, (pictures, channels, height, width)."""
         upscale, fit = generation.upscale, prepared.fit
         latent = prepared.resized_latent if upscale.resizes_picture else prepared.latent
         file = self._file(generation)
         return upscale.enlarge(latent, fit.target, source=fit.source, family=self.model.family, file=file)
 
     def run(self, prepared: Prepared, generation: GenerationSettings, progress: Progress | None = None) -> Upscaled:
-        """Interpolate, add noise, denoise and decode what `prepare` made; then the second pass, if there is one."""
+        """Enlarge, add noise, denoise and decode; then the second pass, if there is one.
+
+        Raises:
+            InputError: the settings cannot be run with this model.
+            GenerationError: the model returned values that are not numbers.
+        """
         generation = self.settled(generation, prepared.fit)
         if generation.tile is None or not generation.tile.second_pass:
             return self._run(prepared, generation, progress)
@@ -264,7 +281,7 @@ class Engine:
     def denoiser(
         self, prepared: Prepared, generation: GenerationSettings, guide: _Guide = _UNGUIDED
     ) -> Callable[..., Tensor]:
-        """`model(x, sigma)` with classifier-free guidance; sampling itself stays in float32."""
+        """The function `model(x, sigma)` for samplers, with guidance; x is float32, (pictures, channels, h, w)."""
 
         def denoise(latent: Tensor, sigma: Tensor) -> Tensor:
             control, other = guide.at(sigma)
@@ -280,7 +297,7 @@ class Engine:
     def _both(
         self, latent: Tensor, sigma: Tensor, prepared: Prepared, controls: tuple[Control | None, Control | None]
     ) -> tuple[Tensor, Tensor]:
-        """Denoised with the prompt and with the negative prompt, each under its control."""
+        """The latent denoised with the prompt and with the negative prompt, each with its control."""
         positive, negative = (_repeated(part, len(latent)) for part in (prepared.positive, prepared.negative))
         control, other = controls
         small = latent.shape[0] * latent.shape[-2] * latent.shape[-1] <= _CELLS_AT_ONCE
@@ -294,7 +311,7 @@ class Engine:
 
 
 def _k_diffusion_wrapper(model: LatentModel) -> Callable[..., Tensor]:
-    """k-diffusion's view of the UNet: what CompVisDenoiser and CompVisVDenoiser are in the WebUI."""
+    """The UNet in k-diffusion's wrapper, like CompVisDenoiser and CompVisVDenoiser in the WebUI."""
     external = import_k_diffusion("external")
     wrapper = external.DiscreteVDDPMDenoiser if model.predicts_v else external.DiscreteEpsDDPMDenoiser
     denoiser: Callable[..., Tensor] = wrapper(_Unet(model), model.alphas_cumprod, quantize=False).to(model.device)
@@ -320,7 +337,7 @@ class _Unet(torch.nn.Module):
         return predicted.float()
 
     def _time_ids(self, latent: Tensor) -> Tensor:
-        """SDXL's picture size, crop and target size; as in the WebUI both sizes are the result's."""
+        """SDXL's picture size, crop and target size; as in the WebUI both sizes are that of the result."""
         height, width = (side * self.model.vae_scale_factor for side in latent.shape[-2:])
         ids = torch.tensor([height, width, 0, 0, height, width], dtype=self.model.unet.dtype, device=latent.device)
         return ids.repeat(len(latent), 1)
@@ -350,17 +367,17 @@ def _step_counter(progress: Progress | None, steps: int) -> Callable[[dict[str, 
 
 
 def _shifted(progress: Progress | None, offset: int, total: int) -> Progress | None:
-    """The progress of one of several passes, counted over all of them."""
+    """The progress of one of several runs, counted over all of them."""
     return progress and (lambda done, _: progress(offset + done, total))
 
 
 def _to_tensor(image: Image.Image) -> Tensor:
-    """(3, height, width) in -1 to 1."""
+    """The picture as (3, height, width) in -1 to 1."""
     return torch.from_numpy(np.asarray(image, dtype=np.float32) / 127.5 - 1).permute(2, 0, 1)
 
 
 def _to_picture(pixels: Tensor, size: tuple[int, int]) -> Image.Image:
-    """The top left `size` (width, height) of (3, height, width) in -1 to 1."""
+    """The top left part, of `size` (width, height), of a picture (3, height, width) in -1 to 1."""
     values = pixels[:, : size[1], : size[0]].permute(1, 2, 0).cpu()
     if not torch.isfinite(values).all():
         raise GenerationError("The model returned values that are not numbers; try --dtype float32.")

@@ -1,4 +1,4 @@
-"""Everything that decides what a generation looks like, and its form in a picture's `parameters` text."""
+"""The settings of a generation, and how they are written into and read from infotext."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ __all__ = [
 ]
 
 SMALLEST_SIDE = 16
-"""Pixels; two values of a latent, the least that an interpolation can work with."""
+"""Pixels; two latent cells, the least that an interpolation needs."""
 LARGEST_SIDE = 8192
-"""Pixels; a latent of 1024x1024."""
+"""Pixels; 1024 latent cells."""
 LARGEST_SEED = 2**32 - 1
 LARGEST_CFG_SCALE = 100.0
 
@@ -44,7 +44,11 @@ def _check_range(name: str, value: float, lowest: float, highest: float) -> None
 
 
 def check_size(width: int, height: int, what: str = "Size", smallest: int = SMALLEST_SIDE) -> None:
-    """Raise SizeError for a size that is too small or too large to work on."""
+    """Check that both sides (pixels) are from `smallest` to `LARGEST_SIDE`; `what` begins the error.
+
+    Raises:
+        SizeError: one is not.
+    """
     if not (smallest <= width <= LARGEST_SIDE and smallest <= height <= LARGEST_SIDE):
         raise SizeError(
             f"{what} {width}x{height} is out of range: each side may be {smallest} to {LARGEST_SIDE} pixels."
@@ -53,19 +57,19 @@ def check_size(width: int, height: int, what: str = "Size", smallest: int = SMAL
 
 @dataclass(frozen=True)
 class RanPass:
-    """A pass over a finished picture."""
+    """A pass that has run on a finished picture."""
 
     settings: Settings
     model: str
-    """Its name."""
+    """Name of its model."""
 
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """One generation, as the WebUI's img2img tab would describe it.
+    """The settings of one generation, as in the WebUI's img2img tab.
 
     Raises:
-        InputError: a value out of range.
+        InputError: a value that is not allowed.
     """
 
     width: int
@@ -82,10 +86,10 @@ class GenerationSettings:
     model: str = "demo"
     upscale: UpscaleSettings = field(default_factory=UpscaleSettings)
     tile: TileSettings | None = None
-    """Of the tile ControlNet, where one guides the generation."""
+    """Settings of the tile ControlNet; None without one."""
     tile_model: str = ""
     passes: tuple[RanPass, ...] = ()
-    """Those that have run over the finished picture, which may have made it larger than `size`."""
+    """Passes that have run on the finished picture; they may have made it larger than `size`."""
 
     def __post_init__(self) -> None:
         check_size(self.width, self.height)
@@ -105,7 +109,7 @@ class GenerationSettings:
         return plan_of(self.upscale, self.sampler, self.steps, self.denoising_strength, model_sigmas)
 
     def followed_by(self, settings: Settings, model: str) -> GenerationSettings:
-        """This one, and a further pass."""
+        """These settings, and a pass that ran with the model of this name."""
         return replace(self, passes=(*self.passes, RanPass(settings, model)))
 
     @property
@@ -131,12 +135,12 @@ def plan_of(upscale: UpscaleSettings, sampler: str, steps: int, strength: float,
 
 
 def _number(value: float) -> str:
-    """The shortest text that reads back as the same number: 7.0 as 7, like the WebUI's sliders give it."""
+    """The shortest text for a number: 7.0 is written as 7, as by the WebUI."""
     return str(int(value)) if math.isfinite(value) and value == int(value) else repr(value)
 
 
 def write_parameters(generation: GenerationSettings) -> str:
-    """The text that the WebUI writes into a PNG's `parameters`, so that its PNG Info tab reads it."""
+    """The infotext, as the WebUI writes it into a PNG's `parameters`."""
     values: dict[str, object] = {
         "Steps": generation.steps,
         "Sampler": generation.sampler,
@@ -170,10 +174,10 @@ _READERS: Mapping[str, tuple[str, Callable[[str], Any]]] = MappingProxyType(
 
 
 def read_fields(infotext: Infotext) -> dict[str, Any]:
-    """Fields of `GenerationSettings` that a text has values for, without those of the upscale and of passes.
+    """The fields of `GenerationSettings` in an infotext, without those of the upscale and of passes.
 
     Raises:
-        InputError: a value that is not a number where one is needed; names the label.
+        InputError: a value is not a number, although one is needed; names the label.
     """
     values = infotext.values
     found = {"prompt": infotext.prompt, "negative_prompt": infotext.negative_prompt}

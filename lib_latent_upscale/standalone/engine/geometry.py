@@ -1,4 +1,4 @@
-"""How a picture of any size meets a grid of latent cells, so that exactly the asked size comes out."""
+"""How a picture of any size is placed on a grid of latent cells, so that the result has exactly the given size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 __all__ = ["Fit", "fit_picture", "padded_picture"]
 
 _TOLERANCE = 0.5
-"""Pixels by which a side of the result may be stretched: half a pixel over the whole side is not seen."""
+"""Pixels by which a side of the result may be stretched; half a pixel over the whole side is not visible."""
 _FURTHER_CELLS = 8
 """Cells of padding to try for a better fit."""
 
@@ -22,12 +22,12 @@ class Side:
     source: int
     """Latent cells of the padded input."""
     target: int
-    """Latent cells of the result before it is cut to size."""
+    """Latent cells of the result before it is cropped."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """The latent sizes, (height, width) in cells, of an enlargement; both are padded at the right and the bottom."""
+    """The latent sizes of an enlargement, (height, width) in cells, including padding at the right and bottom."""
 
     source: tuple[int, int]
     target: tuple[int, int]
@@ -61,7 +61,7 @@ def fit_picture(size: tuple[int, int], wanted: tuple[int, int], cell: int = 8) -
 
 
 def padded_picture(image: Image.Image, cells: tuple[int, int], cell: int = 8) -> Image.Image:
-    """`image` mirrored at the right and the bottom until it fills `cells` (height, width)."""
+    """`image` padded by reflection at the right and bottom to `cells` (height, width)."""
     height, width = cells[0] * cell, cells[1] * cell
     if image.size == (width, height):
         return image

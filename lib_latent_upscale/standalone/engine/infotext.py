@@ -1,4 +1,4 @@
-"""The grammar of a picture's `parameters` text, as the WebUI writes and reads it."""
+"""The grammar of infotext (a picture's `parameters`), as the WebUI writes and reads it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ __all__ = ["Infotext", "add_labels", "read_infotext", "write_infotext"]
 _PARAMETER = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
 """`Label: value`, the value quoted where it holds a comma, colon or line break."""
 _FEWEST = 3
-"""A last line of fewer labels is a prompt."""
+"""A last line with fewer labels belongs to the prompt."""
 _NEGATIVE = "Negative prompt:"
 
 
 @dataclass(frozen=True)
 class Infotext:
-    """A `parameters` text in its parts."""
+    """The parts of an infotext."""
 
     prompt: str
     negative_prompt: str
     values: Mapping[str, str]
-    """Of the last line, by their labels."""
+    """Values of the last line by their labels."""
 
 
 def write_infotext(prompt: str, negative_prompt: str, values: Mapping[str, object]) -> str:

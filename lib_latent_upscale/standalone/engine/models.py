@@ -59,7 +59,7 @@ logger = logging.getLogger(__name__)
 DEMO = "demo"
 DEMO_FILE = Path(__file__).parents[2] / "weights" / "demo-model" / "demo.safetensors"
 CONFIGURATIONS = "diffusers"
-"""A folder of this name beside a checkpoint, with model_index.json in it, spares fetching its configurations."""
+"""A folder of this name next to a checkpoint, with model_index.json in it, is used for its configurations."""
 
 DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
@@ -72,18 +72,18 @@ SHIPPED: dict[int | None, Path] = {
     width: Path(__file__).with_name("configurations") / family
     for width, family in ((_SD1_WIDTH, "sd1"), (_SD2_WIDTH, "sd2"), (_SDXL_WIDTH, "sdxl"))
 }
-"""Configurations of the published models, by the width of the text that the UNet takes."""
+"""Configurations of the published models, by the width of the UNet's text embeddings."""
 _REFINER_WIDTH = 1280
 _REFINER = "the SDXL refiner, which only finishes what SDXL has begun; give an ordinary SDXL model."
 _PADDING: dict[int | None, str] = {_SD2_WIDTH: "!"}
-"""OpenCLIP's text encoders were trained with another padding than OpenAI's, which take the end of the text."""
+"""Padding token of OpenCLIP's text encoders; OpenAI's were trained with the end of the text."""
 _SD2_BASE_STEPS = 875000
-"""Of 2.1-base, which predicts noise; the other 2.x predict v. diffusers tells them apart like that, too."""
+"""Training steps of 2.1-base, which predicts noise; the other 2.x predict v. diffusers uses this number, too."""
 
 
 @dataclass(frozen=True, eq=False)
 class LatentModel:
-    """A loaded model, ready to sample; parts are diffusers' and transformers' own."""
+    """A loaded model, ready to sample; its parts are those of diffusers and transformers."""
 
     name: str
     unet: Any
@@ -94,23 +94,23 @@ class LatentModel:
     predicts_v: bool = False
     is_sdxl: bool = False
     zeroes_empty_negative: bool = False
-    """SDXL base: an empty negative prompt is all zeros."""
+    """Whether the embeddings of an empty negative prompt are all zeros, as for SDXL base."""
 
     @cached_property
     def sigmas(self) -> Tensor:
-        """Sigmas of the table, ascending."""
+        """The noise table as sigmas: 1-D, ascending, float32 on the CPU."""
         return ((1 - self.alphas_cumprod) / self.alphas_cumprod) ** 0.5
 
     @property
     def vae_scale_factor(self) -> int:
-        """Pixels of a side that one latent cell covers."""
+        """Side of a latent cell in pixels."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     @property
     def family(self) -> str | None:
-        """Whose latents these are, a name in `learned.LATENTS`; None for all others."""
+        """Model family of the latents, a name in `learned.LATENTS`; None for all others."""
         config = self.vae.config
-        if getattr(config, "latents_mean", None) is not None:  # each channel has numbers of its own
+        if getattr(config, "latents_mean", None) is not None:  # a mean for each channel
             return None
         return family_of(config.scaling_factor, getattr(config, "shift_factor", None) or 0.0, config.latent_channels)
 
@@ -125,7 +125,7 @@ class LatentModel:
 
 
 def best_device() -> str:
-    """The accelerator that torch finds, else the CPU."""
+    """Name of the accelerator that torch finds, otherwise "cpu"."""
     accelerator = getattr(torch, "accelerator", None)  # torch 2.6 and later
     if accelerator is None or not accelerator.is_available():
         return "cpu"
@@ -136,7 +136,7 @@ def checked_device(name: str) -> torch.device:
     """The device of this name.
 
     Raises:
-        InputError: torch cannot work on it.
+        InputError: torch cannot use it.
     """
     try:
         device = torch.device(name)
@@ -148,18 +148,21 @@ def checked_device(name: str) -> torch.device:
 
 
 def model_name(source: str) -> str:
-    """The name of a model as it stands in the parameters of a picture: a file's without its suffix, as in the WebUI."""
+    """The name of a model as written in infotexts: that of a file without its suffix, as in the WebUI."""
     return Path(source).stem if Path(source).suffix.lower() == ".safetensors" else Path(source).name or source
 
 
 def load_model(source: str, *, device: str | None = None, dtype: str | None = None) -> LatentModel:
-    """Load `demo`, a .safetensors checkpoint of SD 1.x, 2.x or SDXL, a diffusers folder or a hub id.
+    """Load a model of SD 1.x, 2.x or SDXL. The autoencoder is always float32: float16 gives black pictures with some.
 
-    `device` defaults to the best one, `dtype` (a name in `DTYPES`) to float16 there and float32 on the CPU. The
-    autoencoder always works in float32: in float16 it gives black pictures with some models.
+    Args:
+        source: "demo", a .safetensors checkpoint, a diffusers folder or a hub id.
+        device: as torch names it; None for `best_device`.
+        dtype: a name in `DTYPES`; None for float16, or float32 on the CPU.
 
     Raises:
-        InputError: it is missing, damaged, a pickle (which could run code), or no such model.
+        InputError: the model is missing, damaged, a pickle (which could run code) or of another kind; or the device or
+            dtype cannot be used.
     """
     target = checked_device(device or best_device())
     number = dtype_named(dtype or ("float32" if target.type == "cpu" else "float16"))
@@ -170,7 +173,11 @@ def load_model(source: str, *, device: str | None = None, dtype: str | None = No
 
 
 def dtype_named(name: str) -> torch.dtype:
-    """The number format of this name; InputError with the known names where there is none."""
+    """The dtype of this name.
+
+    Raises:
+        InputError: an unknown name; lists the known ones.
+    """
     if name not in DTYPES:
         raise InputError(f"Unknown dtype {name!r}; known are: {', '.join(DTYPES)}.")
     return DTYPES[name]
@@ -184,7 +191,11 @@ def _place(model: LatentModel, device: torch.device) -> None:
 
 
 def check_weights(name: str, part: torch.nn.Module) -> None:
-    """Raise InputError for weights that are missing or no numbers; a sum is one where all of them are."""
+    """Check that no weight is missing, infinite or NaN; the sum of each tensor shows the latter.
+
+    Raises:
+        InputError: one is.
+    """
     for tensor, weight in part.named_parameters():
         if weight.is_meta:
             raise InputError(f"{name}: the model is incomplete: {tensor} is missing; download the file again.")
@@ -193,10 +204,10 @@ def check_weights(name: str, part: torch.nn.Module) -> None:
 
 
 def checked_source(source: str) -> Path | None:
-    """The file or folder of a model, None for a hub id.
+    """The file or folder of a model; None for a hub id.
 
     Raises:
-        InputError: there is no such thing.
+        InputError: it does not exist, and its name cannot be a hub id.
     """
     path = DEMO_FILE if source == DEMO else Path(source)
     if path.exists():
@@ -234,7 +245,7 @@ def _load_file(path: Path, dtype: torch.dtype) -> Any:
 
 @contextmanager
 def _lower_case(path: Path) -> Iterator[str]:
-    """A name of the file that ends in .safetensors: diffusers takes .SAFETENSORS for a pickle."""
+    """A name of the file that ends in .safetensors: diffusers would treat .SAFETENSORS as a pickle."""
     if path.suffix == ".safetensors":
         yield str(path)
         return
@@ -245,7 +256,7 @@ def _lower_case(path: Path) -> Iterator[str]:
 
 
 def _offline_options(path: Path, width: int | None) -> dict[str, Any]:
-    """What spares diffusers the hub: configurations, beside the checkpoint or ours, and ours come with a tokenizer."""
+    """Arguments with which diffusers needs no hub: configurations next to the checkpoint, or ours and a tokenizer."""
     beside = path.parent / CONFIGURATIONS
     if (beside / "model_index.json").is_file():
         return {"config": str(beside), "local_files_only": True}
@@ -274,7 +285,7 @@ def _offline_options(path: Path, width: int | None) -> dict[str, Any]:
 
 
 def _trained_steps(path: Path) -> int | None:
-    """How long the model was trained, where the checkpoint says so."""
+    """The number of training steps, if the checkpoint has it."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
@@ -282,10 +293,14 @@ def _trained_steps(path: Path) -> int | None:
 
 
 def header_shapes(weights: Path, named: Path) -> Shapes:
-    """Shapes of the tensors in a file that belongs to the model `named`.
+    """Shapes of the tensors in a file of weights.
+
+    Args:
+        weights: the file.
+        named: the model's file or folder, for errors.
 
     Raises:
-        ModelFileError: a pickle, no safetensors file, or a damaged one.
+        ModelFileError: it is a pickle, not a safetensors file, or damaged.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -301,10 +316,10 @@ def header_shapes(weights: Path, named: Path) -> Shapes:
 
 
 def _check_checkpoint(path: Path) -> tuple[bool, int | None]:
-    """Whether it is SDXL, and how wide its text is, from the header.
+    """Whether it is SDXL, and the width of its text embeddings; only the header is read.
 
     Raises:
-        ModelFileError: it is no usable model.
+        ModelFileError: it is not a complete checkpoint that can be used here.
     """
     shapes = header_shapes(path, path)
     if not is_whole_checkpoint(shapes):
@@ -341,16 +356,19 @@ def _load_folder(path: Path, dtype: torch.dtype) -> Any:
 
 
 _NEEDED = ("unet", "vae", "tokenizer", "scheduler")
-"""Parts of a diffusers folder without which nothing can be made."""
+"""Required parts of a diffusers folder."""
 _WITH_WEIGHTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 _WEIGHTS = re.compile(r"(diffusion_pytorch_model|model)(-\d+-of-\d+)?\.safetensors")
-"""Files of a part's weights, whole or in pieces, as diffusers and transformers choose them."""
+"""Names of weights files, whole or split, as diffusers and transformers have them."""
 
 
 def _check_whole(folder: Path, part: torch.nn.Module | None) -> None:
-    """Raise InputError where a part's files hold fewer numbers than it has: libraries draw the others at random.
+    """Check that the files of a part hold all of its weights: libraries would initialise the others at random.
 
-    Numbers are counted, since older files have other names for the same tensors.
+    Values are counted, since older files have other names for the same tensors.
+
+    Raises:
+        InputError: weights are missing.
     """
     files = [file for file in folder.glob("*.safetensors") if _WEIGHTS.fullmatch(file.name)]
     if part is None or not files:
@@ -367,10 +385,10 @@ _PIPELINE = re.compile(r"StableDiffusion(XL)?(Img2Img|Inpaint)?Pipeline|LatentCo
 
 
 def _is_sdxl(name: str, index: Mapping[str, Any]) -> bool:
-    """Whether a pipeline is SDXL's, from its model_index.json.
+    """Whether a pipeline is one of SDXL, from its model_index.json.
 
     Raises:
-        InputError: one that cannot be used here.
+        InputError: it cannot be used here.
     """
     pipeline: str = index["_class_name"]
     if index.get("requires_aesthetics_score"):
@@ -399,13 +417,13 @@ _PATIENCE = 5.0
 
 
 def hub_answers() -> bool:
-    """Whether the hub can be asked, known in seconds; its own library tries for half a minute."""
+    """Whether the hub can be reached. Takes a few seconds at most; its own library tries for half a minute."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
         return False
     address = urllib.parse.urlsplit(constants.ENDPOINT)
-    if urllib.request.getproxies():  # who answers then is not the hub
+    if urllib.request.getproxies():  # the proxy would answer
         return True
     try:
         socket.create_connection((address.hostname or "", address.port or 443), _PATIENCE).close()
@@ -415,7 +433,7 @@ def hub_answers() -> bool:
 
 
 def _from_pretrained(source: str, is_sdxl: bool, dtype: torch.dtype, **options: Any) -> Any:
-    """The pipeline in a folder, or of the hub, which keeps it in one; no weight of it is missing."""
+    """The pipeline in a folder, or downloaded from the hub, with all of its weights."""
     kind, parts = _pipeline_class(is_sdxl), {"use_safetensors": True, **_unused(is_sdxl)}
     try:
         folder = Path(source if Path(source).is_dir() else kind.download(source, **options, **parts))
@@ -440,7 +458,7 @@ def _pipeline_class(is_sdxl: bool) -> Any:
 
 
 def _dtype(dtype: torch.dtype) -> dict[str, torch.dtype]:
-    """The argument that sets a pipeline's number format, renamed in diffusers 0.42."""
+    """The argument for a pipeline's dtype, which diffusers 0.42 renamed."""
     import diffusers
 
     major, minor = (int(part) for part in diffusers.__version__.split(".")[:2])
@@ -448,12 +466,12 @@ def _dtype(dtype: torch.dtype) -> dict[str, torch.dtype]:
 
 
 def _unused(is_sdxl: bool) -> dict[str, Any]:
-    """Parts of a pipeline that are not wanted here."""
+    """Arguments that leave out parts of a pipeline that are not needed."""
     return {} if is_sdxl else {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without the paragraphs that libraries add."""
+    """The first line of an error's message, without a full stop; libraries add whole paragraphs."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 

@@ -30,6 +30,6 @@ class SeededNoise:
         return torch.stack([torch.randn(self.shape, generator=generator) for generator in self._generators])
 
     def along(self, plan: StepPlan) -> Noise:
-        """The noise of a sampler that runs a plan."""
+        """The noise for a sampler that runs `plan`."""
         positive = plan.sigmas[plan.sigmas > 0]
         return Noise(self.draw, self.seeds, positive.min(), positive.max())

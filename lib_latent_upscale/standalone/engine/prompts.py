@@ -20,26 +20,26 @@ _SYNTAX = re.compile(r"\([^()]*:\s*[\d.]+\s*\)|<\w+:[^<>]*>")
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """A tokenizer and a text model of transformers, and which of its outputs the UNet wants."""
+    """A tokenizer and a text model of transformers, and which of its outputs is used."""
 
     tokenizer: Any
     model: Any
     penultimate: bool = False
-    """SDXL takes the last hidden state but one, without the final norm."""
+    """Whether the last hidden state but one is used, without the final norm, as in SDXL."""
 
 
 @dataclass(frozen=True, eq=False)
 class Conditioning:
-    """What the UNet gets of one prompt."""
+    """The conditioning of the UNet from one prompt."""
 
     embeddings: Tensor
-    """(1, 77 a chunk, channels)."""
+    """(1, 77 for each chunk, channels)."""
     pooled: Tensor | None = None
-    """(1, channels), SDXL only; of the first chunk."""
+    """(1, channels), of the first chunk; only for SDXL."""
 
 
 def _chunks(encoder: TextEncoder, text: str) -> list[list[int]]:
-    """Token ids with start, end and padding; one list of the tokenizer's length a chunk, at least one."""
+    """Token ids with start, end and padding: a list of the tokenizer's length for each chunk, at least one."""
     tokenizer = encoder.tokenizer
     room = tokenizer.model_max_length - 2
     # `verbose` off: the tokenizer would warn that the text is too long for one chunk.
@@ -63,7 +63,7 @@ def _encode(encoder: TextEncoder, chunks: list[list[int]]) -> tuple[Tensor, Tens
 
 @torch.no_grad()
 def encode_prompt(encoders: Sequence[TextEncoder], text: str) -> Conditioning:
-    """Encode a prompt with every text encoder of the model; nothing of a long one is cut off.
+    """Encode a prompt of any length with every text encoder of the model.
 
     Longer prompts than one chunk are encoded in chunks that are joined, as in the WebUI. Its further syntax, such as
     (word:1.2) or <lora:name:1>, is not interpreted here; a warning says so.

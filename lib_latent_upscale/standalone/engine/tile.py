@@ -1,4 +1,4 @@
-"""Tile ControlNet at work: what the picture that is being enlarged adds to each call of the UNet."""
+"""Tile ControlNet: what the picture that is enlarged adds to each call of the UNet."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from lib_latent_upscale.tile_settings import TileSettings
 __all__ = ["ColourFix", "Control", "check_range", "colour_fix", "control_picture", "controlled_steps", "second_pass"]
 
 _VARIATION = 8
-"""Latent cells to each side over which tile_colorfix takes means: the default of sd-webui-controlnet."""
+"""Latent cells to each side over which tile_colorfix averages: sd-webui-controlnet's default."""
 _SHARPNESS = 0.01
-"""Share of blur in the negative side of tile_colorfix+sharp: sd-webui-controlnet's default of 1, in hundredths."""
+"""Share of blur in the negative side of tile_colorfix+sharp: sd-webui-controlnet's default, 1 %."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,15 +33,15 @@ class Control:
     network: Any
     """diffusers' ControlNetModel."""
     picture: Tensor
-    """(pictures, 3, height, width) in 0 to 1, as large as the result before it is cut to size."""
+    """(pictures, 3, height, width) in 0 to 1, as large as the result before it is cropped."""
     settings: TileSettings
     sigmas: Tensor
-    """Of the run, descending, 0 at the end."""
+    """The sigmas that run, descending, the last 0."""
 
     def at(self, sigma: Tensor) -> tuple[Control | None, Control | None]:
-        """The control of the prompt and of the negative prompt at a sigma; None where there is none.
+        """The control for the prompt and for the negative prompt at a sigma; None for no control.
 
-        Samplers of a second order call the model between two steps, too: a call belongs to the step it lies in.
+        Second-order samplers also call the model between two steps: such a call belongs to the step that has begun.
         """
         step = int((self.sigmas[:-1] >= float(sigma.max()) * (1 - 1e-5)).sum()) - 1
         if self.settings.weight == 0 or step not in controlled_steps(self.settings, len(self.sigmas) - 1):
@@ -49,10 +49,10 @@ class Control:
         return self, (None if self.settings.control_mode == "ControlNet is more important" else self)
 
     def residuals(self, latent: Tensor, timestep: Tensor, **conditioning: Any) -> dict[str, Any]:
-        """What the UNet is to add to its blocks; arguments as the UNet gets them.
+        """Arguments for the UNet: what it adds to its blocks. `latent`, `timestep` and `conditioning` are the UNet's.
 
-        Where not everything is balanced, the blocks count for less the finer they are: from a tenth to the whole,
-        evenly in the logarithm. So do diffusers' guess mode and, for SD 1.x within 1 %, sd-webui-controlnet.
+        In control modes other than Balanced, finer blocks have less weight: from 0.1 to 1 in equal logarithmic steps,
+        like diffusers' guess mode and, within 1 % for SD 1.x, sd-webui-controlnet.
         """
         picture = self.picture.to(latent).repeat(len(latent) // len(self.picture), 1, 1, 1)
         blocks, middle = self.network(
@@ -69,21 +69,21 @@ class Control:
 
 @dataclass(frozen=True, eq=False)
 class ColourFix:
-    """tile_colorfix: the means of the latent follow the control picture's, at every step.
+    """tile_colorfix: the local means of the denoised latent are replaced by those of the control picture.
 
-    sd-webui-controlnet (`hook.py`) does it to what the UNet predicts: of the denoised latent it takes the means over
-    17x17 cells away and adds the control picture's; by the control's weight up to 1, and in every step.
+    As in sd-webui-controlnet (`hook.py`): at every step the means over 17x17 cells are subtracted, and those of the
+    control picture added, in proportion to the weight of the control up to 1.
     """
 
     means: Tensor
-    """Of the control picture's latent, (pictures, channels, h, w)."""
+    """Local means of the control picture's latent, (pictures, channels, h, w)."""
     share: float
-    """How much of the corrected latent is used, 0 to 1."""
+    """Share of the corrected latent, 0 to 1."""
     sharpness: float = 0.0
-    """How much the negative side is blurred, which guidance then pushes away from; tile_colorfix+sharp."""
+    """Share of blur in the negative side, away from which guidance moves the result; for tile_colorfix+sharp."""
 
     def __call__(self, denoised: Tensor, *, negative: bool = False) -> Tensor:
-        """A denoised latent with the picture's colours."""
+        """A denoised latent (pictures, channels, h, w) with the control picture's colours."""
         fixed = denoised - means(denoised) + self.means.to(denoised)
         if negative and self.sharpness:
             fixed = torch.lerp(fixed, means(fixed), self.sharpness)
@@ -91,16 +91,16 @@ class ColourFix:
 
 
 def means(latent: Tensor) -> Tensor:
-    """Means over 17x17 cells; beyond its edges the latent goes on as it ends."""
+    """Means over 17x17 cells of a latent (batch, channels, h, w), of the same shape; its edges are repeated outside."""
     side = 2 * _VARIATION + 1
     return F.avg_pool2d(F.pad(latent, (_VARIATION,) * 4, mode="replicate"), side, stride=1)
 
 
 def controlled_steps(settings: TileSettings, steps: int) -> range:
-    """The steps (from 0) that lie whole between start and end, as in diffusers' ControlNet pipelines.
+    """The steps (from 0) that lie entirely between start and end, as in diffusers' ControlNet pipelines.
 
     Raises:
-        InputError: none of them does: the picture would come out without control.
+        InputError: there is none, so the picture would be made without control.
     """
     inside = [i for i in range(steps) if i / steps >= settings.start and (i + 1) / steps <= settings.end]
     if steps and not inside:
@@ -112,7 +112,7 @@ def controlled_steps(settings: TileSettings, steps: int) -> range:
 
 
 def check_range(generation: GenerationSettings) -> None:
-    """Check the range of steps before a model is loaded; the number of steps does not depend on it.
+    """Check the range of controlled steps before a model is loaded, on which the number of steps does not depend.
 
     Raises:
         InputError: as for `controlled_steps`.
@@ -124,10 +124,17 @@ def check_range(generation: GenerationSettings) -> None:
 
 
 def control_picture(pictures: Tensor, size: tuple[int, int], settings: TileSettings) -> Tensor:
-    """The control picture (pictures, 3, height, width) in 0 to 1 of RGB pictures (pictures, 3, h, w) in -1 to 1.
+    """The pictures that the ControlNet sees, enlarged with Lanczos.
 
-    `size` is (height, width) in pixels. tile_resample first shrinks each picture by the down-sampling rate, so that
-    the model sees less of it and invents more; then, and without it, the picture is enlarged (Lanczos).
+    tile_resample first shrinks them by the down-sampling rate, so that the model sees less detail and invents more.
+
+    Args:
+        pictures: (pictures, 3, h, w), RGB in -1 to 1.
+        size: (height, width) of the result in pixels.
+        settings: preprocessor and down-sampling rate.
+
+    Returns:
+        (pictures, 3, height, width) in 0 to 1.
     """
     shown = [_shown(picture, size, settings) for picture in pictures]
     return torch.stack([torch.from_numpy(np.asarray(image, np.float32) / 255).permute(2, 0, 1) for image in shown])
@@ -143,7 +150,14 @@ def _shown(picture: Tensor, size: tuple[int, int], settings: TileSettings) -> Im
 
 
 def colour_fix(vae: Any, picture: Tensor, cell: int, settings: TileSettings) -> ColourFix | None:
-    """The colour correction that the preprocessor asks for; None for those that ask for none."""
+    """The colour correction of the preprocessor; None if it has none.
+
+    Args:
+        vae: diffusers' AutoencoderKL.
+        picture: the control pictures, (pictures, 3, height, width) in 0 to 1.
+        cell: side of a latent cell in pixels.
+        settings: preprocessor and weight.
+    """
     if not settings.preprocessor.startswith("tile_colorfix"):
         return None
     latent = encode_picture(vae, picture * 2 - 1, cell)
@@ -152,7 +166,11 @@ def colour_fix(vae: Any, picture: Tensor, cell: int, settings: TileSettings) -> 
 
 
 def second_pass(generation: GenerationSettings) -> tuple[GenerationSettings, GenerationSettings]:
-    """A generation with a second pass as two: the upscale without control, and the pass over its result."""
+    """The two runs of a generation with a second pass: the upscale without control, and the pass over its result.
+
+    Raises:
+        ValueError: it has no tile ControlNet.
+    """
     tile = generation.tile
     if tile is None:
         raise ValueError("the generation has no tile ControlNet")

@@ -1,4 +1,4 @@
-"""Finding, checking and loading a tile ControlNet: the demo model's, a file, a diffusers folder or a hub id."""
+"""Finding, checking and loading a tile ControlNet: that of the demo model, a file, a diffusers folder or a hub id."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _WEIGHTS: Mapping[str, str | None] = {
     "diffusion_pytorch_model.safetensors": None,
     "diffusion_pytorch_model.fp16.safetensors": "fp16",
 }
-"""Files of weights in a diffusers folder, and the variant as which diffusers knows them."""
+"""Weights files in a diffusers folder, and diffusers' names of the variants."""
 
 _PREFIX = "control_model."
-"""Stands before the names of a ControlNet that was cut out of a whole checkpoint."""
+"""Prefix of the tensors' names in a ControlNet that was extracted from a whole checkpoint."""
 _INPUTS = ("conv_in.weight", "input_blocks.0.0.weight")
 """The convolution that takes the latent, as diffusers and as the original code name it."""
 _PICTURE_LAYERS = re.compile(r"(?:controlnet_cond_embedding\.\w+(?:\.\d+)?|input_hint_block\.\d+)\.weight")
@@ -44,7 +44,7 @@ _PICTURE_LAYERS = re.compile(r"(?:controlnet_cond_embedding\.\w+(?:\.\d+)?|input
 
 @dataclass(frozen=True, eq=False)
 class TileModel:
-    """A loaded tile ControlNet that fits the model it was loaded for."""
+    """A loaded tile ControlNet, checked to fit the model that it was loaded for."""
 
     name: str
     network: Any
@@ -53,12 +53,12 @@ class TileModel:
 
 @dataclass(frozen=True)
 class _Shape:
-    """What a network takes in."""
+    """Shape of a network's inputs."""
 
     channels: int
-    """Of the latent."""
+    """Channels of the latent."""
     width: int
-    """Of the text conditioning, a token."""
+    """Width of the text embeddings."""
 
     @classmethod
     def of(cls, config: Any) -> _Shape:
@@ -67,10 +67,10 @@ class _Shape:
 
 
 def checked_tile(source: str) -> Path | None:
-    """The file or folder of a tile ControlNet, None for a hub id; nothing but its header is read.
+    """The file or folder of a tile ControlNet; None for a hub id. Only its header is read.
 
     Raises:
-        InputError: it is missing, damaged, a pickle (which could run code), or no ControlNet.
+        InputError: it is missing, damaged, a pickle (which could run code), or not a ControlNet.
     """
     path = DEMO_TILE if source == DEMO else Path(source)
     if path.exists():
@@ -88,7 +88,7 @@ def load_tile(source: str, model: LatentModel) -> TileModel:
     """Load a tile ControlNet for `model`, on its device and in its UNet's dtype.
 
     Raises:
-        InputError: as of `checked_tile`, or the two are of different families.
+        InputError: as for `checked_tile`; or the two are of different families.
     """
     path = checked_tile(source)
     if path is None:
@@ -104,10 +104,10 @@ def load_tile(source: str, model: LatentModel) -> TileModel:
 
 
 def _weights(folder: Path) -> Path:
-    """The file of weights in a diffusers folder.
+    """The weights file in a diffusers folder.
 
     Raises:
-        InputError: it is no ControlNet's folder.
+        InputError: it is not the folder of a ControlNet.
     """
     config = folder / "config.json"
     if not config.is_file():
@@ -129,10 +129,10 @@ def _weights(folder: Path) -> Path:
 
 
 def _header(path: Path) -> _Shape:
-    """What the ControlNet in a file or folder takes.
+    """Shape of the inputs of the ControlNet in a file or folder.
 
     Raises:
-        InputError: there is none in it.
+        InputError: there is no ControlNet in it.
     """
     weights = _weights(path) if path.is_dir() else path
     shapes = {name.removeprefix(_PREFIX): shape for name, shape in header_shapes(weights, path).items()}
@@ -168,7 +168,11 @@ _BLOCKS = ("block_out_channels", "layers_per_block", "addition_embed_type")
 
 
 def _check_blocks(source: str, network: Any, model: LatentModel) -> None:
-    """Text and latent fit; so must what is added to each block of the UNet, and the size of the picture."""
+    """Check that the blocks are like those of the UNet, and that the picture has the right size.
+
+    Raises:
+        InputError: they are not, or it has not.
+    """
     for name in _BLOCKS:
         ours, wanted = network.config.get(name), model.unet.config.get(name)
         if _plain(ours) != _plain(wanted):
@@ -216,9 +220,9 @@ def _incomplete(source: str | Path, missing: list[str]) -> InputError:
 
 
 def _from_file(path: Path, model: LatentModel) -> Any:
-    """The ControlNet of a single file, in diffusers' or the original layout, built as the UNet it belongs to.
+    """The ControlNet in a single file, in diffusers' or the original layout.
 
-    A ControlNet is a copy of its UNet's first half, so that no configuration has to be fetched.
+    It is built like the model's UNet, whose first half a ControlNet copies, so that no configuration is needed.
     """
     from diffusers import ControlNetModel
     from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
@@ -246,6 +250,6 @@ def _from_file(path: Path, model: LatentModel) -> Any:
 
 
 def _picture_channels(weights: Mapping[str, torch.Tensor]) -> tuple[int, ...]:
-    """Channels of the levels that bring the picture to the latent's size, ascending: 16, 32, 96, 256 as published."""
+    """Channels of the layers that shrink the picture to the latent's size, ascending: 16, 32, 96, 256 as published."""
     layers = [value.shape for key, value in weights.items() if _PICTURE_LAYERS.fullmatch(key)]
     return tuple(sorted({shape[1] for shape in layers} - {3}))

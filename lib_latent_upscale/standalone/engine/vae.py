@@ -1,4 +1,4 @@
-"""Encode and decode pictures of any size: above a size in tiles that share one set of statistics, so without seams."""
+"""Encode and decode pictures of any size; large ones in tiles that share one set of statistics, so without seams."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ __all__ = ["TILE", "decode_latent", "encode_picture"]
 logger = logging.getLogger(__name__)
 
 TILE = 128
-"""Latent cells of a side (1024 pixels) up to which nothing is tiled while the memory suffices."""
+"""Latent cells: pictures with longer sides (1024 pixels) are tiled, and smaller ones only if memory runs out."""
 _SMALLEST_TILE = 32
-"""Latent cells of a side below which tiles make no sense."""
+"""Latent cells; the smallest side of a tile."""
 _SAMPLES = 3
-"""Samples in each direction that the shared statistics come from, each a quarter of a tile long."""
+"""The shared statistics come from this number of samples in each direction, each a quarter of a tile long."""
 
 
 class _SharedNorm:
-    """Stands in for a GroupNorm's forward: statistics of the first batch, kept for every later one.
+    """Replaces the forward of a GroupNorm: the statistics of the first batch are used for all later ones.
 
-    A GroupNorm takes mean and variance over its whole input, so each tile would get its own contrast and colour.
+    A GroupNorm computes mean and variance over its whole input, so each tile would get its own contrast and colour.
     """
 
     def __init__(self, norm: nn.GroupNorm) -> None:
@@ -45,7 +45,7 @@ class _SharedNorm:
         return torch.addcmul(offset, values, factor)
 
     def _line(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """The norm as factor and offset of each channel, from the statistics of all of `values`."""
+        """The norm as a factor and an offset for each channel, from the statistics of all `values`."""
         groups = values.reshape(len(values), self.norm.num_groups, -1)
         variances, means = torch.var_mean(groups, dim=-1, correction=0)
         mean = means.mean(dim=0)
@@ -58,7 +58,7 @@ class _SharedNorm:
 
 @contextmanager
 def _shared_statistics(network: nn.Module) -> Iterator[None]:
-    """Within, the first call of `network` sets the statistics of its group norms for all later calls."""
+    """Inside, the first call of `network` sets the statistics of its group norms for all later calls."""
     norms = [module for module in network.modules() if isinstance(module, nn.GroupNorm)]
     for norm in norms:
         norm.forward = _SharedNorm(norm)  # type: ignore[method-assign, assignment]
@@ -71,9 +71,9 @@ def _shared_statistics(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _sums_in_place(network: nn.Module) -> Iterator[None]:
-    """Within, residual blocks add to their input, which nothing reads again, in place of making two new sums.
+    """Inside, residual blocks add to their input in place, which is not needed afterwards.
 
-    The same values, with three tensors of the result's size at once where diffusers' blocks need five: 0.5 GiB less at
+    The values are the same. Three tensors of the result's size are in memory at once instead of five: 0.5 GiB less for
     1024x1024 pixels and 64 channels.
     """
     from diffusers.models.resnet import ResnetBlock2D
@@ -88,8 +88,8 @@ def _sums_in_place(network: nn.Module) -> Iterator[None]:
             del block.forward
 
 
-def _residual(block: Any, values: Tensor, temb: None = None) -> Tensor:  # noqa: ARG001 - of UNets, never given here
-    """What a block of an autoencoder computes, into `values`; each line lets go of the tensor before."""
+def _residual(block: Any, values: Tensor, temb: None = None) -> Tensor:  # noqa: ARG001 - only UNets have it
+    """An autoencoder's residual block, computed into `values`; each line frees the tensor before it."""
     hidden = values
     for norm, convolution in ((block.norm1, block.conv1), (block.norm2, block.conv2)):
         hidden = norm(hidden)
@@ -101,7 +101,7 @@ def _residual(block: Any, values: Tensor, temb: None = None) -> Tensor:  # noqa:
 
 
 def _samples(size: tuple[int, int], tile: int) -> list[Tile]:
-    """Squares spread evenly over a latent of `size` (height, width), at its own scale."""
+    """Squares spread evenly over a latent of `size` (height, width), in cells."""
     side = min(tile // 4, *size)
     rows, columns = ([round(index * (length - side) / (_SAMPLES - 1)) for index in range(_SAMPLES)] for length in size)
     return [Tile(slice(row, row + side), slice(column, column + side)) for row in rows for column in columns]
@@ -114,14 +114,14 @@ class _Coder:
     network: nn.Module
     code: Callable[[Tensor], Tensor]
     inward: int
-    """Values of a side of the input that one latent cell covers."""
+    """Side of a latent cell in the input: pixels when encoding, otherwise 1."""
     outward: int
-    """The same of the output."""
+    """The same in the output."""
     singly: bool = False
-    """Whether each picture of a batch goes alone: on a processor it takes up to a fifth less time, and less memory."""
+    """Whether the pictures of a batch are coded one by one: on a CPU up to a fifth faster, and with less memory."""
 
     def __call__(self, values: Tensor) -> Tensor:
-        """Code a batch, in tiles where it is large, in smaller ones where the memory does not suffice."""
+        """Code a batch: in tiles if it is large, in smaller ones if memory runs out."""
         with _sums_in_place(self.network):
             return self._within_memory(values, TILE)
 
@@ -139,7 +139,7 @@ class _Coder:
         return self._within_memory(values, tile // 2)  # outside of except: the error holds on to the memory
 
     def _tiled(self, values: Tensor, cells: tuple[int, int], tile: int) -> Tensor:
-        """Code tiles of one picture or latent and blend the results."""
+        """Code one picture or latent (with a batch dimension) in tiles, and blend them."""
         overlap = tile // 8
         blend = TileBlend((cells[0] * self.outward, cells[1] * self.outward), overlap * self.outward)
         with _shared_statistics(self.network):
@@ -151,7 +151,7 @@ class _Coder:
 
 
 def _ready(vae: Any, values: Tensor) -> Tensor:
-    """`values` as the autoencoder takes them; channels last, which saves a fifth of the decode's time on a CPU."""
+    """`values` on the autoencoder's device and in its dtype; channels last, which decodes a fifth faster on a CPU."""
     return values.to(vae.device, vae.dtype, memory_format=torch.channels_last)
 
 
@@ -162,12 +162,19 @@ def _on_processor(vae: Any) -> bool:
 
 @torch.no_grad()
 def encode_picture(vae: Any, picture: Tensor, cell: int, seed: int | Sequence[int] | None = None) -> Tensor:
-    """Latent (batch, channels, h, w) of pictures (batch, 3, height, width) in -1 to 1, sides multiples of `cell`.
+    """The latents of pictures, scaled as the UNet expects them.
 
-    An autoencoder gives a distribution. With a seed, each picture's latent is drawn from it with a generator of its
-    own, as the WebUI does with its global one and as this project's extension does in the WebUI: the same seed gives
-    the same latent in both. Pictures may have a seed each. Without, the mean is taken. In the units that the UNet works
-    in.
+    An autoencoder returns a distribution. With a seed, each picture's latent is drawn from it by a generator of its
+    own, as the extension does in the WebUI: the same seed gives the same latent in both. Without, it is the mean.
+
+    Args:
+        vae: diffusers' AutoencoderKL.
+        picture: (batch, 3, height, width) in -1 to 1; sides are multiples of `cell`.
+        cell: side of a latent cell in pixels.
+        seed: one for all pictures, or one for each.
+
+    Returns:
+        (batch, channels, height / cell, width / cell), float32.
     """
 
     def code(part: Tensor) -> Tensor:
@@ -185,7 +192,16 @@ def encode_picture(vae: Any, picture: Tensor, cell: int, seed: int | Sequence[in
 
 @torch.no_grad()
 def decode_latent(vae: Any, latent: Tensor, cell: int) -> Tensor:
-    """Pictures (batch, 3, height, width) in about -1 to 1 of latents (batch, channels, h, w), `cell` pixels a cell."""
+    """The pictures of latents.
+
+    Args:
+        vae: diffusers' AutoencoderKL.
+        latent: (batch, channels, h, w), scaled as the UNet expects them.
+        cell: side of a latent cell in pixels.
+
+    Returns:
+        (batch, 3, h * cell, w * cell) in about -1 to 1, float32.
+    """
 
     def code(part: Tensor) -> Tensor:
         decoded: Tensor = vae.decode(_ready(vae, part)).sample

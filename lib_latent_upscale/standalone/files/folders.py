@@ -1,4 +1,4 @@
-"""Working through many pictures: where results go, what is finished already, and what becomes of bad pictures."""
+"""Working through many pictures: where results are written, which are already finished, and which cannot be used."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ Job = TypeVar("Job")
 
 
 def results_folder(folder: Path, ending: str) -> Path:
-    """The folder for the results of `folder` where none was named: beside it, with `ending` behind its name."""
+    """The folder for the results of `folder` if the user named none: next to it, with `-ending` after its name.
+
+    Raises:
+        InputError: `folder` is the root, which has nothing next to it.
+    """
     if folder.name in ("", ".."):
         folder = Path(os.path.abspath(folder))  # noqa: PTH100  # resolve() would follow links
     if not folder.name:
@@ -35,23 +39,23 @@ def results_folder(folder: Path, ending: str) -> Path:
 
 @dataclass(frozen=True)
 class Results:
-    """Where the results of many pictures go."""
+    """Where the results of many pictures are written."""
 
     inputs: Inputs
     files: FileSettings
     ending: str
-    """What is put behind the name of a folder to name that of its results, where the user named none."""
+    """For `results_folder`, if the user named no folder."""
     folder: Path | None = None
     """The folder that the user named."""
     overwrite: bool = False
-    """Replace what exists already."""
+    """Whether existing files may be replaced."""
 
     @cached_property
     def outputs(self) -> Outputs:
         return Outputs(self.inputs.paths, self.overwrite)
 
     def check(self) -> None:
-        """Check that results can be written.
+        """Check that results can be written into their folders.
 
         Raises:
             InputError: they cannot.
@@ -62,16 +66,16 @@ class Results:
             check_output_folder(self.folder)
 
     def place(self, one: Found, size: tuple[int, int], mark: str) -> tuple[Path, bool]:
-        """The path of a picture's result of `size` (width, height), and whether it is there already and is skipped.
+        """The path of a picture's result of `size` (width, height), and whether it is finished, with this mark.
 
         Raises:
-            InputError: it cannot go anywhere, such as under a name that is too long.
+            InputError: it cannot be written, for example because its name is too long.
         """
         finished = partial(is_marked, mark=mark) if self.files.skip_finished else lambda _: False
         return self.outputs.continued(self._folder(one) / self._name(one, size), finished)
 
     def placed(self, one: Found, size: tuple[int, int], mark: str, tally: Tally) -> Path | None:
-        """As `place`; None where the result is finished or cannot go anywhere, which is counted."""
+        """The path of a picture's result; None if it is finished or cannot be written, which is counted."""
         found = tried(lambda _: self.place(one, size, mark), one.path, tally.failures)
         if found is None:
             return None
@@ -80,7 +84,7 @@ class Results:
         return None if finished else output
 
     def _home(self, source: Path) -> Path:
-        """The folder for the results of an input folder; several keep their names in a folder that was named."""
+        """The folder for the results of an input folder; several become subfolders of the one that the user named."""
         if self.folder is None:
             return results_folder(source, self.ending)
         alone = len(self.inputs.folders) == 1 and all(one.folder is not None for one in self.inputs.found)
@@ -92,7 +96,7 @@ class Results:
         return self._home(one.folder) / one.below
 
     def _name(self, one: Found, size: tuple[int, int]) -> str:
-        """A picture's own name in a folder of results; beside the picture also the size."""
+        """The picture's name in a folder of results; next to the picture itself, its name and the size."""
         suffix = format_of(self.files).suffixes[0]
         if one.folder is None and self.folder is None:
             return f"{one.path.stem}-{size[0]}x{size[1]}{suffix}"
@@ -106,31 +110,31 @@ class Results:
 
 
 def tried(function: Callable[[Path], Result], source: Path, failures: dict[Path, str]) -> Result | None:
-    """What `function` makes of one picture; None where it cannot be used, which is noted in `failures`."""
+    """The result of `function` for one picture; None if the picture cannot be used, which is noted in `failures`."""
     try:
         return function(source)
     except LatentUpscaleError as error:
         failures[source] = str(error)
-    except OSError as error:  # taken away meanwhile, or not to be read
+    except OSError as error:  # deleted meanwhile, or not readable
         failures[source] = f"{source}: {error}"
     return None
 
 
 @dataclass
 class Tally:
-    """What has become of many pictures."""
+    """Counts what happened to many pictures."""
 
     total: int
     done: int = 0
     skipped: int = 0
-    """Finished before."""
+    """Already finished before this run."""
     failures: dict[Path, str] = field(default_factory=dict)
-    """What is wrong with a picture."""
+    """Why a picture could not be used, by its path."""
     incomplete: int = 0
-    """Of those done: came out without their last pass."""
+    """Number of those done that lack a pass."""
 
     def report(self) -> int:
-        """Say on stderr what has become of them; returns the exit code."""
+        """Write a summary to stderr; returns the exit code."""
         failed = len(self.failures)
         left = self.total - self.done - self.skipped - failed
         kinds = {"done": self.done, "skipped (finished before)": self.skipped, "failed": failed, "not begun": left}
@@ -146,15 +150,19 @@ class Tally:
 def work_through(
     results: Results, planned: Callable[[Found, Tally], Job | None], work: Callable[[list[Job], Tally], None]
 ) -> int:
-    """Plan what there is to do with each of many pictures, then do it, and say what has become of them.
+    """Plan a job for each of many pictures, run the jobs, and report to the user.
 
     Args:
-        results: where they go.
-        planned: the job of a picture; None where there is nothing to do, which it counts.
-        work: does all jobs, and counts.
+        results: where the results are written.
+        planned: returns the job of a picture; None if there is nothing to do, which it counts in the tally.
+        work: runs the jobs, and counts them in the tally.
 
     Returns:
         The exit code.
+
+    Raises:
+        InputError: results cannot be written; no job has run then.
+        KeyboardInterrupt: the user stopped the work; the summary is written.
     """
     results.check()
     tally = Tally(len(results.inputs.found))

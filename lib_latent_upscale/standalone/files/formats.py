@@ -1,4 +1,4 @@
-"""The formats that results are written in; how a picture was made stands in each where the WebUI writes it."""
+"""File formats of results; each has the infotext where the WebUI writes it."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Format:
-    """A format of files."""
+    """A file format."""
 
     name: str
-    """As Pillow and people call it."""
+    """Pillow's name, also shown to users."""
     suffixes: tuple[str, ...]
-    """The first one is the usual one."""
+    """The first is used for names that the user has not given."""
     longest_side: int
-    """Pixels."""
+    """The longest possible side in pixels."""
     transparent: bool = True
-    """Whether it holds transparency."""
+    """Whether it supports transparency."""
     longest_text: int | None = None
-    """Characters of a text that it holds; None where there is no limit that matters."""
+    """The most characters of an infotext; None if there is no relevant limit."""
 
 
 FORMATS: Mapping[str, Format] = {
@@ -44,16 +44,16 @@ FORMATS: Mapping[str, Format] = {
     "jpeg": Format("JPEG", (".jpg", ".jpeg"), 65_535, transparent=False, longest_text=30_000),
     "webp": Format("WebP", (".webp",), 16_383),
 }
-"""By their names in `FileSettings.format`."""
+"""Formats by their names in `FileSettings.format`."""
 
 SUFFIXES = tuple(suffix for one in FORMATS.values() for suffix in one.suffixes)
 
 
 def format_of(settings: FileSettings, output: Path | None = None) -> Format:
-    """The format that was chosen, or that of the suffix of the file that was named, or PNG.
+    """The format in the settings; if it is automatic, that of the suffix of `output`, or PNG.
 
     Raises:
-        InputError: the name says something else than the choice.
+        InputError: the settings and the suffix contradict each other.
     """
     named = next((one for one in FORMATS.values() if output and output.suffix.lower() in one.suffixes), None)
     if settings.format == AUTOMATIC:
@@ -65,9 +65,11 @@ def format_of(settings: FileSettings, output: Path | None = None) -> Format:
 
 
 def check_format(chosen: Format, size: tuple[int, int], parameters: str) -> None:
-    """Raise InputError where a result of `size` (width, height) or its parameters would not fit into the format.
+    """Check that a result of `size` (width, height) and its infotext fit into a format.
 
-    For its size it is a SizeError, since another of several pictures may fit.
+    Raises:
+        SizeError: the result is too large; smaller ones of several pictures may fit.
+        InputError: the infotext is too long.
     """
     if max(size) > chosen.longest_side:
         raise SizeError(
@@ -79,19 +81,23 @@ def check_format(chosen: Format, size: tuple[int, int], parameters: str) -> None
 
 
 def save_picture(image: Image.Image, path: Path, parameters: str | None, source: Picture, quality: int) -> None:
-    """Write a result whole or not at all; arguments as of `encoded`."""
+    """Write a result, whole or not at all; arguments as for `encoded`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     write_whole(path, encoded(image, path, parameters, source, quality))
 
 
 def encoded(image: Image.Image, path: Path, parameters: str | None, source: Picture, quality: int) -> bytes:
-    """A result's file, in the format of its suffix; the same picture gives the same bytes.
+    """The content of a result's file; the same picture gives the same bytes.
 
     Args:
         image: RGB.
-        path: where it will lie; the suffix is one of `SUFFIXES`.
-        parameters: how it was made.
-        source: what it was made of, whose transparency, profile, EXIF, XMP and density it keeps.
-        quality: of JPEG and WebP, 1 to 100.
+        path: where it will be written; the suffix, one of `SUFFIXES`, decides the format.
+        parameters: the infotext.
+        source: the picture that it was made from; transparency, profile, EXIF, XMP and density are kept.
+        quality: quality of JPEG and WebP, 1 to 100.
     """
     chosen = next(one for one in FORMATS.values() if path.suffix.lower() in one.suffixes)
     finished = source.with_alpha(image)

@@ -1,4 +1,4 @@
-"""Pictures in and out: whatever a person has becomes RGB plus transparency, and PNGs."""
+"""Reading pictures of any mode as RGB plus transparency, and writing PNGs."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that was read: upright, 8 bits a channel."""
+    """A picture that was read: rotated as its EXIF says, with 8 bits per channel."""
 
     rgb: Image.Image
-    """Mode RGB; places that were fully transparent are filled with the colours around them."""
+    """Mode RGB; fully transparent pixels have the colours of their surroundings."""
     alpha: Image.Image | None = None
-    """Mode L, where the picture had transparency."""
+    """Mode L; None for a picture without transparency."""
     icc_profile: bytes | None = None
-    """The colour profile that the values of `rgb` are meant in; None for sRGB."""
+    """The colour profile of `rgb`; None for sRGB."""
     exif: bytes = b""
-    """What its EXIF says that also holds for a larger picture."""
+    """Those parts of its EXIF that are also true of a larger picture."""
     xmp: str = ""
-    """The same of its XMP."""
+    """The same parts of its XMP."""
     density: tuple[float, float] | None = None
     """Pixels per inch, across and down."""
     notes: tuple[str, ...] = ()
-    """What a person should know about how it was read."""
+    """What the user should know about how it was read."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -47,7 +47,7 @@ class Picture:
         return self.rgb.size
 
     def with_alpha(self, result: Image.Image) -> Image.Image:
-        """`result` with this picture's transparency, enlarged to fit, and its colour profile."""
+        """`result` with this picture's transparency, resized to fit, and its colour profile."""
         finished = result.copy()
         if self.alpha is not None:
             finished.putalpha(self.alpha.resize(result.size, Image.Resampling.BICUBIC))
@@ -55,7 +55,7 @@ class Picture:
         return finished
 
     def matched(self, other: Picture) -> Image.Image:
-        """This picture's colours in the colour space of `other`."""
+        """`rgb`, converted to the colour space of `other`."""
         if self.icc_profile == other.icc_profile:
             return self.rgb
         return _converted(self.rgb, self.icc_profile, other.icc_profile) or self.rgb
@@ -65,8 +65,7 @@ def load_picture(path: Path, smallest: int = SMALLEST_SIDE) -> Picture:
     """Read a picture in any mode that Pillow knows; of several frames, the first.
 
     Raises:
-        InputError: it is not a picture, empty, truncated, with a side below `smallest` pixels, or too large to work
-            on.
+        InputError: it is not a picture, empty, truncated, or has a side that is below `smallest` pixels or too large.
     """
     image = _open(path)
     check_size(*image.size, what=f"{path}: a picture of", smallest=smallest)
@@ -93,13 +92,13 @@ def upright_size(path: Path) -> tuple[int, int]:
 
 
 _STILL = frozenset({"MPO"})
-"""Formats whose further frames are the same picture again: phones and stereo cameras."""
+"""Formats whose further frames show the same picture: phones and stereo cameras write them."""
 
 
 def _frames(image: Image.Image) -> tuple[str, ...]:
     try:
         count = getattr(image, "n_frames", 1)
-    except (OSError, SyntaxError, ValueError, EOFError):  # damaged behind the first one
+    except (OSError, SyntaxError, ValueError, EOFError):  # damaged after the first one
         return ()
     if count == 1 or image.format in _STILL:
         return ()
@@ -141,7 +140,7 @@ def _normal(image: Image.Image) -> Picture:
 
 
 def _rgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, bytes | None]:
-    """RGB and the profile of its values; what a profile of grey values says is carried out."""
+    """RGB and its profile; grey values with a profile are converted to sRGB."""
     if image.mode in ("RGB", "P"):
         return image.convert("RGB"), profile
     converted = _converted(image, profile, None) if profile and image.mode == "L" else None
@@ -149,7 +148,7 @@ def _rgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, bytes 
 
 
 def _converted(image: Image.Image, profile: bytes | None, wanted: bytes | None) -> Image.Image | None:
-    """RGB in the colour space of `wanted`, None meaning sRGB, as `profile`; None where a profile does not fit."""
+    """RGB, converted from one profile to another (None for sRGB); None if a profile does not fit the picture."""
     try:
         return ImageCms.profileToProfile(image, _profile(profile), _profile(wanted), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError):
@@ -163,7 +162,11 @@ def _profile(content: bytes | None) -> ImageCms.ImageCmsProfile:
 
 
 def save_png(image: Image.Image, path: Path, parameters: str | None = None, icc_profile: bytes | None = None) -> None:
-    """Write a PNG whole or not at all, without a date in it: the same picture gives the same bytes."""
+    """Write a PNG, whole or not at all. It contains no date: the same picture gives the same bytes.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     info = PngImagePlugin.PngInfo()
     if parameters is not None:
         info.add_text("parameters", parameters)

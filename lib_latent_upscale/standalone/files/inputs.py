@@ -1,4 +1,4 @@
-"""Which pictures a command line means: files, folders and patterns such as *.jpg."""
+"""Finding the pictures of a command line: files, folders and patterns such as *.jpg."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ PICTURE_SUFFIXES = frozenset(
         *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".tga", ".qoi", ".pcx", ".dds", ".ico"),
     }
 )
-"""What is taken for a picture in a folder; a file that is named itself may be called anything."""
+"""Suffixes of pictures in folders; a file that is named itself may have any."""
 
 _MOST_KINDS = 5
-"""Suffixes of other files that are named."""
+"""The most suffixes of other files that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -34,22 +34,22 @@ class Found:
 
     path: Path
     folder: Path | None = None
-    """The folder that was given and that it lies in, at any depth; None where it was named itself."""
+    """The given folder that contains it, at any depth; None if the picture itself was given."""
 
     @property
     def below(self) -> Path:
-        """Where in that folder."""
+        """Path of its own folder, relative to that one."""
         return Path() if self.folder is None else self.path.parent.relative_to(self.folder)
 
 
 @dataclass
 class Inputs:
-    """What a command line's inputs are."""
+    """The inputs of a command line."""
 
     found: list[Found] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
     single: bool = False
-    """Whether the one input is a file that was named, so that one file comes out."""
+    """Whether the only input is a file, so that one file is written."""
 
     @property
     def paths(self) -> list[Path]:
@@ -58,7 +58,7 @@ class Inputs:
 
 
 def is_folder_name(text: str) -> bool:
-    """Whether a name ends as only a folder's does."""
+    """Whether a name ends with a separator, as only that of a folder does."""
     return text.endswith(tuple(filter(None, (os.sep, os.altsep, "/"))))
 
 
@@ -66,12 +66,12 @@ def find_inputs(names: Sequence[str], *, recursive: bool = False, skipped: Itera
     """The pictures of a command line, each once.
 
     Args:
-        names: files, folders, and patterns where the shell has left them as they are.
-        recursive: take the pictures of subfolders, too.
-        skipped: folders that are not walked into, such as that of the results.
+        names: files, folders, and patterns that the shell has not expanded.
+        recursive: include the pictures of subfolders.
+        skipped: folders to leave out, such as that of the results.
 
     Raises:
-        InputError: a name is empty, a pattern fits nothing, or the only folder holds no pictures.
+        InputError: a name is empty, a pattern matches nothing, or there are no pictures.
     """
     expanded = [path for name in names for path in _expanded(name)]
     if len(names) == 1 and expanded == [Path(names[0])] and not expanded[0].is_dir():
@@ -99,7 +99,7 @@ def _expanded(name: str) -> list[Path]:
     path = Path(name)
     if not glob.has_magic(name) or os.path.lexists(path):
         return [path]
-    matches = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  # Path's knows no absolute patterns
+    matches = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute patterns
     if not matches:
         raise InputError(f"{name}: no file matches this name.")
     return [Path(match) for match in matches]
@@ -118,12 +118,12 @@ def _pictures_of(path: Path, recursive: bool, skipped: set[str], *, alone: bool)
 
 
 def find_pictures(folder: Path, *, recursive: bool = False, skipped: Iterable[str] = ()) -> list[Path]:
-    """The pictures of a folder by name; what is left out is logged in one line.
+    """The pictures of a folder, sorted by name; a line is logged about other files.
 
-    Hidden files are passed by: what some systems write beside pictures, and what an interrupted run has left.
+    Hidden files are ignored: some systems write them next to pictures, and interrupted runs leave them.
 
     Raises:
-        InputError: there is none.
+        InputError: there are none.
     """
     left: Counter[str] = Counter()
     pictures = list(_walk(folder, recursive, {*skipped}, left))
@@ -137,11 +137,11 @@ def find_pictures(folder: Path, *, recursive: bool = False, skipped: Iterable[st
 
 
 _SUBFOLDER = "/"
-"""Stands for subfolders where others are counted by their suffixes."""
+"""The key for subfolders in counts by suffix."""
 
 
 def _walk(folder: Path, recursive: bool, seen: set[str], left: Counter[str]) -> Iterator[Path]:
-    """Pictures of a folder, then of its subfolders; `seen` ends links that go round in circles."""
+    """Pictures of a folder, then of its subfolders; `seen` stops links in a loop."""
     seen.add(_real(folder))
     visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     folders = [path for path in visible if path.is_dir() and _real(path) not in seen]
@@ -158,7 +158,7 @@ def _walk(folder: Path, recursive: bool, seen: set[str], left: Counter[str]) -> 
 
 
 def _told(left: Counter[str]) -> str:
-    """What was left out, in words; empty where nothing was."""
+    """What was left out, in words; empty if nothing was."""
     folders = left[_SUBFOLDER]
     kinds = sorted(kind for kind in left if kind != _SUBFOLDER)
     others = sum(left[kind] for kind in kinds)

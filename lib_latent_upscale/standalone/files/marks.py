@@ -1,4 +1,4 @@
-"""How a result says what it was made of, so that a folder can be continued."""
+"""Marks in results that identify picture and settings, so that an interrupted folder can be continued."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ from lib_latent_upscale.standalone.files.metadata import read_parameters
 __all__ = ["MARK", "is_marked", "mark_of"]
 
 MARK = "Latent upscale job"
-"""Label of the infotext."""
+"""Infotext label of the mark."""
 _LENGTH = 16
-"""Hexadecimal digits, of 4 bits each."""
+"""Length of a mark in hexadecimal digits."""
 
 
 def mark_of(source: Path, asked: str) -> str:
-    """The same for the same content of `source` and the same settings, and for nothing else."""
+    """A hash of the content of the file `source` and of `asked`, which describes the settings.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     content = hashlib.sha256(source.read_bytes()).digest()
     return hashlib.sha256(content + asked.encode("utf-8", "surrogatepass")).hexdigest()[:_LENGTH]
 
 
 def is_marked(path: Path, mark: str) -> bool:
-    """Whether a file is a result with this mark."""
+    """Whether a picture has this mark in its infotext."""
     return read_infotext(read_parameters(path)).values.get(MARK) == mark

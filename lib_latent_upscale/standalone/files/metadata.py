@@ -1,4 +1,4 @@
-"""What files say about their pictures: EXIF, XMP and density, which results keep, and how a picture was made."""
+"""Metadata of pictures: EXIF, XMP and density, which results keep, and the infotext."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ logger = logging.getLogger(__name__)
 _EXIF, _GPS = 0x8769, 0x8825
 """Tags that point to further tags."""
 _USER_COMMENT = 0x9286
-"""Of EXIF: where the WebUI writes how a JPEG or WebP was made."""
+"""EXIF's tag for the infotext of a JPEG or WebP, as in the WebUI."""
 _UNICODE = b"UNICODE\0"
-"""Begins a comment in UTF-16, big endian: `piexif.helper.UserComment`, which the WebUI writes and reads with."""
+"""Start of a comment in big-endian UTF-16, as `piexif.helper.UserComment`, which the WebUI uses, writes it."""
 _ORIENTATION, _SIDEWAYS = 0x0112, range(5, 9)
 _DENSITY, _UNIT, _INCH = (0x011A, 0x011B), 0x0128, 2
 
@@ -26,19 +26,19 @@ _UNITS = {_INCH: 1.0, 3: 2.54}
 """Factors from densities per inch and per centimetre to those per inch."""
 
 _KEPT = frozenset({0x010E, 0x010F, 0x0110, *_DENSITY, _UNIT, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746, 0x8298})
-"""Description, camera, density, software, date, artist, computer, rating and copyright. Others, such as the orientation
-or a TIFF's strips, are about the old pixels."""
+"""Description, camera, density, software, date, artist, computer, rating and copyright. Other tags, such as orientation
+or a TIFF's strips, describe the old pixels."""
 _KEPT_WINDOWS = range(0x9C9B, 0x9CA0)
 """Title, comment, author, keywords and subject."""
 _DROPPED = frozenset({_USER_COMMENT, 0x927C, 0xA002, 0xA003, 0xA005})
-"""The comment, which the WebUI takes for how a picture was made, a maker's note, which holds absolute places in the old
-file, and the old size."""
+"""The comment, which the WebUI reads as infotext; the maker's note, which contains offsets into the old file; and the
+old size."""
 _BROKEN = (ArithmeticError, AttributeError, KeyError, OSError, SyntaxError, TypeError, ValueError, struct.error)
 """What Pillow raises for damaged EXIF."""
 
 
 def kept_exif(image: Image.Image) -> bytes:
-    """The EXIF of a picture that also holds for a larger one; empty where there is none, or it is damaged."""
+    """Those parts of a picture's EXIF that are also true of a larger one; empty if there are none or it is damaged."""
     try:
         return _kept(image.getexif())
     except _BROKEN as error:
@@ -66,22 +66,22 @@ def is_turned(image: Image.Image) -> bool:
 
 
 _XMP, _XMP_TAG = "XML:com.adobe.xmp", 700
-"""Where PNGs and TIFFs have it."""
+"""Where PNGs and TIFFs have XMP."""
 _XMP_HEAD = b"http://ns.adobe.com/xap/1.0/\0"
-"""Begins a JPEG's segment of XMP."""
+"""Start of a JPEG's XMP segment."""
 _LONGEST_SEGMENT = 0xFFFF - 2
 _OF_OLD_PIXELS = re.compile(
     r"""\s+({0})\s*=\s*("[^"]*"|'[^']*')|<({0})>[^<]*</\3>""".format(
         r"tiff:(?:Orientation|ImageWidth|ImageLength)|exif:Pixel[XY]Dimension|xmpNote:HasExtendedXMP"
     )
 )
-"""Properties that do not hold for a larger picture in another file, as attributes and as elements."""
+"""Properties that are not true of a larger picture in another file, as attributes and as elements."""
 _OF_FURTHER_PARTS = re.compile("ns.google.com/photos|hdr-gain-map")
-"""XMP that tells where in the file a gain map or a film lies, which results have not."""
+"""XMP about the position of a gain map or film in the file, which results do not contain."""
 
 
 def kept_xmp(image: Image.Image) -> str:
-    """The XMP of a picture that was loaded, as far as it holds for a larger one; empty where there is none."""
+    """Those parts of a loaded picture's XMP that are also true of a larger one; empty if there are none."""
     found = image.info.get("xmp") or image.info.get(_XMP) or _tagged_xmp(image)
     try:
         text = found.decode() if isinstance(found, bytes) else str(found or "")
@@ -95,7 +95,7 @@ def kept_xmp(image: Image.Image) -> str:
 
 
 def _tagged_xmp(image: Image.Image) -> bytes | None:
-    """Where Pillow before version 11 leaves it in TIFFs and JPEGs."""
+    """The XMP of a TIFF or JPEG with Pillow before version 11."""
     segments = (content for name, content in getattr(image, "applist", ()) if name == "APP1")
     found = next((content for content in segments if content.startswith(_XMP_HEAD)), b"").removeprefix(_XMP_HEAD)
     tagged = getattr(image, "tag_v2", {}).get(_XMP_TAG)
@@ -103,7 +103,7 @@ def _tagged_xmp(image: Image.Image) -> bytes | None:
 
 
 def xmp_segment(xmp: str) -> bytes:
-    """XMP as a JPEG's segment; empty where there is none, or more than fits."""
+    """XMP as a JPEG segment; empty if there is none, or if it is too long."""
     content = _XMP_HEAD + xmp.encode()
     if not xmp or len(content) > _LONGEST_SEGMENT:
         return b""
@@ -111,7 +111,7 @@ def xmp_segment(xmp: str) -> bytes:
 
 
 def kept_density(image: Image.Image) -> tuple[float, float] | None:
-    """Pixels per inch, across and down, where the file or its EXIF says so."""
+    """Pixels per inch, across and down; None if neither the file nor its EXIF has them."""
     try:
         across, down = (float(value) for value in image.info.get("dpi") or _exif_density(image.getexif()))
     except _BROKEN:
@@ -125,7 +125,13 @@ def _exif_density(exif: Image.Exif) -> tuple[float, float]:
 
 
 def exif_with(kept: bytes, parameters: str | None, density: tuple[float, float] | None) -> bytes:
-    """EXIF of a JPEG or WebP: what was kept, the density, and how the picture was made, as the WebUI writes it."""
+    """The EXIF of a JPEG or WebP.
+
+    Args:
+        kept: the EXIF that it keeps, from `kept_exif`.
+        parameters: the infotext, written as by the WebUI.
+        density: pixels per inch, across and down.
+    """
     exif = Image.Exif()
     if kept:
         exif.load(kept)
@@ -141,7 +147,7 @@ def exif_with(kept: bytes, parameters: str | None, density: tuple[float, float] 
 
 
 def read_parameters(path: Path) -> str:
-    """What a PNG, JPEG or WebP says about how it was made; empty where it says nothing or cannot be read."""
+    """The infotext of a PNG, JPEG or WebP; empty if it has none or cannot be read."""
     try:
         with Image.open(path) as image:
             text = image.info.get("parameters") or _comment(image)

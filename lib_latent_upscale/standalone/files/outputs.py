@@ -1,8 +1,7 @@
-"""Where results go: every path that a command will write is known and checked before any work.
+"""Paths of results: every path that a command will write is known and checked before any work.
 
-Nothing that exists is replaced unless that was asked for, and no picture that goes in is ever replaced: symbolic links
-are followed to tell. A name that the user gave and that is taken is refused; a name of ours moves on to the next
-free one, as the WebUI's do.
+Existing files are replaced only on request, and input pictures never, not even through symbolic links. If a name that
+the user gave is taken, that is an error; a name of ours gets the next free number, as in the WebUI.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from lib_latent_upscale.errors import InputError
 __all__ = ["Outputs", "check_output_folder"]
 
 _LONGEST_NAME = 255
-"""Bytes of a file's name on usual file systems."""
+"""The most bytes of a file's name on common file systems."""
 
 
 def check_output_folder(folder: Path, source: Path | None = None) -> None:
-    """Check that the results of a folder `source` can be written into `folder`, which need not exist.
+    """Check that the results of the folder `source` can be written into `folder`, which need not exist yet.
 
     Raises:
         InputError: they cannot.
@@ -49,16 +48,16 @@ class Outputs:
     """The paths of one command's results."""
 
     inputs: Collection[Path]
-    """What the command reads; never written to."""
+    """The files that the command reads, which are never replaced."""
     overwrite: bool = False
-    """Replace what exists already."""
+    """Whether existing files may be replaced."""
     _taken: set[str] = field(default_factory=set)
 
     def named(self, path: Path, suffixes: Iterable[str] = (".png",)) -> Path:
-        """A path that the user gave.
+        """Check and reserve a path that the user gave; its suffix must be one of `suffixes`.
 
         Raises:
-            InputError: nothing can be written there, or something would be replaced.
+            InputError: it cannot be written, or an existing file would be replaced.
         """
         problem = self._problem(path, tuple(suffixes))
         if problem:
@@ -66,7 +65,7 @@ class Outputs:
         return self._take(path)
 
     def free(self, path: Path) -> Path:
-        """A path of our own choosing; where it is taken, the next free name: `name-1.png`, `name-2.png` and so on.
+        """Reserve a path of our own; if it is taken, the next free name: `name-1.png`, `name-2.png` and so on.
 
         Raises:
             InputError: the folder cannot be written to, or the name is too long.
@@ -75,10 +74,10 @@ class Outputs:
         return self.continued(path, lambda _: False)[0]
 
     def continued(self, path: Path, finished: Callable[[Path], bool]) -> tuple[Path, bool]:
-        """As `free`, in a folder that is made when the work begins; or the first of the names that is `finished`.
+        """As `free`, in a folder that need not exist yet; or the first of these names that is `finished`.
 
         Returns:
-            The path, and whether what lies there is finished.
+            The path, and whether the file there is finished.
 
         Raises:
             InputError: the name is too long.
@@ -95,7 +94,11 @@ class Outputs:
         raise AssertionError  # _tries does not end
 
     def together(self, wanted: Iterable[Path]) -> list[Path]:
-        """Paths of our own choosing that belong together: all move on to the same number where one is taken."""
+        """Reserve paths of our own that belong together: if one is taken, all get the same number.
+
+        Raises:
+            InputError: the folder cannot be written to.
+        """
         paths = list(wanted)
         for number in count():
             tries = paths if number == 0 else [one.with_name(_numbered(one, number)) for one in paths]
@@ -122,7 +125,7 @@ class Outputs:
     def _is_taken(self, path: Path) -> bool:
         if _key(path) in self._taken or _key(path) in self._originals:
             return True
-        with suppress(OSError):  # a name that is too long, which is said later
+        with suppress(OSError):  # the name is too long, which is reported later
             return path.is_dir() or (os.path.lexists(path) and not self.overwrite)
         return False
 
@@ -145,7 +148,7 @@ def _numbered(path: Path, number: int) -> str:
 
 
 def _key(path: Path) -> str:
-    """The same for two names of one file, on file systems that do not tell capitals apart, too."""
+    """Equal for all names of one file, also on file systems that do not distinguish upper and lower case."""
     try:
         return str(path.resolve()).casefold()
     except OSError:  # a name that is too long

@@ -1,4 +1,4 @@
-"""What the command does with files, and with pictures of another shape."""
+"""Settings of the command for files, and for results with another aspect ratio."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["FileSettings", "ShapeSettings"]
 
 @dataclass(frozen=True)
 class FileSettings(Settings):
-    """Which files go in and come out.
+    """Which files are read and written.
 
     Raises:
         SettingsError: a value that is not allowed; the message names the field, the value and what is allowed.
@@ -41,7 +41,7 @@ class FileSettings(Settings):
 
 @dataclass(frozen=True)
 class ShapeSettings(Settings):
-    """What becomes of a picture whose result has another shape.
+    """What to do if the result has another aspect ratio than the picture.
 
     Raises:
         SettingsError: a value that is not allowed; the message names the field, the value and what is allowed.
@@ -60,5 +60,5 @@ class ShapeSettings(Settings):
     )
 
     def matters(self, name: str) -> bool:
-        """Stretched is what a picture without the label is."""
+        """Stretching is not written: a picture without the label is stretched."""
         return name != "resize_mode" or self.resize_mode != "stretch"

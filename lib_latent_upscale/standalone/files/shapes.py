@@ -1,4 +1,4 @@
-"""Pictures brought to the shape of their results, as the WebUI's resize modes do it."""
+"""Aspect ratios: cropping and filling pictures to that of their results, as the WebUI's resize modes do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lib_latent_upscale.standalone.files.images import Picture
 __all__ = ["VISIBLE_CHANGE", "change_of_shape", "kept_shape", "shaped"]
 
 VISIBLE_CHANGE = 0.01
-"""Change of a picture's shape that is worth a word."""
+"""Change of the aspect ratio from which the user is told."""
 
 
 def kept_shape(size: tuple[int, int], width: int, height: int) -> tuple[int, int]:
@@ -28,15 +28,16 @@ def kept_shape(size: tuple[int, int], width: int, height: int) -> tuple[int, int
 
 
 def change_of_shape(size: tuple[int, int], wanted: tuple[int, int]) -> float:
-    """How much wider or narrower a picture of `size` (width, height) gets, stretched to `wanted`: 0.1 is 10 %."""
+    """How much wider or narrower a picture of `size` becomes at the size `wanted`, (width, height): 0.1 is 10 %."""
     ratio = (wanted[0] * size[1]) / (wanted[1] * size[0])
     return max(ratio, 1 / ratio) - 1
 
 
 def shaped(picture: Picture, wanted: tuple[int, int], resize_mode: str) -> Picture:
-    """A picture with the shape of `wanted` (width, height), in its own pixels: as it is, cut at two sides, or filled.
+    """A picture with the aspect ratio of `wanted` (width, height), but not resized.
 
-    "Crop and resize" keeps the middle; "Resize and fill" repeats the border (`modules.images.resize_image`).
+    "stretch" leaves it unchanged, "crop" keeps the middle, and "fill" repeats the border, like the WebUI's Just resize,
+    Crop and resize, and Resize and fill (`modules.images.resize_image`).
     """
     if resize_mode == "stretch":
         return picture
@@ -46,7 +47,7 @@ def shaped(picture: Picture, wanted: tuple[int, int], resize_mode: str) -> Pictu
 
 
 def _shape(size: tuple[int, int], wanted: tuple[int, int], *, smaller: bool) -> tuple[int, int]:
-    """`size` with one side made smaller or larger, to the shape of `wanted`."""
+    """`size` with one side made smaller or larger, so that it has the aspect ratio of `wanted`."""
     width, height = size
     wider = wanted[0] * height > wanted[1] * width
     if wider == smaller:
@@ -55,7 +56,7 @@ def _shape(size: tuple[int, int], wanted: tuple[int, int], *, smaller: bool) -> 
 
 
 def _middle(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The middle of an image, or the image with its border repeated, in `size`."""
+    """The middle of an image, or the image with its border repeated, at `size` (width, height)."""
     for axis, length in enumerate(size):
         less = image.size[axis] - length
         if less >= 0:
