@@ -1,1 +1,1 @@
-"""Variants of one picture: figures, sheet and page."""
+"""Comparing variants of one picture: metrics, sheet and page."""

@@ -1,6 +1,6 @@
-"""What is measured of an upscale, and where two of them are worth a look.
+"""Metrics of upscaled pictures, and where several of them differ most.
 
-The figures come from scikit-image and, for one of them, piq; both are imported when something is measured.
+The metrics are those of scikit-image and, for one of them, piq; both are imported when something is measured.
 """
 
 from __future__ import annotations
@@ -26,44 +26,44 @@ _Values = NDArray[np.float64]
 
 
 def plain_resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The picture itself resized to `size` (width, height), without any model: Lanczos."""
+    """The picture resized to `size` (width, height) without any model: Lanczos."""
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
 @dataclass(frozen=True)
 class ReferenceMetrics:
-    """How near a result is to a known original."""
+    """How close a result is to a known original."""
 
     psnr: float
-    """Decibels, higher is nearer."""
+    """Decibels; higher is closer."""
     ssim: float
     """Structural similarity, up to 1."""
     gmsd: float | None
-    """Gradient magnitude similarity deviation, lower is nearer; None without the package piq."""
+    """Gradient magnitude similarity deviation; lower is closer. None without the package piq."""
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """What is measured of one result."""
+    """Metrics of one result."""
 
     sharpness: float
-    """Gradient energy as a multiple of the plain resize's: above 1 is sharper, noise counts too."""
+    """Gradient energy relative to that of the plain resize: above 1 is sharper; noise counts, too."""
     faithful_psnr: float
-    """Decibels between the result shrunk to the input's size and the input; higher is more faithful."""
+    """PSNR in decibels of the result, shrunk to the input's size, and the input; higher is more faithful."""
     faithful_ssim: float
     """Structural similarity of the same pair, up to 1."""
     colour_shift: float
     """Mean CIEDE2000 difference of the same pair; 1 is just noticeable."""
     seconds: float | None = None
-    """Time that the variant took, without the work that all share."""
+    """Time of the variant, without the work that all variants share."""
     reference: ReferenceMetrics | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; infinities (identical pictures) become None."""
+        """Plain values for JSON; infinite ones (identical pictures) become None."""
         return {name: _plain(value) for name, value in asdict(self).items()}
 
     def lines(self) -> list[str]:
-        """Short lines for people."""
+        """Short lines for users."""
         lines = [
             f"sharpness {self.sharpness:.2f} (picture resized: 1)",
             f"shrunk, compared with the input: {_decibel(self.faithful_psnr)}, SSIM {self.faithful_ssim:.3f}",
@@ -93,7 +93,18 @@ def measure(
     seconds: float | None = None,
     reference: Image.Image | None = None,
 ) -> Metrics:
-    """Measure an upscaled `result` of `source`; `reference` is the known original at the result's size."""
+    """Measure a result.
+
+    Args:
+        result: the upscaled picture.
+        source: the picture that it was made from.
+        seconds: time that it took.
+        reference: the known original, at the size of the result.
+
+    Raises:
+        InputError: the reference has another size.
+        ImportError: scikit-image is missing.
+    """
     result, source = result.convert("RGB"), source.convert("RGB")
     shrunk = result.resize(source.size, Image.Resampling.BOX)
     return Metrics(
@@ -133,7 +144,7 @@ def _psnr(first: Image.Image, second: Image.Image) -> float:
 
 
 def _ssim(first: Image.Image, second: Image.Image) -> float:
-    """Mean over RGB with a Gaussian window, as Wang et al. 2004; a smaller window for pictures below 11 pixels."""
+    """Mean over RGB with a Gaussian window (Wang et al. 2004); a smaller window for pictures below 11 pixels."""
     from skimage.metrics import structural_similarity
 
     gaussian = min(first.size) >= 11
@@ -148,7 +159,7 @@ def _colour_shift(first: Image.Image, second: Image.Image) -> float:
 
 
 def _gmsd(first: Image.Image, second: Image.Image) -> float | None:
-    """Xue et al. 2014 in piq's version; None where piq is not installed."""
+    """GMSD (Xue et al. 2014) by piq; None if it is not installed."""
     try:
         piq = importlib.import_module("piq")
     except ImportError:
@@ -162,16 +173,16 @@ def _gmsd(first: Image.Image, second: Image.Image) -> float | None:
 
 
 def _spread(pictures: Sequence[Image.Image]) -> _Values:
-    """Largest difference between any two of the pictures, at each pixel: (height, width), 0 to 1."""
+    """The largest difference between any two of the pictures at each pixel, (height, width) in 0 to 1."""
     values = [_array(picture.convert("RGB")) for picture in pictures]
     spread: _Values = (np.maximum.reduce(values) - np.minimum.reduce(values)).mean(axis=-1)
     return spread
 
 
 def choose_crops(pictures: Sequence[Image.Image], count: int = 2, share: float = 1 / 6) -> list[Box]:
-    """Where pictures of one size differ most: up to `count` squares that do not overlap, most different first.
+    """Where pictures of one size differ most: up to `count` squares without overlap, the most different first.
 
-    A square's side is `share` of the picture's shorter side, at least 24 pixels where the picture has them.
+    The side of a square is `share` of the picture's shorter side, at least 24 pixels if the picture is that large.
     """
     spread = _spread(pictures)
     height, width = spread.shape
@@ -187,7 +198,7 @@ def choose_crops(pictures: Sequence[Image.Image], count: int = 2, share: float =
 
 
 def difference_map(first: Image.Image, second: Image.Image) -> Image.Image:
-    """Where two pictures of one size differ: black where they agree, white where they differ most."""
+    """Where two pictures of one size differ: black where they are equal, white where they differ most; mode L."""
     spread = _spread([first, second])
     highest = float(np.percentile(spread, 99.5)) or 1.0
     return Image.fromarray(np.rint(np.clip(spread / highest, 0, 1) * 255).astype(np.uint8))

@@ -20,7 +20,7 @@ _TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def _data_address(image: Image.Image) -> str:
-    """The picture as a data: address, JPEG of the highest quality with full colour resolution and its profile."""
+    """The picture as a data: URL, a JPEG of quality 95 with full colour resolution and the profile."""
     buffer = io.BytesIO()
     on_paper(image).save(buffer, "JPEG", quality=95, subsampling=0, icc_profile=image.info.get("icc_profile"))
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
@@ -42,12 +42,12 @@ def _row(panel: Panel) -> str:
 def make_page(
     panels: Sequence[Panel], *, title: str = "", footer: str = "", chosen: tuple[int, int] | None = None
 ) -> str:
-    """The page's text.
+    """The text of the HTML file.
 
     Args:
         panels: the pictures; all show the same, at any size.
         title, footer: lines above and below.
-        chosen: the panels shown at first, left and right; otherwise the last two.
+        chosen: indices of the panels shown at first, left and right; by default the last two.
     """
     left, right = chosen or (max(len(panels) - 2, 0), len(panels) - 1)
     width, height = largest_size(panels)

@@ -1,4 +1,4 @@
-"""What a comparison shows: the labelled sheet, the page with a slider, figures for people and for scripts."""
+"""The results of a comparison: a labelled sheet, a page with a slider, and metrics for users and for scripts."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ LEGEND = (
     "noise counts too. Shrunk, compared with the input: how faithful the result is once it is shrunk to the input's "
     "size; higher is nearer, SSIM 1 is identical."
 )
-"""What the figures mean, for where they stand."""
+"""The meaning of the metrics, shown next to them."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is enlarged, and how all variants do it."""
+    """What is enlarged, and the settings that all variants have in common."""
 
     picture: Image.Image
-    """The part of the input that is enlarged, in its own size; RGB."""
+    """The part of the input that is enlarged, at its own size; RGB."""
     seed: int
     steps: int
     sampler: str
@@ -52,35 +52,35 @@ class Entry:
 
     variant: Variant
     same: Sequence[Variant]
-    """Further variants that are mathematically the same, so were not run."""
+    """Further variants that are mathematically the same, and therefore were not run."""
     picture: Image.Image
-    """At the size of all others; RGB."""
+    """RGB, at the same size as all others."""
     parameters: str
-    """The infotext from which it can be made again."""
+    """Its infotext, from which it can be made again."""
     method: str
-    """The method that ran; with "automatic" which one that was."""
+    """The method that ran, never "automatic"."""
     schedule: str
-    """The schedule that ran; with "automatic" the host's own is named, too."""
+    """The schedule that ran; after "automatic", the host's own in brackets."""
     steps: int
     """Steps that actually ran."""
     first_sigma: float | None
-    """Where they started; None where nothing ran or the sampler knows no sigmas."""
+    """The first sigma; None if no step ran or the sampler does not use sigmas."""
     seconds: float
-    """Sampling, decoding and passes; what all variants share is left out."""
+    """Time of sampling, decoding and passes, without the work that all variants share."""
     shrunk_from: tuple[int, int] | None = None
-    """(width, height) of the result itself, where a pass has made it larger than the others."""
+    """(width, height) of the result itself, if a pass has made it larger than the others."""
     fewer: bool = False
-    """Whether the sampler left out steps that it was told to run."""
+    """Whether the sampler ran fewer steps than requested."""
     remarks: Sequence[str] = ()
-    """Further lines for people, such as what a pass did."""
+    """Further lines for users, such as what a pass did."""
 
     def has_role(self, role: Role) -> bool:
-        """Whether the variant, or one that is the same, is there for this."""
+        """Whether the variant, or one that is the same, has this role."""
         return any(variant.role == role for variant in (self.variant, *self.same))
 
     @property
     def notes(self) -> list[str]:
-        """What ran, in a few lines."""
+        """A few lines that say what ran."""
         settings = self.variant.settings
         told = {"method", "scheduler", "exact_steps", "matched_noise", "starting_noise"}
         usual = asdict(UpscaleSettings())
@@ -120,34 +120,40 @@ class Report:
     title: str
     footer: str
     chosen: tuple[int, int]
-    """The panels that a slider shows at first, left and right."""
+    """Indices of the panels that a slider shows at first, left and right."""
     plain: Image.Image
-    """The picture itself resized, without any model."""
+    """The picture resized without any model."""
     difference: Image.Image | None
-    """Where the host's default and the settings' own result differ; None where one of them is missing."""
+    """Where the results of the host's default and of the settings differ; None if one of them is missing."""
     record: Mapping[str, Any]
     """Plain values for JSON."""
 
     @property
     def notes(self) -> dict[str, Sequence[str]]:
-        """Lines for people, by the name of the picture, without the input."""
+        """Lines for users by the names of the pictures, without the input."""
         return {panel.name: panel.notes for panel in self.panels[1:]}
 
     def sheet(self, font: Path | None = None) -> Image.Image:
-        """One labelled picture; `font` is a TrueType file, Pillow's own otherwise."""
+        """One labelled picture, RGB; `font` is a TrueType file, by default Pillow's own font."""
         return make_sheet(self.panels, self.crops, title=self.title, footer=self.footer, font=font)
 
     def page(self) -> str:
-        """One HTML file with a slider between any two of the pictures."""
+        """The text of an HTML file with a slider between any two of the pictures."""
         return make_page(self.panels, title=self.title, footer=self.footer, chosen=self.chosen)
 
 
 def make_report(
     subject: Subject, entries: Sequence[Entry], *, shown: Callable[[Image.Image], Image.Image] = lambda picture: picture
 ) -> Report:
-    """Measure the results and describe them; without scikit-image there are no metrics, and the report says so.
+    """Measure and describe results; without scikit-image there are no metrics, and the report says so.
 
-    `shown` is what users see of a picture that was measured, such as the same with its transparency.
+    Args:
+        subject: what was enlarged.
+        entries: the results, all of one size; at least one.
+        shown: makes the picture that users see from the one that is measured, such as by adding its transparency.
+
+    Raises:
+        InputError: the reference has another size than the results.
     """
     plain = plain_resize(subject.picture, entries[0].picture.size)
     pictures = [entry.picture for entry in entries]

@@ -1,4 +1,4 @@
-"""What to compare, and how it is written into the infotext of a sheet."""
+"""Settings of a comparison."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["CompareSettings"]
 
 @dataclass(frozen=True)
 class CompareSettings(Settings):
-    """Whether to compare, and what; every combination of a method and a scheduler is a variant.
+    """Whether to compare, and which variants: every combination of a method and a scheduler is one.
 
     Raises:
         SettingsError: a value that is not allowed; the message names the field, the value and what is allowed.

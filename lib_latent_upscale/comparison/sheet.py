@@ -21,9 +21,9 @@ _ACCENT = "#0b7a75"
 _FRAMES = ("#ff7a1a", "#12a5e0", "#c13fd0", "#2fa84f")
 """Colours of the crops' frames, on the picture and around the enlarged crop."""
 _TALLEST = 1.5
-"""The largest ratio of height to width at which pictures are shown."""
+"""Pictures are shown with at most this ratio of height to width."""
 _BITMAP_HEIGHT = 11
-"""Pixels of the only font that Pillow before 10.1 includes."""
+"""Height in pixels of the only font in Pillow before 10.1."""
 
 _Mask = Callable[[str, int], Image.Image]
 
@@ -69,15 +69,15 @@ def make_sheet(
     column_width: int = 460,
     font: Path | None = None,
 ) -> Image.Image:
-    """Draw the sheet.
+    """Draw the sheet, RGB.
 
     Args:
-        panels: the pictures in order; more than `columns` go on in further rows.
-        crops: boxes in pixels of the largest panel's picture, shown enlarged below each picture.
+        panels: the pictures in order; more than `columns` are continued in further rows.
+        crops: boxes in pixels of the largest picture, shown enlarged below each picture.
         title, footer: a line above and below.
-        columns: panels in a row, at most; several rows are about equally long.
+        columns: the most panels in a row; several rows have about the same length.
         column_width: pixels.
-        font: a TrueType file; Pillow's own font otherwise.
+        font: a TrueType file; by default Pillow's own font.
     """
     style = _Style(column_width, max(column_width // 20, 12), column_width // 20, font)
     whole = largest_size(panels)
@@ -103,7 +103,7 @@ def largest_size(panels: Sequence[Panel]) -> tuple[int, int]:
 
 
 def _draw_row(panels: Sequence[Panel], crops: Sequence[Box], whole: tuple[int, int], style: _Style) -> Image.Image:
-    """Panels side by side; their crops lie at one height, whatever stands above."""
+    """Panels side by side, with their crops at the same height."""
     labels = [_label(panel, style) for panel in panels]
     height = max(label.height for label in labels)
     columns = []
@@ -144,13 +144,13 @@ def _beside(columns: Sequence[Image.Image], style: _Style) -> Image.Image:
 
 
 def _shown(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Pixels stay visible where a picture is enlarged, and are averaged where it is shrunk."""
+    """The picture at `size` (width, height): enlarged with visible pixels (nearest), or shrunk with Lanczos."""
     enlarges = size[0] > image.width
     return on_paper(image).resize(size, Image.Resampling.NEAREST if enlarges else Image.Resampling.LANCZOS)
 
 
 def on_paper(image: Image.Image) -> Image.Image:
-    """RGB; transparency shows the paper."""
+    """The picture as RGB, on the colour of the paper if it is transparent."""
     if not has_transparency(image):
         return image.convert("RGB")
     paper = Image.new("RGBA", image.size, _PAPER)
@@ -180,14 +180,14 @@ def _crop(picture: Image.Image, box: Box, whole: tuple[int, int], frame: str, st
 
 
 def _paragraph(lines: Sequence[tuple[str, int, str]], width: int, style: _Style) -> Image.Image:
-    """Lines of (text, height, colour), broken where they are wider than `width`."""
+    """Lines of (text, height, colour), wrapped to `width`; sizes in pixels."""
     mask = _mask_maker(style.font)
     broken = [(part, height, colour) for text, height, colour in lines for part in _broken(text, height, width, mask)]
     block = Image.new("RGB", (width, sum(round(height * 1.3) for _, height, _ in broken)), _PAPER)
     top = 0
     for text, height, colour in broken:
         block.paste(colour, (0, top), mask(text, height))
-        if height > style.text:  # Pillow's font has no bold one beside it
+        if height > style.text:  # Pillow's own font has no bold version
             block.paste(colour, (1, top), mask(text, height))
         top += round(height * 1.3)
     return block
@@ -205,7 +205,7 @@ def _broken(text: str, height: int, width: int, mask: _Mask) -> list[str]:
 
 
 def _mask_maker(font: Path | None) -> _Mask:
-    """A function (text, line height) -> grey mask of the text; with Pillow before 10.1 its bitmap font, enlarged."""
+    """A function (text, line height) -> grey mask of the text; Pillow before 10.1 has only a bitmap font."""
     if font is not None:
         return partial(_text_mask, lambda size: ImageFont.truetype(str(font), size))
     try:

@@ -1,4 +1,4 @@
-"""The ways to upscale that take part in a comparison: the host's own, the settings', and further ones."""
+"""The variants of a comparison: the host's own upscale, that of the settings, and further ones."""
 
 from __future__ import annotations
 
@@ -25,34 +25,38 @@ __all__ = [
 ]
 
 HOST_DEFAULT = UpscaleSettings(method="bilinear", scheduler=AUTOMATIC, exact_steps=False)
-"""What the WebUI does with "Just resize (latent upscale)" and untouched options."""
+"""What the WebUI does with "Just resize (latent upscale)" and default options."""
 HOST_PIXELS = UpscaleSettings(method="pixels", scheduler=AUTOMATIC, exact_steps=False)
-"""What the WebUI does with "Just resize" and untouched options: the fair opponent at low denoising strength."""
+"""What the WebUI does with "Just resize" and default options: the fair baseline at low denoising strength."""
 
 Role: TypeAlias = Literal["host", "pixels", "own", "extra", "pass"]
-"""What a variant is there for: the host's latent upscale, its resize of the picture, the settings' own, a further one,
-or the settings' own with passes."""
+"""Role of a variant: the host's latent upscale, its resize of the picture, the settings themselves, a further variant,
+or the settings with passes."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to upscale that takes part in a comparison."""
+    """One way to upscale, in a comparison."""
 
     name: str
-    """What people read above the picture."""
+    """Title above the picture."""
     settings: UpscaleSettings
     overrides: MappingProxyType[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    """Further settings of the host, such as steps, that differ from the other variants'."""
+    """Settings of the host that differ from those of the other variants, such as steps."""
     role: Role = "extra"
     passes: tuple[str, ...] = ()
-    """Names of the passes that run around and after the upscale, in their order."""
+    """Names of the passes that run during and after the upscale, in order."""
 
 
 def usual_variants(own: UpscaleSettings, host_schedule: str | None) -> list[Variant]:
-    """What every comparison begins with: both of the host's own ways and the settings' own.
+    """The variants of every comparison: both of the host's own upscales, and that of the settings.
 
-    `host_schedule` is what the host runs by itself, a name in `SCHEDULES`. With matched noise its default is
-    included a second time, from the noise that all others start from; not with None, where it has no such schedule.
+    With matched noise the host's latent upscale is included a second time, starting from the same noise as the others.
+
+    Args:
+        own: the settings.
+        host_schedule: the schedule that the host itself uses, a name in `SCHEDULES`; None if it is not among them, and
+            then it is not included again.
     """
     variants = [
         Variant("WebUI, latent upscale", HOST_DEFAULT, role="host"),
@@ -65,7 +69,11 @@ def usual_variants(own: UpscaleSettings, host_schedule: str | None) -> list[Vari
 
 
 def paired_variants(own: UpscaleSettings, methods: Sequence[str], schedulers: Sequence[str]) -> list[Variant]:
-    """Each of the methods with each of the schedulers; where one of the lists is empty, `own` stands in for it."""
+    """Every combination of a method and a scheduler; an empty list means that of `own`, two empty ones no variant.
+
+    Raises:
+        ValueError: a name that is not allowed.
+    """
     if not (methods or schedulers):
         return []
     return [
@@ -76,12 +84,12 @@ def paired_variants(own: UpscaleSettings, methods: Sequence[str], schedulers: Se
 
 
 def further_variant(given: Mapping[str, Any], own: UpscaleSettings, overrides: Collection[str]) -> Variant:
-    """A variant from names and values; what they leave out is as in `own`.
+    """A variant from names and values; everything else is as in `own`.
 
     Args:
-        given: fields of `UpscaleSettings`, names in `overrides`, and "name" for what stands above the picture.
-        own: the settings that a comparison is about.
-        overrides: names of the host's settings that a variant may change; their values are the host's to check.
+        given: fields of `UpscaleSettings`, names in `overrides`, and "name" for the title above the picture.
+        own: the settings that are compared.
+        overrides: names of the host's settings that a variant may change; the host checks their values.
 
     Raises:
         ValueError: an unknown name, or a setting that is not allowed.
@@ -97,7 +105,7 @@ def further_variant(given: Mapping[str, Any], own: UpscaleSettings, overrides: C
 
 
 def _name(settings: UpscaleSettings, own: UpscaleSettings, overrides: Mapping[str, Any]) -> str:
-    """Method and scheduler, and whatever else sets the variant apart."""
+    """Method and scheduler, and all other differences to `own`."""
     values, before = asdict(settings), asdict(own)
     said = [
         difference(name, value)
@@ -109,7 +117,7 @@ def _name(settings: UpscaleSettings, own: UpscaleSettings, overrides: Mapping[st
 
 
 def difference(name: str, value: Any) -> str:
-    """An option that sets a variant apart, in words."""
+    """The value of an option in words, such as "no exact steps"."""
     words = name.replace("_", " ")
     if isinstance(value, bool):
         return words if value else f"no {words}"
@@ -117,7 +125,7 @@ def difference(name: str, value: Any) -> str:
 
 
 def without_twins(variants: Sequence[Variant]) -> list[Variant]:
-    """The variants in their order, of those that are equal but for their names the first."""
+    """The variants in order; of several that differ only in their names, the first."""
     kept: dict[Any, Variant] = {}
     for variant in variants:
         kept.setdefault((variant.settings, variant.passes, *sorted(variant.overrides.items())), variant)
@@ -130,10 +138,12 @@ def merge_same(
     target: tuple[int, int],
     ran: Callable[[Variant], UpscaleSettings] = lambda variant: variant.settings,
 ) -> list[list[Variant]]:
-    """Group variants that are mathematically the same upscale from latent size `source` to `target` (height, width).
+    """Group variants that are mathematically the same; only the first of each group needs to run. Order is kept.
 
-    Only the first of each group needs to run. Variants keep their order. `ran` gives the settings that a variant runs,
-    where an automatic method is another one.
+    Args:
+        variants: all variants.
+        source, target: (height, width) of the latents in cells, before and after the upscale.
+        ran: returns the settings that a variant runs, with the method that "automatic" means.
     """
 
     def same(first: Variant, second: Variant) -> bool:

@@ -1,6 +1,6 @@
-"""The person's own latent upscalers in this WebUI: the files of a folder, as methods of the menus.
+"""The user's own latent upscalers in this WebUI: the files of a folder, as methods in the menus.
 
-Only names are read until one is chosen; what is wrong with a file is said then.
+Only names are read until one is chosen; errors in a file are reported then.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lib_latent_upscale.webui.host.processing import option
 __all__ = ["FOLDER", "choices", "file_for", "found_again", "methods", "others", "own_folder", "takes_files"]
 
 FOLDER = "latent_upscale_learned_folder"
-"""The host's option that names a further folder."""
+"""Name of the host's option for a further folder."""
 
 
 def own_folder() -> Path:
@@ -29,30 +29,30 @@ def own_folder() -> Path:
 
 
 def _files() -> Mapping[str, Path]:
-    """By their names without the suffix, those of the own folder first."""
+    """The files by their names without the suffix; of two with one name, that of the own folder."""
     return find_files(host_machine.searched_folders(own_folder(), option(FOLDER)))
 
 
 def methods() -> list[str]:
-    """The methods that the files are, in the order of their names; looked for anew each time."""
+    """The methods of the files, sorted by name; the folders are searched each time."""
     return [method_of_file(name) for name in _files() if FILES.holds(method_of_file(name))]
 
 
 def takes_files(allowed: Allowed) -> TypeGuard[Chosen]:
-    """Whether methods are allowed, those of files among them."""
+    """Whether methods of files are allowed."""
     return isinstance(allowed, Chosen) and FILES in allowed.choices
 
 
 def choices(allowed: Chosen) -> list[str]:
-    """All names that are allowed in this WebUI."""
+    """All allowed names, with the files of this WebUI if they are allowed."""
     return [*allowed.names, *(methods() if takes_files(allowed) else [])]
 
 
 def file_for(method: str) -> Path | None:
-    """The file that a method enlarges by; None for methods that have none.
+    """The file that a method uses; None for methods that use none.
 
     Raises:
-        SettingsError: there is no such file; says which there are and where to put one.
+        SettingsError: there is no such file; lists the existing ones and says where to put one.
     """
     name = file_of(method)
     if not name:
@@ -71,24 +71,24 @@ def file_for(method: str) -> Path | None:
 
 
 def found_again(method: str, weights: str) -> str:
-    """The method of an infotext here: of the file with the same weights, whatever it is called; else as it was.
+    """The method of an infotext, with the name that the file with the same weights has here, if there is one.
 
     Args:
-        method: as it stands in the infotext.
-        weights: the hash that stands beside it.
+        method: as in the infotext.
+        weights: the hash of its weights in the infotext.
     """
     name = file_of(method)
     if not name or not weights:
         return method
-    first = sorted(_files().items(), key=lambda item: item[0] != name)  # the file of that name is the likeliest
+    first = sorted(_files().items(), key=lambda item: item[0] != name)  # most likely it has the same name
     return next((method_of_file(each) for each, path in first if _hash(path) == weights), method)
 
 
 def others(method: str, weights: str) -> list[str]:
-    """A sentence where a method's weights here are not those of an infotext; arguments as of `found_again`."""
+    """A sentence if a method's weights here are not those of an infotext; arguments as for `found_again`."""
     name = file_of(method)
     file = _files().get(name) if name else None
-    if name and (file is None or not _hash(file)):  # said when it is used
+    if name and (file is None or not _hash(file)):  # reported when it is used
         return []
     return other_weights(weights, method, file)
 
@@ -96,5 +96,5 @@ def others(method: str, weights: str) -> list[str]:
 def _hash(path: Path) -> str:
     try:
         return file_hash(path)
-    except (ValueError, OSError):  # gone, or not to be read
+    except (ValueError, OSError):  # deleted, or not readable
         return ""

@@ -55,7 +55,7 @@ class Pass:
     """A pass of one generation. It is made before any work, and then everything that can be checked is checked."""
 
     NAME: ClassVar[str]
-    """How people call it."""
+    """Name that users see."""
     SETTINGS: ClassVar[type[Settings]]
     """Class of its settings, which has a name for the switch, too."""
     ENLARGES: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""What others may do within a latent upscale: a comparison shares encoded pictures, a second run keeps the labels."""
+"""How other code takes part in a latent upscale: a comparison shares encoded pictures, a second run keeps labels."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ __all__ = ["Collaborator"]
 
 
 class Collaborator:
-    """Takes part in one `LatentUpscale`; what a subclass does not say stays as it is."""
+    """Takes part in one `LatentUpscale`. By default its methods change nothing."""
 
     def infotext(self, written: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The labels that are written in place of these."""
+        """The infotext labels and values that are written instead of `written`."""
         return written
 
     def encode(self, encode: Encode) -> Encode:
-        """What encodes in place of the host's own encode."""
+        """The function that encodes instead of the host's own."""
         return encode
 
     def prepared(self, p: Any) -> None:
-        """The host's `init` is done, and the sampler is set up."""
+        """Called when the host's `init` is finished and the sampler is set up."""
 
     def sampling(self, p: Any) -> None:
-        """The host's `sample` is about to begin."""
+        """Called before the host's `sample`."""
 
     def sampled(self, p: Any, calls: int | None) -> None:
-        """The host's `sample` has ended; it has run the model so often, where that can be counted."""
+        """Called after the host's `sample`; `calls` says how often it ran the model, None if that is not known."""

@@ -26,9 +26,9 @@ _START = f"{TITLE}: "
 
 
 def _upscalers() -> dict[str, UpscaleSettings]:
-    """Every interpolation with and without keep statistics, and what a network does; the host resizes pictures itself.
+    """Every interpolation with and without keep statistics, and the learned methods; hosts can resize pictures already.
 
-    The same on each host, whatever it has by itself, so that an infotext is read everywhere.
+    They are the same on every host, whatever upscalers it has, so that an infotext can be used everywhere.
     """
     plain = {name: UpscaleSettings(method=name) for name in INTERPOLATIONS}
     kept = {f"{name} (keep statistics)": UpscaleSettings(method=name, keep_statistics=True) for name in INTERPOLATIONS}
@@ -37,34 +37,34 @@ def _upscalers() -> dict[str, UpscaleSettings]:
 
 
 UPSCALERS: Mapping[str, UpscaleSettings] = MappingProxyType(_upscalers())
-"""By the name in the menu, the infotext and the API; the user's own files have such names, too."""
+"""Settings by the name in the menu, the infotext and the API. Files of the user's own are not included."""
 
 
 def add_upscalers() -> None:
-    """Put them into the host's menu, with the files that are there by now."""
+    """Add our upscalers to the host's menu, with the files that exist now."""
     hires.add_modes([*UPSCALERS, *(f"{_START}{method}" for method in learned_files.methods())])
 
 
 def remove_upscalers() -> None:
-    """Take them out of the host's menu."""
+    """Remove our upscalers from the host's menu."""
     hires.remove_modes(_START)
 
 
 def install(p: Any) -> None:
-    """Let the Hires. fix of a txt2img generation know our upscalers, for the hook `before_process`."""
+    """Let the Hires. fix of a txt2img generation use our upscalers; for the hook `before_process`."""
     if getattr(p, "enable_hr", False):
         hires.take_over(p, _START, _admit, partial(_check, p), partial(_enlarged, p))
 
 
 def _settings(name: str) -> UpscaleSettings | None:
-    """Of the upscaler of this name, if there is one; whether its file is there is not looked at."""
+    """The settings of the upscaler with this name; None if it is not ours. Its file need not exist."""
     method = name[len(_START) :]
     return UPSCALERS.get(name) or (UpscaleSettings(method) if file_of(method) else None)
 
 
 @refusing()
 def _admit(name: str) -> None:
-    """Let the host know a file that has come since its menu was made.
+    """Add a file to the host's menu that was put there after the menu was made.
 
     Raises:
         ArgumentError: there is no such file.
@@ -76,10 +76,10 @@ def _admit(name: str) -> None:
 
 @refusing()
 def _check(p: Any, name: str) -> None:
-    """Before the first pass, refuse what could not be done after it.
+    """Check before the first pass that the second one will be possible.
 
     Raises:
-        ArgumentError: no network knows the latents of this checkpoint, or the size is not one that it makes.
+        ArgumentError: no network knows the latents of this checkpoint, or it cannot make the size.
     """
     settings = _settings(name)
     if settings is None or not hires.keeps_checkpoint(p):
@@ -91,15 +91,22 @@ def _check(p: Any, name: str) -> None:
 
 
 def uninstall(p: Any) -> None:
-    """For the hook `postprocess`."""
+    """Give `p` back as it was; for the hook `postprocess`."""
     hires.release(p)
 
 
 def _enlarged(p: Any, name: str, latent: Tensor, size: tuple[int, int], seeds: Sequence[int]) -> Tensor:
-    """The latents of the first pass at the size of the second, each with the draw of its own seed where one is drawn.
+    """The latents of the first pass, enlarged for the second.
+
+    Args:
+        p: the host's processing object.
+        name: name of the upscaler.
+        latent: (batch, channels, h, w).
+        size: (height, width) of the result in cells.
+        seeds: one for each picture, for methods that encode a picture.
 
     Raises:
-        ArgumentError: no network knows these latents, or the size is not one that it makes.
+        ArgumentError: no network knows these latents, or it cannot make the size.
     """
     settings, family = _settings(name), host.latent_family(p.sd_model)
     if settings is None:

@@ -1,4 +1,4 @@
-"""One generation with a latent upscale: what is put on the host's processing object, and taken off again."""
+"""One generation with a latent upscale: what is set on the host's processing object, and removed again."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ NOTE_LABEL = "Latent upscale note"
 
 _ATTRIBUTE = "latent_upscale"
 _ORIGINAL_CONTENT = (0, 1)
-"""Values of `inpainting_fill` that start from the picture: "fill" and "original", not latent noise or nothing."""
+"""Values of `inpainting_fill` that start from the picture: "fill" and "original"."""
 
 _OWN_TIMESTEPS: dict[str, Any] = {"scheduler": AUTOMATIC, "matched_noise": False, "starting_noise": "schedule"}
-"""What a sampler runs that follows no sigmas."""
+"""Settings of what runs with a sampler that does not follow sigmas."""
 
 SAMPLER_NOTES = {
     "DPM fast": "DPM fast takes only the ends of the scheduler and places its steps itself.",
@@ -52,16 +52,16 @@ def upscale_of(p: Any) -> LatentUpscale | None:
 
 
 _ROUNDING = 64
-"""Pixels by which hosts themselves change a side."""
+"""Pixels; hosts round a side by up to this."""
 
 
 class LatentUpscale:
-    """Makes the host's processing object `p` enlarge latents, through attributes of this one object.
+    """Makes the host's processing object `p` enlarge latents, through attributes of this object only.
 
-    The host's own `init` runs; only its encode is replaced, once. Nothing in the host's modules or options changes.
+    The host's own `init` runs, and only its encode is replaced for one call. Its modules and options are not changed.
 
     Raises:
-        ArgumentError: the settings do not fit what `p` asks for.
+        ArgumentError: the settings cannot be used with those of `p`.
     """
 
     def __init__(self, p: Any, settings: UpscaleSettings, collaborator: Collaborator | None = None) -> None:
@@ -79,14 +79,14 @@ class LatentUpscale:
         self._fitted: Literal["", "picture", "composite"] = ""
         self.put_back_random_state = host.saved_rng_state()
         self.family: str | None = None
-        """Of the latents; known once it has run."""
+        """Model family of the latents, a name in `learned.LATENTS`; known after `init`, None for all others."""
         _check(p, settings)
         with refusing():
             self._file = learned_files.file_for(settings.method)
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """For one run: on `p` inside, gone outside."""
+        """Installed on `p` for one run, and removed afterwards."""
         self.install()
         try:
             with self._steps_told():
@@ -96,7 +96,7 @@ class LatentUpscale:
             self.put_back_random_state()
 
     def _steps_told(self) -> AbstractContextManager[None]:
-        """Other extensions ask an option of the host whether all of the steps run."""
+        """Inside, the host's option says that all steps run: other extensions read it."""
         return host.exact_steps_wanted() if self._steps_fixed else nullcontext()
 
     @property
@@ -104,7 +104,7 @@ class LatentUpscale:
         return self.settings.exact_steps or self.settings.starts_anywhere
 
     def install(self) -> None:
-        """Put the overrides on `p`. Dictionaries that copies of `p` may share are replaced, not written to."""
+        """Set the overrides on `p`. Dictionaries are replaced, not changed, since copies of `p` may share them."""
         p = self._p
         cell = host.vae_scale_factor()
         self._given = whole_cells(self.size[0], cell), whole_cells(self.size[1], cell)
@@ -125,17 +125,17 @@ class LatentUpscale:
         self._installed.enter_context(overridden(p, overrides))
 
     def uninstall(self) -> None:
-        """Give `p` back as it was; the Batch tab goes on with it."""
+        """Restore `p`; the Batch tab uses it again."""
         self._installed.close()
 
     def fit(self, picture: Image.Image) -> Image.Image:
-        """A finished picture at exactly the asked size; the host's sides are multiples of 8."""
+        """A finished picture, resized to exactly the requested size; the host's sides are multiples of 8."""
         if picture.size == self.size:
             return picture
         return picture.resize(self.size, resample=Image.Resampling.LANCZOS)
 
     def fit_picture(self, picture: Image.Image) -> Image.Image:
-        """For the host's `postprocess_image`, which ersatzForge calls last of the three, and others first."""
+        """`fit` for the hook `postprocess_image`, which ersatzForge calls last of the three, and other hosts first."""
         if self._fitted == "composite":
             self._fitted = ""
             return picture
@@ -143,13 +143,13 @@ class LatentUpscale:
         return self.fit(picture)
 
     def fit_overlay(self, shown: Any) -> None:
-        """For `postprocess_maskoverlay`: what is pasted must have the size that the picture has by now."""
+        """For the hook `postprocess_maskoverlay`: the overlay must have the size that the picture has by then."""
         if self._fitted == "picture" and shown.overlay_image is not None:
             shown.overlay_image = host.fitted(shown.overlay_image, self.fit)
             shown.mask_for_overlay = self.fit(shown.mask_for_overlay)
 
     def fit_composite(self, picture: Image.Image) -> Image.Image:
-        """For `postprocess_image_after_composite`, after which passes may enlarge the picture."""
+        """`fit` for the hook `postprocess_image_after_composite`; passes may enlarge the picture afterwards."""
         self._fitted = "" if self._fitted == "picture" else "composite"
         return self.fit(picture)
 
@@ -160,10 +160,10 @@ class LatentUpscale:
         return extra
 
     def _note(self, text: str) -> None:
-        """Say what could not be done, below the result and in the infotext."""
+        """Tell the user what could not be done, below the result and in the infotext."""
         extra = self._p.extra_generation_params
         if text in extra.get(NOTE_LABEL, ""):
-            return  # said of the picture before
+            return  # already noted for an earlier picture
         host.comment(self._p, text)
         extra[NOTE_LABEL] = " ".join([*([extra[NOTE_LABEL]] if NOTE_LABEL in extra else []), text])
 
@@ -185,7 +185,7 @@ class LatentUpscale:
         self._collaborator.prepared(self._p)
 
     def _take_size(self) -> None:
-        """Sides that the model takes, which is loaded only now; the host may have rounded them by itself."""
+        """Round the sides as the model needs it, which is loaded only now; the host may have rounded them already."""
         p = self._p
         if host.makes_video(p):
             raise ArgumentError(
@@ -206,7 +206,7 @@ class LatentUpscale:
             )
 
     def _choose_weights(self) -> None:
-        """Method and network, by the model that is loaded now: `override_settings` may have brought another one."""
+        """Choose method and network for the model that is loaded now: `override_settings` may have changed it."""
         p = self._p
         self.family = host.latent_family(p.sd_model)
         ran = self.resolved(self.family)
@@ -218,13 +218,13 @@ class LatentUpscale:
             self._p.extra_generation_params[WEIGHTS_LABEL] = weights
 
     def resolved(self, family: str | None) -> UpscaleSettings:
-        """What runs of the settings with latents of this family."""
+        """The settings that run with latents of this family, a name in `learned.LATENTS` or None."""
         p = self._p
         factor = math.sqrt(math.prod(self.size) / math.prod(p.init_images[0].size))
         return self._asked.resolved(family=family, factor=factor)
 
     def _encode(self, seeds: Sequence[int], encode: host.Encode, enlarged: Tensor) -> Tensor:
-        """Latents at the target size for the pictures that the host has enlarged, made from the small ones."""
+        """Enlarged latents of the small pictures, in place of those of the pictures that the host has enlarged."""
         small = [self._small(picture) for picture in self._p.init_images]
         if self.settings.resizes_picture:
             pixels = [enlarged[index : index + 1] for index in range(len(enlarged))]
@@ -237,7 +237,7 @@ class LatentUpscale:
     def _latents(
         self, pictures: Sequence[Tensor], source: tuple[int, int], encode: host.Encode, seeds: Sequence[int]
     ) -> Tensor:
-        """Encode each picture with the draw of its own seed, so that it can be made again alone, and enlarge it.
+        """Encode and enlarge each picture; it is encoded with its own seed, so that it can be made again alone.
 
         `source` is (width, height) of the small picture in pixels.
         """
@@ -252,7 +252,7 @@ class LatentUpscale:
         return torch.cat(latents)
 
     def _small(self, picture: Image.Image) -> Image.Image:
-        """The part of an init picture that is enlarged, with the masked content that the host would encode."""
+        """The part of an init picture that is enlarged, with its masked content filled as by the host."""
         p = self._p
         flat = host.flattened(picture)
         if p.paste_to is not None:  # "Only masked": the host has chosen a region of the picture
@@ -269,9 +269,9 @@ class LatentUpscale:
         return host.filled(small, mask.convert("L").resize(small.size, resample=Image.Resampling.LANCZOS))
 
     def _enlarge_surroundings(self) -> None:
-        """Let an "Only masked" region be pasted into the enlarged picture; the host would paste it into the small one.
+        """Have an "Only masked" region pasted into the enlarged picture; the host would paste it into the small one.
 
-        `init_images` change, too: soft inpainting reads them after sampling.
+        `init_images` are changed, too: soft inpainting reads them after sampling.
         """
         p = self._p
         flat = [host.flattened(picture) for picture in p.init_images]
@@ -284,7 +284,7 @@ class LatentUpscale:
     # sampling
 
     def _sample(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The host encodes once for all of "Batch count"; the later pictures get the draw of their own seeds."""
+        """Sample. The host encodes once for all of "Batch count"; later pictures are encoded again with their own seeds."""
         p = self._p
         self._collaborator.sampling(p)
         plain = p.image_mask is None or p.inpainting_fill in _ORIGINAL_CONTENT
@@ -299,7 +299,7 @@ class LatentUpscale:
         return sampled
 
     def _tell_steps(self, calls: int | None) -> None:
-        """Say it where the sampler has run fewer steps than it was told to: v1.10.1's DDIM, PLMS and UniPC do so."""
+        """Note if the sampler has run fewer steps than requested, as DDIM, PLMS and UniPC of v1.10.1 do."""
         p = self._p
         if calls is None or stopped() or not self._steps_fixed or p.denoising_strength == 0 or calls >= p.steps:
             return
@@ -320,19 +320,19 @@ class LatentUpscale:
             self._fix_steps(follows_sigmas=follows)
 
     def _say_what_ran(self, ran: UpscaleSettings) -> None:
-        """The labels of the settings that ran, in place of those that were asked for."""
+        """Write the settings that ran, instead of those that were requested."""
         written = self._p.extra_generation_params
         for label in UpscaleSettings.labels().values():
             written.pop(label, None)
         written.update(ran.to_infotext())
 
     def _ignored(self) -> str:
-        """What of the settings a sampler without sigmas cannot do, in words."""
+        """The settings that a sampler without sigmas ignores, in words."""
         start = "matched" if self.settings.matched_noise else self.settings.starting_noise
         return self.settings.scheduler + (f" and the {start} starting noise" if self.settings.starts_anywhere else "")
 
     def _fix_steps(self, *, follows_sigmas: bool) -> None:
-        """Have exactly the asked steps run, through the sampler's own argument; the option for it stays untouched."""
+        """Have exactly the requested steps run, by an argument of the sampler; the host's option is not changed."""
         p = self._p
         total = scheduled_steps(p.steps, p.denoising_strength)
         if total == 0:
@@ -347,9 +347,9 @@ class LatentUpscale:
             p.sampler.sample_img2img = partial(p.sampler.sample_img2img, steps=p.steps)
 
     def _sigmas(self, steps: int) -> Tensor:
-        """The schedule for as many steps as the host asks for; it cuts it by the denoising strength itself.
+        """The schedule with the number of steps that the host asks for; it cuts it by the denoising strength itself.
 
-        The host asks for one step more for samplers whose penultimate sigma it then drops.
+        It asks for one step more with samplers whose penultimate sigma it drops.
         """
         table = host.model_sigmas(self._p)
         options, written = host.schedule_options()
@@ -358,7 +358,7 @@ class LatentUpscale:
 
 
 def _pixels(picture: Image.Image) -> Tensor:
-    """(1, 3, height, width) in 0 to 1, as the host hands pictures to its encode."""
+    """The picture as (1, 3, height, width) in 0 to 1, the input of the host's encode."""
     return torch.from_numpy(np.array(picture).astype(np.float32).transpose(2, 0, 1).copy() / 255.0)[None]
 
 
@@ -369,7 +369,7 @@ def _overlay(picture: Image.Image, mask: Image.Image) -> Image.Image:
 
 
 def _checked_weights(settings: UpscaleSettings, family: str | None, file: Path | None) -> str:
-    """The hash of the weights that will be used, if any.
+    """The hash of the weights that will be used; empty if there are none.
 
     Raises:
         ArgumentError: no network knows the loaded model's latents, or the user's own file cannot be used for them.
@@ -379,10 +379,10 @@ def _checked_weights(settings: UpscaleSettings, family: str | None, file: Path |
 
 
 def _check(p: Any, settings: UpscaleSettings) -> None:
-    """Refuse what cannot work, before any work.
+    """Check values before any work.
 
     Raises:
-        ArgumentError: says which value and what is allowed.
+        ArgumentError: one is not allowed; says which, and what is allowed.
     """
     if settings.starts_anywhere and settings.scheduler == AUTOMATIC:
         said = "{matched_noise}" if settings.matched_noise else "{starting_noise}"

@@ -1,4 +1,4 @@
-"""The host's run with a latent upscale; and a second one after it, which denoises the finished result once more."""
+"""The host's run with a latent upscale, and a second run that denoises the finished result again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ _log = logging.getLogger(__name__)
 
 
 def generate(p: Any, upscale: LatentUpscale, passes: Passes) -> Any:
-    """Run the host on `p` with a latent upscale and passes; its `Processed`."""
+    """Run the host on `p` with a latent upscale and passes; returns its `Processed`.
+
+    Raises:
+        ArgumentError: something that is requested is not allowed.
+    """
     if passes.own_run is not None:
         return _run_twice(p, upscale, passes, passes.own_run)
     with upscale.installed(), passes.installed():
@@ -37,16 +41,16 @@ def generate(p: Any, upscale: LatentUpscale, passes: Passes) -> Any:
 
 
 def _run_twice(p: Any, upscale: LatentUpscale, passes: Passes, run: OwnRun) -> Any:
-    """The latent upscale, and then the run of a pass for each of its pictures; one `Processed` with everything.
+    """The latent upscale, then the run of a pass for each of its pictures; one `Processed` with all of them.
 
-    Each picture has its own second run, since a pass may be shown one picture only, and so that it can be made again
-    alone. Where a second run is interrupted or fails, the picture of the first is kept, saved, and said to be that.
+    Each picture has its own second run, since a pass may take one picture only, and so that it can be made again alone.
+    If a second run is interrupted or fails, the picture of the first is kept and saved, with a note.
     """
     return _Runs(p, upscale, passes, run).processed()
 
 
 class _SecondRun(Collaborator):
-    """What is written about a second run is what the first one was."""
+    """Keeps the infotext of the first run in the second one."""
 
     def __init__(self, written: Mapping[str, Any]) -> None:
         self._written = written
@@ -58,19 +62,19 @@ class _SecondRun(Collaborator):
         self._write(p)
 
     def sampling(self, p: Any) -> None:
-        p.rng.next()  # the first run's noise; the same noise twice would deepen its grain
+        p.rng.next()  # skip the first run's noise: the same noise twice would amplify its grain
 
     def sampled(self, p: Any, calls: int | None) -> None:  # noqa: ARG002
         self._write(p)
 
     def _write(self, p: Any) -> None:
-        """The host writes steps, strength and mask of this run, over those with which the whole can be made again."""
+        """Write the first run's labels again: the host has replaced steps, strength and mask by those of this run."""
         p.extra_generation_params.update({label: v for label, v in self._written.items() if label != NOTE_LABEL})
 
 
 @dataclass(frozen=True)
 class _Shot:
-    """One picture of the first run, and what the host knew about it."""
+    """One picture of the first run, with the host's data about it."""
 
     picture: Image.Image
     infotext: str
@@ -79,7 +83,7 @@ class _Shot:
     seed: int
     subseed: int
     whole: bool
-    """Whether it was not interrupted."""
+    """Whether it was finished, not interrupted."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class _Final:
     picture: Image.Image
     infotext: str
     extras: Sequence[Image.Image] = field(default=())
-    """Masks, and what other scripts have added."""
+    """Masks, and pictures that other scripts have added."""
 
 
 class _Runs:
@@ -163,7 +167,7 @@ class _Runs:
                 return host.generate(p)
 
     def _values(self, shot: _Shot) -> dict[str, Any]:
-        """What is different in the second run of one picture."""
+        """Attributes of `p` that are different in the second run of a picture."""
         p = self._p
         width, height = self._upscale.size
         factor = max(width / p.init_images[0].width, height / p.init_images[0].height)
@@ -194,7 +198,7 @@ class _Runs:
         }
 
     def _kept(self, shot: _Shot, why: str) -> _Final:
-        """A picture of the first run as a final one; the host would have saved it there."""
+        """A picture of the first run as a final one; saved here, since the first run saves nothing."""
         note = f"the second pass {why}; this is the picture before it."
         host.comment(self._p, note)
         infotext = saving.with_label(shot.infotext, NOTE_LABEL, note)
@@ -207,7 +211,7 @@ class _Runs:
     # result
 
     def _together(self, first: Any, finals: Sequence[_Final]) -> Any:
-        """The first run's `Processed` with the pictures of the second: a grid, the pictures, and whatever else."""
+        """The first run's `Processed` with the pictures of the second: a grid, the pictures, masks and others."""
         grid = self._grid(first, finals)
         result = copy(first)
         result.images = [*grid, *(final.picture for final in finals), *(extra for f in finals for extra in f.extras)]
@@ -220,7 +224,7 @@ class _Runs:
         return result
 
     def _grid(self, first: Any, finals: Sequence[_Final]) -> list[Image.Image]:
-        """The grid of all pictures where the user wants one, saved and shown as the host does it."""
+        """The grid of all pictures, saved and returned as the host's options say; empty without one."""
         p = self._p
         if p.do_not_save_grid or not finals or (len(finals) == 1 and host.option("grid_only_if_multiple", True)):
             return []

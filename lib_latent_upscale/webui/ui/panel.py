@@ -27,7 +27,7 @@ __all__ = ["HOST_INPUTS", "Panel", "make_panel", "plot_schedule", "watch"]
 logger = logging.getLogger(__name__)
 
 HOST_INPUTS = ("img2img_steps", "img2img_denoising_strength", "img2img_scheduler", "img2img_sampling")
-"""Ids of the host's controls that the plot depends on, in the order of `plot_schedule`'s first arguments."""
+"""Ids of the host's controls that the plot depends on: the first arguments of `plot_schedule`."""
 
 _MENUS = (("method", "scheduler"),)
 _SWITCHES = (("starting_noise",), ("exact_steps", "keep_statistics", "matched_noise"))
@@ -43,15 +43,15 @@ _NEEDS_SCHEDULER = (
 
 @dataclass(frozen=True)
 class Panel:
-    """The controls, by the settings' names, and the plot."""
+    """The controls of the settings, and the plot."""
 
     controls: Mapping[str, Any]
-    """What is handed to the script's `run`."""
+    """By the names of the fields; their values are the arguments of the script's `run`."""
     plot: Any
 
     @property
     def infotext_fields(self) -> list[tuple[Any, Any]]:
-        """Which label of a pasted infotext sets which control, or what reads the control's value out of it."""
+        """Each control with the infotext label that sets it when pasted, or a function that reads its value."""
         labels = UpscaleSettings.labels()
         written = {label: name for name, label in labels.items() if UpscaleSettings().matters(name)}
         fields = [(self.controls[name], _PASTED.get(name, label)) for label, name in written.items()]
@@ -63,15 +63,15 @@ class Panel:
 
 
 def _pasted(name: str, label: str, infotext: Mapping[str, Any]) -> Any:
-    """A setting that is not written where it changes nothing: absent from a picture of ours it has its default."""
+    """The value of a setting that is not always written: a picture of ours without its label has the default."""
     ours = UpscaleSettings.labels()["method"] in infotext
     return infotext.get(label, getattr(UpscaleSettings(), name) if ours else None)
 
 
 def _pasted_method(infotext: Mapping[str, Any]) -> Any:
-    """The method; of a file of the person's own the one with the same weights, under whatever name it is here.
+    """The method; for a file of the user's own, the one with the same weights, whatever its name is here.
 
-    Other weights than the infotext's are said: the picture will be another one.
+    A warning says if the weights here are others, since the picture will not be the same.
     """
     name, weights = infotext.get(UpscaleSettings.labels()["method"]), str(infotext.get(WEIGHTS_LABEL, ""))
     if name is None:
@@ -85,15 +85,18 @@ def _pasted_method(infotext: Mapping[str, Any]) -> Any:
 
 
 _PASTED: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {"method": _pasted_method}
-"""What reads a setting out of an infotext, where that is more than its label's text."""
+"""Functions that read a setting from an infotext, if its value is not simply the text after its label."""
 
 
 def make_panel(shown: UpscaleSettings, elem_id: Callable[[str], str]) -> Panel:
-    """Build the controls. The host calls this several times, also to read the API's defaults."""
+    """Build the controls, which show the values in `shown`; `elem_id` makes their ids.
+
+    The host calls this several times, also to read the API's defaults.
+    """
     controls = make_controls(shown, elem_id, _MENUS)
     about = gr.HTML(_about(shown.scheduler), elem_id=elem_id("about"))
     controls |= make_controls(shown, elem_id, (*_SWITCHES, *rest(UpscaleSettings, (*_MENUS, *_SWITCHES))))
-    gr.HTML(elem_id=elem_id("size"))  # javascript/latent_upscale_size.js writes into it
+    gr.HTML(elem_id=elem_id("size"))  # filled by javascript/latent_upscale_size.js
     gr.HTML(tips(UpscaleSettings) + _SCHEDULES)
     scheduler = controls["scheduler"]
     scheduler.change(fn=_about, inputs=[scheduler], outputs=[about], show_progress=False, queue=False)
@@ -110,7 +113,13 @@ _SCHEDULES = "<details><summary><small>All schedulers</small></summary>{}</detai
 
 
 def watch(panel: Panel, inputs: Mapping[str, Any], opener: Any) -> None:
-    """Plot again when something changes that the plot depends on, and when the script is chosen (`opener`)."""
+    """Update the plot when a control that it depends on changes, and when the script is chosen.
+
+    Args:
+        panel: the controls.
+        inputs: the host's controls by their ids; if one of `HOST_INPUTS` is missing, there is no plot.
+        opener: the host's dropdown of scripts, if known.
+    """
     settings = [panel.controls[name] for name in _PLOTTED]
     watched = [*(inputs.get(name) for name in HOST_INPUTS), *settings]
     if any(control is None for control in watched):
@@ -120,7 +129,7 @@ def watch(panel: Panel, inputs: Mapping[str, Any], opener: Any) -> None:
 
 
 def plot_schedule(steps: int, strength: float, host_scheduler: str, sampler: str, *plotted: Any) -> str:
-    """The plot as HTML; where there is nothing to plot, the reason.
+    """The plot as HTML; if there is nothing to plot, the reason.
 
     Args:
         steps, strength, host_scheduler, sampler: values of the host's controls, as in `HOST_INPUTS`.
@@ -149,12 +158,12 @@ _HARDLY_ANY_NOISE = (
     "strength, choose another scheduler, or set Starting noise to matched."
 )
 _LITTLE = 0.1
-"""Share of noise from which a flow-matching model changes next to nothing."""
+"""Share of noise below which a flow-matching model changes almost nothing."""
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """What the host's own controls say, and the model's table."""
+    """The values of the host's own controls, and the model's noise table."""
 
     steps: int
     strength: float
@@ -163,11 +172,11 @@ class _Asked:
     table: Tensor
 
     def usual(self, *, exact: bool) -> StepPlan | None:
-        """What the host runs by itself."""
+        """The steps that the host itself runs; None if they are not known."""
         return samplers.host_plan(self.schedule_type, self.sampler, self.steps, self.strength, self.table, exact=exact)
 
     def own(self, settings: UpscaleSettings) -> StepPlan | None:
-        """What runs here; where the schedule is left to the host, its own."""
+        """The steps that these settings run; None if they are the host's and not known."""
         exact = settings.exact_steps or samplers.exact_by_default()
         if settings.scheduler == AUTOMATIC:
             return self.usual(exact=exact)
@@ -205,7 +214,7 @@ def _plot(asked: _Asked, settings: UpscaleSettings) -> str:
 
 
 def _warnings(asked: _Asked, settings: UpscaleSettings, plan: StepPlan) -> list[str]:
-    """What the plot alone does not say."""
+    """Remarks below the plot about what it does not show."""
     found = []
     if asked.sampler in SAMPLER_NOTES and settings.scheduler != AUTOMATIC:
         found.append(SAMPLER_NOTES[asked.sampler])
