@@ -284,7 +284,7 @@ class LatentUpscale:
     # sampling
 
     def _sample(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Sample. The host encodes once for all of "Batch count"; later pictures are encoded again with their own seeds."""
+        """Sample. The host encodes only once for "Batch count": later pictures are encoded here, with their seeds."""
         p = self._p
         self._collaborator.sampling(p)
         plain = p.image_mask is None or p.inpainting_fill in _ORIGINAL_CONTENT
