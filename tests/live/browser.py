@@ -50,8 +50,13 @@ class Page:
         while not all(socket.is_closed() for socket in self._queued):
             self.page.wait_for_timeout(100)
 
+    def all_labelled(self, label: str) -> Any:
+        """All visible controls with the label; some hosts' Gradio 4 calls the number beside a slider otherwise."""
+        pattern = re.compile(rf"^\s*(number input for )?{re.escape(label)}\s*$")
+        return self.panel.get_by_label(pattern).locator("visible=true")
+
     def labelled(self, label: str) -> Any:
-        return self.panel.get_by_label(label, exact=True).locator("visible=true").first
+        return self.all_labelled(label).first
 
     def choose(self, label: str, value: str) -> None:
         self.labelled(label).click()

@@ -87,13 +87,15 @@ class Unit:
         option = self.page.page.locator("ul.options li:visible, ul[role=listbox] li:visible")
         option.filter(has_text=model).first.click()
         for name, value in (("control_weight_slider", "0.6"), ("ending_control_step_slider", "0.9")):
-            self._input(name).fill(value)
-            self._input(name).press("Tab")
+            if self._input(name).count():  # Forge has one slider for both ends
+                self._input(name).fill(value)
+                self._input(name).press("Tab")
 
     @property
     def values(self) -> list[Any]:
         named = self.page.page.locator("#img2img_controlnet_ControlNet-0_controlnet_model_dropdown input").first
-        numbers = [self._input(name).input_value() for name, kind in self.KINDS.items() if kind == "number"]
+        inputs = [self._input(name) for name, kind in self.KINDS.items() if kind == "number"]
+        numbers = [one.input_value() for one in inputs if one.count()]
         return [self._input("enable_checkbox").is_checked(), named.input_value(), *numbers]
 
 
@@ -138,12 +140,12 @@ def test_fitting_models_are_offered_and_looked_for_again(accordion, put_tile, ti
 
 def test_controls_of_the_second_pass_appear_when_it_is_on(accordion, page):
     accordion.open()
-    steps = page.panel.get_by_label("Second pass steps", exact=True).locator("visible=true")
+    steps = page.all_labelled("Second pass steps")
     assert steps.count() == 0
     page.labelled("Tile ControlNet as a second pass").check()
     page.labelled("Second pass steps").wait_for()
     page.labelled("Tile ControlNet as a second pass").uncheck()
-    steps.wait_for(state="hidden")
+    steps.first.wait_for(state="hidden")
 
 
 def test_a_pasted_infotext_sets_every_control_and_its_absence_switches_it_off(accordion, page, tile_model):
@@ -178,13 +180,13 @@ def test_the_last_generation_is_pasted_with_its_pass(accordion, page):
     assert not unit.is_checked()
 
 
-def test_a_unit_of_the_person_works_beside_it_and_keeps_its_values(accordion, page, webui, picture, tile_model):
+def test_a_unit_of_the_user_works_beside_it_and_keeps_its_values(accordion, page, webui, picture, tile_model):
     unit = Unit(page)
     unit.set_up(tile_model)
     before = unit.values
     assert before[0]
     assert before[1].startswith(tile_model)
-    assert before[2:] == ["0.6", "0.9"]
+    assert before[2:] in (["0.6", "0.9"], ["0.6"])
     page.choose("Script", "Latent Upscale")
     page.generate()
     alone = pixels(page.results[0])
