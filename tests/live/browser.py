@@ -105,12 +105,8 @@ class Page:
         addresses = addresses or [self.page.locator("#img2img_gallery img").first.get_attribute("src")]
         return [Image.open(io.BytesIO(self.page.request.get(address).body())) for address in addresses]
 
-    @property
-    def drawing(self) -> str:
-        return self.panel.locator("figure:has(svg[aria-label^=Sigmas])").inner_html()
-
     def drawn(self, *texts: str) -> None:
-        """Wait for a line of the drawing with all of these in it."""
+        """Wait for a line of the plot's legend with all of these in it."""
         line = self.panel.locator("figure:has(svg[aria-label^=Sigmas]) figcaption div")
         for text in texts:
             line = line.filter(has_text=text)
