@@ -36,7 +36,7 @@ class InstallError(Exception):
 
 
 def main() -> int:
-    """Install where that is wanted; the exit status is 1 only for a person who asked for it, never for the WebUI."""
+    """Install if that is needed; the exit code is 1 only with --now, never for the WebUI."""
     if not is_wanted():
         return 0
     say(f"installing diffusers {VERSION} for the x4 upscaler, in the extension's own folder")
@@ -110,7 +110,7 @@ def run_pip(folder: Path) -> None:
         encoding="utf-8",
         errors="replace",
         timeout=TIME_LIMIT,
-        env={**os.environ, "PIP_USER": "0"},  # the person's "--user" and "--target" exclude each other
+        env={**os.environ, "PIP_USER": "0"},  # the user's "--user" and our "--target" exclude each other
     )
     if done.returncode != 0:
         raise InstallError(reason(done.stderr))

@@ -1,4 +1,4 @@
-"""Samplers by the names people know, on k-diffusion's functions; what those require is handled only here.
+"""Samplers by the names that users know, on k-diffusion's functions; what those require is handled only here.
 
 torch and k-diffusion are imported when something is sampled, so that the names cost nothing.
 """
@@ -117,7 +117,7 @@ def import_k_diffusion(part: str) -> ModuleType:
     """`k_diffusion.sampling` or `.external`, without the rest of the package.
 
     Its own `__init__` imports clip, kornia and wandb, for seconds, which are for training. Where nobody has imported
-    the package, a bare one stands in for it meanwhile; a later import by somebody else is the real one.
+    the package, a bare one stands in for it meanwhile; a later import by other code is the real one.
     """
     name = f"k_diffusion.{part}"
     if "k_diffusion" in sys.modules or name in sys.modules:

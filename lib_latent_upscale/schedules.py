@@ -90,7 +90,7 @@ class Schedule:
     sigmas: Callable[[int, SigmaTable], Floats]
     """Makes the decreasing sigmas, without the closing zero."""
     label: str
-    """How people call it; the WebUI's own name where it has this schedule."""
+    """Name that users see; the WebUI's own if it has this schedule."""
     summary: str
     """One line for users who choose."""
     rho: float | None = None

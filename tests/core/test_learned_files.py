@@ -1,4 +1,4 @@
-"""The person's own latent upscalers: known by keys and shapes, scaled as their authors do, refused in a sentence."""
+"""The user's own latent upscalers: known by keys and shapes, scaled as their authors do, refused in a sentence."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Loading the x4 upscaler: the layouts that people have, offline, and words for what is something else."""
+"""Loading the x4 upscaler: the layouts that users have, offline, and words for what is something else."""
 
 from __future__ import annotations
 

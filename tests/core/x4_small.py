@@ -1,4 +1,4 @@
-"""Small, randomly initialised x4 upscalers in the layouts that people have: a folder and a single file."""
+"""Small, randomly initialised x4 upscalers in the layouts that users have: a folder and a single file."""
 
 from __future__ import annotations
 

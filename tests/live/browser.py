@@ -1,4 +1,4 @@
-"""The img2img tab of a WebUI in a browser, as people see it."""
+"""The img2img tab of a WebUI in a browser, as users see it."""
 
 import io
 import re
@@ -8,7 +8,7 @@ from PIL import Image
 
 
 class Page:
-    """The img2img tab, for people: by labels."""
+    """The img2img tab as users see it: by labels."""
 
     def __init__(self, page: Any, url: str) -> None:
         self.page = page

@@ -39,7 +39,7 @@ def parameters(infotext: str) -> dict[str, str]:
 
 @contextmanager
 def options(webui: Any, **changes: Any) -> Iterator[None]:
-    """Settings of the WebUI as a person sets them, put back afterwards."""
+    """Settings of the WebUI as a user sets them, restored afterwards."""
     before = webui.call("/sdapi/v1/options")
     webui.need_options(changes)
     webui.call("/sdapi/v1/options", changes)

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from tests.live.calls import LIKE_HOST, MASK_CHANGES, MASKED, check_masked, checkpoint, options, refused, square_mask
 
 TOO_LARGE = "LATENT_UPSCALE_TOO_LARGE"
-"""A side length in pixels at which the WebUI is out of memory: for a WebUI whose memory somebody has limited."""
+"""A side length in pixels at which the WebUI is out of memory: for a WebUI with limited memory."""
 
 
 def pictures_of(result: Any, count: int) -> list[np.ndarray]:

@@ -86,7 +86,7 @@ def wait_until(done: Callable[[], bool]) -> None:
 
 
 def answers(host: str, port: int) -> bool:
-    """Whether somebody listens; nothing is sent."""
+    """Whether something listens; nothing is sent."""
     try:
         socket.create_connection((host, port), timeout=5).close()
     except OSError:

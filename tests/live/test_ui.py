@@ -1,4 +1,4 @@
-"""What a person does in the browser, against a real WebUI, with playwright and chromium."""
+"""What a user does in the browser, against a real WebUI, with playwright and chromium."""
 
 import os
 import re

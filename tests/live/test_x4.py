@@ -83,7 +83,7 @@ class TestPictures:
             assert f'{label}: "{value}"' in infotext if "," in value else f"{label}: {value}" in infotext
 
     def test_with_its_infotext_it_can_be_made_again(self, webui, x4):
-        """What was chosen for the person, such as tiles, is in the infotext."""
+        """What was chosen for the user, such as tiles, is in the infotext."""
         made = x4(width=200, height=200)
         written = parameters(made.infotext)
         fields = [(field, label) for field, label in X4Settings.labels().items() if label in written]

@@ -1,4 +1,4 @@
-"""The command: what a person sees. Bad input is one sentence and exit code 2, and nothing is written."""
+"""The command: what a user sees. Bad input is one sentence and exit code 2, and nothing is written."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""Whatever a person has can be read; what is written is whole."""
+"""Pictures of every mode can be read; what is written is whole."""
 
 import io
 import re

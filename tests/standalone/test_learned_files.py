@@ -1,4 +1,4 @@
-"""A latent upscaler of the person's own in the command, and pickles of such made safe."""
+"""A latent upscaler of the user's own in the command, and converting pickles of such."""
 
 import numpy as np
 import pytest

@@ -330,7 +330,7 @@ class OptionInfo:
 
 
 class State:
-    """The host's progress and what the person has pressed."""
+    """The host's progress and what the user has pressed."""
 
     def __init__(self) -> None:
         self.interrupted = self.skipped = self.stopping_generation = False

@@ -1,4 +1,4 @@
-"""What people's pictures, calls, scripts and habits rely on, as it was in version 0.1: it may grow, never change.
+"""What users' pictures, calls, scripts and habits rely on, as it was in version 0.1: it may grow, never change.
 
 `tests/contract.json` was read out of that version's running code. A new option goes to the end of the API's order, and
 a new name to any place in a list of choices; nothing that is in the file may go or take another meaning.
@@ -62,7 +62,7 @@ def test_positions_and_names_of_the_api_stay(webui):
 
 
 def test_controls_stay(webui):
-    """Their order is that of the API; ui-config.json keeps a person's changes under label and kind."""
+    """Their order is that of the API; ui-config.json keeps a user's changes under label and kind."""
     for now, then in zip(webui.script.ui(True), CONTRACT["controls"], strict=False):
         assert (type(now).__name__, now.label, now.elem_id) == (then["kind"], then["label"], then["elem_id"])
         assert now.value == then["value"]

@@ -152,7 +152,7 @@ def test_one_package_without_dependencies_goes_into_the_extensions_own_folder(ho
     assert arguments[0] == "install"
     assert [argument for argument in arguments[1:] if "==" in argument] == ["diffusers==0.31.0"]
     assert {"--no-deps", "--only-binary=:all:", "--target"} <= set(arguments)
-    assert user == "0"  # or a person's own "user = true" would refuse the folder
+    assert user == "0"  # or a user's own "user = true" would refuse the folder
     assert host.files == [*FILES, "packages"]
     assert sorted(path for path in host.site.rglob("*") if "__pycache__" not in path.parts) == before
     asked = host.ask()

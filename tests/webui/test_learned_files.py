@@ -1,4 +1,4 @@
-"""The person's own latent upscalers in the WebUI: files of a folder stand in the menus and are methods like others."""
+"""The user's own latent upscalers in the WebUI: the files of a folder are in the menus, and methods like others."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -63,7 +63,7 @@ class Lab:
         self.webui.options.sd_model_checkpoint = family
 
     def unit(self, picture: Image.Image, weight: float) -> Any:
-        """One that a person has set up."""
+        """One that a user has set up."""
         if isinstance(self.script, double.Extension):
             return {"enabled": True, "model": "canny", "weight": weight, "image": np.asarray(picture)}
         return double.BuiltInUnit(model="canny", weight=weight, image={"image": np.asarray(picture)})
@@ -286,7 +286,7 @@ class TestRefusals:
             assert state.refreshed  # it may have been put there a minute ago
 
     def test_a_damaged_file_is_named_and_never_taken(self, lab, picture):
-        """A download that broke off is what people have most."""
+        """The most common fault is a download that was cut short."""
         (lab.folder / "tile.safetensors").write_bytes((lab.folder / "tile.safetensors").read_bytes()[:-8])
         (lab.folder / "other.safetensors").unlink()
         offered = lab.webui.adapter("passes.tile_models").offered_models

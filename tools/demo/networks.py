@@ -287,7 +287,7 @@ def export(folder: Path, vae: AutoencoderKL, unet: UNet2DConditionModel, text: C
 def export_tile_controlnet(folder: Path, controlnet: ControlNetModel) -> None:
     """Write the tile ControlNet as a diffusers folder beside the model's, in half precision.
 
-    Not within it: people copy that one to the WebUI, which would take the ControlNet for a checkpoint.
+    Not within it: users copy that one to the WebUI, which would take the ControlNet for a checkpoint.
     """
     parts = folder.with_name("demo-tile-controlnet")
     config = {key: value for key, value in controlnet.config.items() if not key.startswith("_")}

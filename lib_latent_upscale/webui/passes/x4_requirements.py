@@ -70,7 +70,7 @@ def is_installed(folder: Path = PACKAGES) -> bool:
 def _is_present(package: str) -> bool:
     try:
         spec = importlib.util.find_spec(package)
-    except ValueError:  # somebody put a module without a specification into sys.modules
+    except ValueError:  # a module without a specification is in sys.modules
         return True
     return spec is not None and spec.origin is not None  # a mere folder of that name has no origin
 
