@@ -9,7 +9,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from lib_latent_upscale.errors import InputError
-from lib_latent_upscale.standalone.files.images import load_picture, save_png
+from lib_latent_upscale.standalone.files.formats import save_picture
+from lib_latent_upscale.standalone.files.images import Picture, load_picture
 from lib_latent_upscale.standalone.files.inputs import find_pictures
 from lib_latent_upscale.writing import written_whole
 
@@ -156,7 +157,7 @@ def test_pictures_of_a_folder_by_name(tmp_path):
 
 def test_a_png_is_written_the_same_each_time_and_readable_by_others(tmp_path):
     for name in ("a.png", "b.png"):
-        save_png(Image.fromarray(RGB), tmp_path / name, "Steps: 1, ünïcode ☃")
+        save_picture(Image.fromarray(RGB), tmp_path / name, "Steps: 1, ünïcode ☃", Picture(Image.fromarray(RGB)), 95)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     with Image.open(tmp_path / "a.png") as image:
         assert image.info["parameters"] == "Steps: 1, ünïcode ☃"

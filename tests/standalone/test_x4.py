@@ -17,6 +17,7 @@ from lib_latent_upscale.samplers import X4_SAMPLERS
 from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.standalone.commands import x4
 from lib_latent_upscale.standalone.commands.cli import build_parser, main
+from lib_latent_upscale.standalone.commands.flags import given_settings
 from lib_latent_upscale.standalone.commands.passes import asked_passes
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import (
@@ -436,7 +437,7 @@ def test_ctrl_c_in_the_last_pass_keeps_the_picture_before_it(
 
 def test_the_commands_defaults_are_the_cores():
     arguments = build_parser().parse_args(["x4", "in.png", "--model", "m"])
-    assert x4.command_settings(arguments) == X4Settings(seed=1)
+    assert given_settings(arguments, X4Settings, "--") == X4Settings(seed=1)
     arguments = build_parser().parse_args(["upscale", "in.png", "--x4", "m"])
     assert [one.settings for one in asked_passes(arguments)] == [X4Settings()]
 

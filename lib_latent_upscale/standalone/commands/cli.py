@@ -147,7 +147,7 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_quiet(parser: argparse.ArgumentParser) -> None:
+def _add_quiet_and_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     _add_overwrite(parser)
 
@@ -184,7 +184,6 @@ def _upscale(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = commands.add_parser(
         "upscale", help="enlarge a picture or a folder of pictures", description="Enlarge a picture or a folder."
     )
-    parser.set_defaults(module="upscale")
     _add_files(parser)
     _add_like(parser)
     _add_generation(parser)
@@ -196,7 +195,7 @@ def _upscale(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--batch-size", type=int, default=1, help="pictures of equal size to process at once (default 1)"
     )
     _add_cluster(parser)
-    _add_quiet(parser)
+    _add_quiet_and_overwrite(parser)
 
 
 def _x4(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -206,12 +205,11 @@ def _x4(commands: argparse._SubParsersAction[_Parser]) -> None:
         description="Make a picture or a folder of pictures exactly 4 times larger with the Stable Diffusion x4 "
         "upscaler, in tiles that fit in memory.",
     )
-    parser.set_defaults(module="x4")
     _add_files(parser)
     parser.add_argument("--model", required=True, help=next(row.model for row in PASSES if row.settings is X4Settings))
     _add_device(parser)
     add_flags(parser.add_argument_group("settings"), X4Settings, "--", seed=1)
-    _add_quiet(parser)
+    _add_quiet_and_overwrite(parser)
 
 
 def _variant_keys() -> list[str]:
@@ -227,7 +225,6 @@ def _compare(commands: argparse._SubParsersAction[_Parser]) -> None:
         "by default (bilinear, steps cut by the denoising strength), with the settings given here, and with tile "
         "ControlNet if one is given.",
     )
-    parser.set_defaults(module="compare")
     parser.add_argument("input", nargs="+", metavar="IN", help="a picture")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="SHEET", help="the PNG to write; the metrics go next to it as .json"
@@ -248,7 +245,7 @@ def _compare(commands: argparse._SubParsersAction[_Parser]) -> None:
     _add_upscale(parser)
     _add_model(parser)
     _add_tile(parser)
-    _add_quiet(parser)
+    _add_quiet_and_overwrite(parser)
 
 
 def _schedules_command(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -259,7 +256,6 @@ def _schedules_command(commands: argparse._SubParsersAction[_Parser]) -> None:
         "steps that actually run, and the WebUI's default cut next to exact steps. Needs no model: it uses SD 1.x's "
         "noise table.",
     )
-    parser.set_defaults(module="schedules")
     _add_steps(parser)
     parser.add_argument(
         "--scheduler",
@@ -279,7 +275,7 @@ def _app(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = commands.add_parser(
         "app", help="a page in the browser", description="The same as a page in the browser (Gradio)."
     )
-    parser.set_defaults(module="app", quiet=False)
+    parser.set_defaults(quiet=False)
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: only this machine)"
     )
@@ -303,14 +299,13 @@ def _convert(commands: argparse._SubParsersAction[_Parser]) -> None:
         description="Convert a latent upscaler from a pickle (.pt, .pth, .bin) to a .safetensors file. Nothing but "
         "tensors is read from it.",
     )
-    parser.set_defaults(module="convert")
     parser.add_argument("input", type=Path, metavar="FILE", help="the pickle")
     parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="the file to write; default: next to FILE")
     _add_overwrite(parser)
 
 
 def build_parser(without_default: Iterable[str] = ()) -> argparse.ArgumentParser:
-    """The parser of the whole command; `module` of a subcommand is its module, with `run(arguments) -> exit code`.
+    """The parser of the whole command; a subcommand is a module of this name with `run(arguments) -> exit code`.
 
     Args:
         without_default: names of arguments of `upscale` whose default is None, to tell which ones are given.
@@ -360,7 +355,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _end_orderly()
         arguments = _parsed(argv)
-        module = importlib.import_module(f"lib_latent_upscale.standalone.commands.{arguments.module}")
+        module = importlib.import_module(f"lib_latent_upscale.standalone.commands.{arguments.command}")
         return int(module.run(arguments))
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("", __package__.partition(".")[0]):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.method_files import method_of_file
 from lib_latent_upscale.settings import UpscaleSettings
-from lib_latent_upscale.standalone.commands.flags import check_given, given_values, settings_from_flags
+from lib_latent_upscale.standalone.commands.flags import check_given, given_settings, given_values, settings_from_flags
 from lib_latent_upscale.standalone.engine.generation import (
     LARGEST_SEED,
     SMALLEST_SIDE,
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = [
     "checked_models",
     "drawn_seed",
-    "file_settings",
     "generation_settings",
     "given_inputs",
     "load_engine",
@@ -45,7 +44,6 @@ __all__ = [
     "opened",
     "progress_bar",
     "scaled_size",
-    "shape_settings",
     "single_output",
     "target_size",
     "tile_overrides",
@@ -75,15 +73,6 @@ def _method_of(learned: Path, given: Mapping[str, Any]) -> str:
     if given["method"] != UpscaleSettings().method:
         raise InputError(f"--learned {learned.name} and --method {given['method']}: give only one of them.")
     return method_of_file(learned.stem)
-
-
-def file_settings(arguments: argparse.Namespace) -> FileSettings:
-    """Settings of the files that are read and written.
-
-    Raises:
-        InputError: a value that is not allowed.
-    """
-    return settings_from_flags(given_values(arguments, FileSettings), FileSettings)
 
 
 def given_inputs(arguments: argparse.Namespace, files: FileSettings) -> tuple[Inputs, Path | None]:
@@ -128,15 +117,6 @@ def opened(path: Path, smallest: int = SMALLEST_SIDE) -> Picture:
     return picture
 
 
-def shape_settings(arguments: argparse.Namespace) -> ShapeSettings:
-    """Settings for results with another aspect ratio than the picture.
-
-    Raises:
-        InputError: a value that is not allowed.
-    """
-    return settings_from_flags(given_values(arguments, ShapeSettings), ShapeSettings)
-
-
 def drawn_seed(seed: int) -> int:
     """The seed itself, or a random one for -1.
 
@@ -175,8 +155,8 @@ def target_size(size: tuple[int, int], arguments: argparse.Namespace) -> tuple[i
         return scaled_size(size, DEFAULT_SCALE if arguments.scale is None else arguments.scale)
     width, height = arguments.size
     wanted = kept_shape(size, width, height)
-    change = change_of_shape(size, wanted)
-    if width and height and change > VISIBLE_CHANGE and shape_settings(arguments).resize_mode == "stretch":
+    change, shape = change_of_shape(size, wanted), given_settings(arguments, ShapeSettings)
+    if width and height and change > VISIBLE_CHANGE and shape.resize_mode == "stretch":
         logger.warning(
             "%dx%d is stretched to %dx%d, by %.0f %%; --resize-mode crop or fill, or --size %dx, keeps its shape.",
             *(*size, *wanted, 100 * change, width),

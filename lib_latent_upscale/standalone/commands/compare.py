@@ -25,9 +25,9 @@ from lib_latent_upscale.standalone.commands.common import (
     load_engine,
     opened,
     progress_bar,
-    shape_settings,
     tile_overrides,
 )
+from lib_latent_upscale.standalone.commands.flags import given_settings
 from lib_latent_upscale.standalone.commands.passes import leave_out
 from lib_latent_upscale.standalone.engine.engine import Engine, Prepared
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
@@ -36,6 +36,7 @@ from lib_latent_upscale.standalone.engine.tile import check_range
 from lib_latent_upscale.standalone.files.images import Picture, save_png
 from lib_latent_upscale.standalone.files.inputs import find_inputs
 from lib_latent_upscale.standalone.files.outputs import Outputs
+from lib_latent_upscale.standalone.files.settings import ShapeSettings
 from lib_latent_upscale.standalone.files.shapes import shaped
 from lib_latent_upscale.writing import written_whole
 
@@ -215,7 +216,7 @@ def run(arguments: argparse.Namespace) -> int:
     checked_models(arguments)
     picture = opened(arguments.input)
     base = replace(generation_settings(arguments, picture.size), model=model_name(arguments.model))
-    picture = shaped(picture, base.size, shape_settings(arguments).resize_mode)
+    picture = shaped(picture, base.size, given_settings(arguments, ShapeSettings).resize_mode)
     with_tile = tile_variants(tile_overrides(arguments), base)
     for variant in with_tile:
         check_range(generation_of(variant, base))

@@ -20,6 +20,7 @@ __all__ = [
     "attributes",
     "check_given",
     "flags",
+    "given_settings",
     "given_values",
     "read_number",
     "settings_from_flags",
@@ -115,6 +116,15 @@ def settings_from_flags(values: Mapping[str, Any], kind: type[S], prefix: str | 
         return kind.from_dict(values)
     except SettingsError as error:
         raise InputError(error.said(partial(_flag, flags(kind, prefix)))) from error
+
+
+def given_settings(arguments: argparse.Namespace, kind: type[S], prefix: str | None = None) -> S:
+    """Settings from the flags in `arguments`; `prefix` as for `flags`.
+
+    Raises:
+        InputError: a value that is not allowed; fields are called by their flags.
+    """
+    return settings_from_flags(given_values(arguments, kind, prefix), kind, prefix)
 
 
 def _flag(known: Mapping[str, str], name: str) -> str:

@@ -29,7 +29,7 @@ from lib_latent_upscale.standalone.commands.common import drawn_seed, load_engin
 from lib_latent_upscale.standalone.commands.compare import compare, default_variants, subject_of, tile_variants
 from lib_latent_upscale.standalone.commands.flags import attribute_of
 from lib_latent_upscale.standalone.commands.passes import PASSES, Asked, Pass, PassRow, factor_of
-from lib_latent_upscale.standalone.engine.engine import Engine
+from lib_latent_upscale.standalone.engine.engine import Engine, Progress
 from lib_latent_upscale.standalone.engine.generation import (
     LARGEST_SIDE,
     SMALLEST_SIDE,
@@ -48,8 +48,6 @@ from lib_latent_upscale.tile_settings import TileSettings
 __all__ = ["Inputs", "Page"]
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]
 
 _CHANGES = {"stretch": "everything becomes {}", "crop": "two sides are cut off", "fill": "two borders are repeated"}
 """What a resize mode does to a picture, by its name."""

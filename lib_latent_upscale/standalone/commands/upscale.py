@@ -17,14 +17,13 @@ from lib_latent_upscale.errors import InputError, SizeError
 from lib_latent_upscale.standalone.commands.cluster import check_cluster, cluster
 from lib_latent_upscale.standalone.commands.common import (
     drawn_seed,
-    file_settings,
     generation_settings,
     given_inputs,
     opened,
-    shape_settings,
     single_output,
     tile_overrides,
 )
+from lib_latent_upscale.standalone.commands.flags import given_settings
 from lib_latent_upscale.standalone.commands.passes import asked_passes, factor_of, leave_out
 from lib_latent_upscale.standalone.commands.upscaler import Job, Outcome, Upscaler
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings, write_parameters
@@ -34,7 +33,7 @@ from lib_latent_upscale.standalone.files.folders import Results, Tally, tried, w
 from lib_latent_upscale.standalone.files.formats import check_format, format_of
 from lib_latent_upscale.standalone.files.inputs import Found, Inputs
 from lib_latent_upscale.standalone.files.marks import mark_of
-from lib_latent_upscale.standalone.files.settings import FileSettings
+from lib_latent_upscale.standalone.files.settings import FileSettings, ShapeSettings
 
 __all__ = ["run"]
 
@@ -53,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"Batch size {arguments.batch_size} is out of range: allowed is 1 or more.")
     check_cluster(arguments)
     asked_passes(arguments)
-    files = file_settings(arguments)
+    files = given_settings(arguments, FileSettings)
     arguments.model_name = model_name(arguments.model)
     inputs, output = given_inputs(arguments, files)
     if inputs.single:
@@ -97,7 +96,7 @@ def _asked(arguments: argparse.Namespace, generation: GenerationSettings, files:
     path = checked_source(arguments.model)
     if path is not None and path.is_file():  # another checkpoint under the same name
         asked.append(f"{path.stat().st_size}")
-    asked.append(shape_settings(arguments).resize_mode)
+    asked.append(given_settings(arguments, ShapeSettings).resize_mode)
     passes = [(one.settings, model_name(one.row.source(arguments) or "")) for one in asked_passes(arguments)]
     asked += [f"{settings.with_model(model)}" for settings, model in passes]
     return "\n".join(asked)

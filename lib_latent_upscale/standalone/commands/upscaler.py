@@ -11,7 +11,8 @@ from PIL import Image
 
 from lib_latent_upscale.errors import GenerationError, InputError
 from lib_latent_upscale.memory import is_out_of_memory
-from lib_latent_upscale.standalone.commands.common import checked_models, load_engine, progress_bar, shape_settings
+from lib_latent_upscale.standalone.commands.common import checked_models, load_engine, progress_bar
+from lib_latent_upscale.standalone.commands.flags import given_settings
 from lib_latent_upscale.standalone.commands.passes import load_passes
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
 from lib_latent_upscale.standalone.engine.infotext import add_labels
@@ -19,7 +20,7 @@ from lib_latent_upscale.standalone.files.folders import tried
 from lib_latent_upscale.standalone.files.formats import encoded
 from lib_latent_upscale.standalone.files.images import Picture, load_picture
 from lib_latent_upscale.standalone.files.marks import MARK
-from lib_latent_upscale.standalone.files.settings import FileSettings
+from lib_latent_upscale.standalone.files.settings import FileSettings, ShapeSettings
 from lib_latent_upscale.standalone.files.shapes import shaped
 from lib_latent_upscale.writing import write_whole
 
@@ -79,7 +80,7 @@ class Upscaler:
         self.quiet: bool = arguments.quiet
         self.files = files
         self.write = write
-        self.shape = shape_settings(arguments)
+        self.shape = given_settings(arguments, ShapeSettings)
         checked_models(arguments)
         self.passes = load_passes(arguments)
         self.engine = load_engine(arguments)

@@ -16,13 +16,12 @@ from tqdm import tqdm
 
 from lib_latent_upscale.errors import GenerationError, InputError
 from lib_latent_upscale.standalone.commands.common import (
-    file_settings,
     given_inputs,
     opened,
     progress_bar,
     single_output,
 )
-from lib_latent_upscale.standalone.commands.flags import given_values, settings_from_flags
+from lib_latent_upscale.standalone.commands.flags import given_settings
 from lib_latent_upscale.standalone.engine.infotext import add_labels
 from lib_latent_upscale.standalone.engine.models import (
     best_device,
@@ -41,7 +40,7 @@ from lib_latent_upscale.standalone.files.settings import FileSettings
 from lib_latent_upscale.x4_upscaler import X4Model, X4Settings, load_x4, upscale_x4
 from lib_latent_upscale.x4_upscaler.picture import FACTOR
 
-__all__ = ["X4Pass", "command_settings", "load_pass", "load_upscaler", "run"]
+__all__ = ["X4Pass", "load_pass", "load_upscaler", "run"]
 
 _SMALLEST_SIDE = 1
 """Pixels; smaller pictures than a tile are padded by reflection."""
@@ -54,8 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
         InputError: arguments that are not allowed, or the only picture or the model cannot be used.
         GenerationError: the model does not fit into memory, or failed on the only picture.
     """
-    settings = command_settings(arguments)
-    files = file_settings(arguments)
+    settings = given_settings(arguments, X4Settings, "--")
+    files = given_settings(arguments, FileSettings)
     inputs, output = given_inputs(arguments, files)
     if inputs.single:
         return _single(arguments, settings, files, inputs.found[0].path, output)
@@ -136,15 +135,6 @@ def _upscale(
     save_picture(result.image, job.output, add_labels(read_parameters(job.source), labels), picture, files.quality)
     sys.stdout.write(f"{job.output}\n")
     return job.output
-
-
-def command_settings(arguments: argparse.Namespace) -> X4Settings:
-    """Settings of the x4 upscaler from the subcommand's flags.
-
-    Raises:
-        InputError: a value that is not allowed.
-    """
-    return settings_from_flags(given_values(arguments, X4Settings, "--"), X4Settings, "--")
 
 
 def load_upscaler(source: str, arguments: argparse.Namespace) -> X4Model:

@@ -41,7 +41,7 @@ from lib_latent_upscale.standalone.engine.tile import (
 from lib_latent_upscale.standalone.engine.tile_models import TileModel
 from lib_latent_upscale.standalone.engine.vae import decode_latent, encode_picture
 
-__all__ = ["Engine", "Prepared", "Upscaled"]
+__all__ = ["Engine", "Prepared", "Progress", "Upscaled"]
 
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in total)."""
@@ -188,10 +188,8 @@ class Engine:
         each = tuple(seeds) if seeds is not None else (generation.seed,) * len(pictures)
         cell = self.model.vae_scale_factor
         fit = fit_picture(pictures[0].size, generation.size, cell)
-        pixels = torch.stack(
-            [_to_tensor(padded_picture(picture, fit.source, self.model.vae_scale_factor)) for picture in pictures]
-        )
-        latent = encode_picture(self.model.vae, pixels, self.model.vae_scale_factor, each)
+        pixels = torch.stack([_to_tensor(padded_picture(picture, fit.source, cell)) for picture in pictures])
+        latent = encode_picture(self.model.vae, pixels, cell, each)
         positive, negative = self._conditioning(generation)
         resized = partial(self._encode_resized, pictures, fit, generation, each)
         return Prepared(fit, pixels, latent, positive, negative, generation, each, resized)

@@ -6,7 +6,7 @@ import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.pictures import eight_bits, filled, has_transparency
@@ -161,14 +161,11 @@ def _profile(content: bytes | None) -> ImageCms.ImageCmsProfile:
     return ImageCms.ImageCmsProfile(io.BytesIO(content))
 
 
-def save_png(image: Image.Image, path: Path, parameters: str | None = None, icc_profile: bytes | None = None) -> None:
+def save_png(image: Image.Image, path: Path, icc_profile: bytes | None = None) -> None:
     """Write a PNG, whole or not at all. It contains no date: the same picture gives the same bytes.
 
     Raises:
         OSError: it cannot be written.
     """
-    info = PngImagePlugin.PngInfo()
-    if parameters is not None:
-        info.add_text("parameters", parameters)
     with written_whole(path) as part:
-        image.save(part, "PNG", pnginfo=info, icc_profile=icc_profile)
+        image.save(part, "PNG", icc_profile=icc_profile)
