@@ -42,7 +42,7 @@ _HUB_WEIGHTS = ["unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytor
 
 @dataclass(frozen=True, eq=False)
 class X4Model:
-    """A loaded x4 upscaler. Its weights may rest on another device than it works on."""
+    """A loaded x4 upscaler. Its weights may be on another device than `device`."""
 
     unet: Any
     """diffusers' UNet2DConditionModel."""
@@ -52,9 +52,9 @@ class X4Model:
     """transformers' CLIPTextModel."""
     tokenizer: ClipTokenizer
     noise: NoiseTable
-    """Of the latents."""
+    """Noise table of the latents."""
     low_resolution_noise: NoiseTable
-    """Of the input picture."""
+    """Noise table of the input picture."""
     device: torch.device
     """Where the work is done; a part is moved there only while it is needed."""
     name: str = ""
@@ -71,17 +71,19 @@ def load_x4(
     configuration: Path = CONFIGURATION,
     download: bool = True,
 ) -> X4Model:
-    """Load an x4 upscaler; what it is gets checked before anything large is read.
+    """Load an x4 upscaler, checked before anything large is read. Only safetensors are loaded.
 
-    `path` is a Hugging Face folder, a .safetensors file of Stability AI's layout (x4-upscaler-ema.safetensors) or a
-    hub id such as "stabilityai/stable-diffusion-x4-upscaler". `device` is where it will work (by default the
-    accelerator); `dtype` is that of the UNet and the text encoder (by default float16 on an accelerator, float32
-    otherwise). `configuration` is a folder that describes a single file; `download` lets a hub id be fetched.
-    Nothing but safetensors is loaded.
+    Args:
+        path: a Hugging Face folder, a .safetensors file in Stability AI's layout (x4-upscaler-ema.safetensors) or a hub
+            id such as "stabilityai/stable-diffusion-x4-upscaler".
+        device: where it will work; by default the accelerator.
+        dtype: of the UNet and the text encoder; by default float16 on an accelerator, otherwise float32.
+        configuration: a folder that describes a single file.
+        download: whether a hub id may be downloaded.
 
     Raises:
-        OutOfMemory: the memory does not hold the model.
-        ModelFileError: anything else, with a sentence that says why.
+        OutOfMemory: the model does not fit into memory.
+        ModelFileError: it cannot be loaded; says why.
     """
     target = default_device() if device is None else torch.device(device)
     if dtype is None:
@@ -99,9 +101,12 @@ def load_x4(
 
 
 def check_x4(path: str | Path) -> None:
-    """Check that a folder or file is a whole x4 upscaler; only headers and configurations are read, in milliseconds.
+    """Check that a folder or file is a complete x4 upscaler, before any work.
 
-    So that a wrong model is an error before any work. diffusers is not needed. Raises the ModelFileError of `load_x4`.
+    Only headers and configurations are read, which takes milliseconds and does not need diffusers.
+
+    Raises:
+        ModelFileError: it is not; says why.
     """
     place = Path(path).expanduser()
     if place.is_dir():

@@ -1,4 +1,4 @@
-"""How work is cut into tiles so that it fits the memory, and cut smaller where it did not."""
+"""Splitting work into tiles that fit into memory, and into smaller ones if they do not."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _MOST_TILES_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Work:
-    """What the choice of tiles depends on."""
+    """A kind of work, on which the choice of tiles depends."""
 
     purpose: str
-    """How a message calls it."""
+    """What messages call it."""
     tiles: tuple[int, ...]
     """Tile sizes tried from the largest, in input pixels."""
     values: int
-    """Numbers held at the peak for each pixel of a tile."""
+    """Values in memory at the peak for each pixel of a tile."""
 
 
 UNET = Work("sampling", (512, 384, 256, 192, 128, 96), 4000)
@@ -49,7 +49,7 @@ class Plan:
     overlap: int
     """Least overlap in input pixels; at most half a tile is used."""
     batch: int = 1
-    """Tiles at once."""
+    """Number of tiles at once."""
 
     @classmethod
     def choose(
@@ -77,7 +77,7 @@ class Plan:
         return tile_grid(size, self.tile, self.used_overlap)
 
     def smaller(self) -> Plan | None:
-        """Half the work at once: fewer tiles first, then smaller ones; None where it gets no smaller."""
+        """Half the work at once: fewer tiles first, then smaller ones; None if it cannot be smaller."""
         if self.batch > 1:
             return replace(self, batch=self.batch // 2)
         half = max(self.tile // 16 * 8, SMALLEST_TILE)
@@ -99,9 +99,10 @@ def _largest(work: Work, size: tuple[int, int], pixels: int) -> int:
 def fit(
     plan: Plan, work: Callable[[Plan], Tensor], device: torch.device, tell: Callable[[str], None]
 ) -> tuple[Tensor, Plan]:
-    """Do `work(plan)`, and where memory runs out do it again with a smaller plan, after telling so.
+    """Do `work(plan)`; if memory runs out, tell so and do it again with a smaller plan.
 
-    Raises OutOfMemory where the smallest plan is too large.
+    Raises:
+        OutOfMemory: the smallest plan is too large.
     """
     while True:
         try:

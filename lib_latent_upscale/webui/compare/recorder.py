@@ -1,4 +1,4 @@
-"""What a comparison does within each of its runs: pictures are encoded once for all, and what ran is noted."""
+"""How a comparison takes part in its runs: pictures are encoded only once, and what ran is recorded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["EncodeCache", "Recorder"]
 
 
 class Recorder(Collaborator):
-    """Lets a variant share encoded pictures with others, and notes what really ran."""
+    """Lets a variant use pictures that others have encoded, and records what really ran."""
 
     def __init__(self, encoded: EncodeCache) -> None:
         self.steps = 0
@@ -40,7 +40,7 @@ class Recorder(Collaborator):
             self.steps, self.fewer = calls, True
 
     def _watch(self, sampler: Any) -> None:
-        """Note the schedule and the steps when the sampler starts; the host has made the sampler for this run."""
+        """Record schedule and steps when the sampler starts; the sampler object belongs to this run."""
         launch: Any = sampler.launch_sampling
         get_sigmas: Any = getattr(sampler, "get_sigmas", None)
         made: list[Tensor] = []
@@ -60,18 +60,18 @@ class Recorder(Collaborator):
 
 
 class EncodeCache:
-    """Latents of pictures that have been encoded, by picture and seed of the draw."""
+    """Latents of pictures that have been encoded, by picture and seed."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[int, bytes], tuple[Tensor, Any]] = {}
 
     @property
     def sizes(self) -> set[tuple[int, ...]]:
-        """(height, width) of the latents."""
+        """(height, width) of the latents in cells."""
         return {tuple(latent.shape[-2:]) for latent, _ in self._kept.values()}
 
     def through(self, encode: host.Encode) -> host.Encode:
-        """`encode`, but each picture only once; the random state is afterwards as if it had been encoded."""
+        """`encode`, but only once for each picture; the random state afterwards is always as if it had been encoded."""
 
         def encoded(pixels: Tensor) -> Tensor:
             key = (torch.initial_seed(), hashlib.sha256(pixels.float().cpu().numpy().tobytes()).digest())

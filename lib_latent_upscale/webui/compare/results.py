@@ -1,4 +1,4 @@
-"""What a comparison shows and saves of its finished runs."""
+"""The results of a comparison in the WebUI: what is shown and saved."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lib_latent_upscale.settings import AUTOMATIC, TITLE, UpscaleSettings
 from lib_latent_upscale.webui.compare.recorder import Recorder
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host import saving
-from lib_latent_upscale.webui.host.geometry import LATENT, STRETCH, cut_for_encoding, placed
+from lib_latent_upscale.webui.host.geometry import cut_for_encoding, picture_mode, placed
 from lib_latent_upscale.webui.passes.base import Passes
 from lib_latent_upscale.webui.request import Request
 from lib_latent_upscale.writing import write_whole
@@ -24,7 +24,7 @@ from lib_latent_upscale.writing import write_whole
 __all__ = ["RECORD", "Done", "Results"]
 
 RECORD = "Latent upscale comparison"
-"""Where the figures are in `extra_generation_params` of the result's info; the slider reads them there."""
+"""Key of the metrics in `extra_generation_params` of the result's info, where the slider reads them."""
 
 _FILE_NAME = "latent_upscale_comparison"
 
@@ -36,10 +36,10 @@ class Done:
     variant: Variant
     same: Sequence[Variant]
     ran: UpscaleSettings
-    """Its settings with the method that ran."""
+    """The settings that ran, with the method that "automatic" meant."""
     p: Any
     extra: dict[str, Any]
-    """What the run has put into the infotext."""
+    """Infotext labels and values that the run has written."""
     processed: Any
     pictures: Sequence[Image.Image]
     infotexts: Sequence[str]
@@ -48,7 +48,7 @@ class Done:
 
 
 class Results:
-    """What is shown and saved of the finished runs."""
+    """Makes what is shown and saved from the finished runs."""
 
     def __init__(self, base: Any, request: Request, finished: Sequence[Done], passes: Passes) -> None:
         self._base = base
@@ -61,7 +61,7 @@ class Results:
         self._size = min(done.pictures[0].size for done in finished)  # what a pass has enlarged is shown shrunk
 
     def processed(self) -> Any:
-        """One `Processed`, in which all lists are as long as the list of pictures."""
+        """One `Processed`; all of its lists are as long as that of the pictures."""
         seeds = range(self._count)
         reports = [self._report(index) for index in seeds]
         texts = [self._sheet_text(index) for index in seeds]
@@ -135,7 +135,7 @@ class Results:
         )
 
     def _sheet_text(self, index: int) -> str:
-        """The infotext with which the comparison can be made again."""
+        """The infotext from which the comparison can be made again."""
         p = copy(self._first.p)
         compared = replace(self._asked, compare=True)
         p.extra_generation_params = {
@@ -148,7 +148,7 @@ class Results:
         return saving.infotext(p, index)
 
     def _save(self, index: int, sheet: Image.Image, report: Report, text: str) -> None:
-        """Save the sheet as the host saves its own grids, and the figures beside it."""
+        """Save the sheet as the host saves its grids, and the metrics next to it."""
         saving.write_infotext(sheet, text)
         if not host.option("grid_save") or self._base.do_not_save_grid:
             return
@@ -173,12 +173,11 @@ class _Shown:
     name: str
     picture: Image.Image
     index: int
-    """Which of the seeds."""
+    """Index of the seed."""
     role: Role | None = None
-    """What its variant is there for."""
+    """Role of its variant."""
 
 
 def _enlarged_part(p: Any, picture: Image.Image) -> Image.Image:
     flat = host.flattened(picture)
-    mode = STRETCH if p.resize_mode == LATENT else p.resize_mode
-    return cut_for_encoding(flat, placed(flat.size, (p.width, p.height), mode).visible, 1)
+    return cut_for_encoding(flat, placed(flat.size, (p.width, p.height), picture_mode(p.resize_mode)).visible, 1)

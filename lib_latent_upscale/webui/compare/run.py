@@ -33,11 +33,11 @@ _log = logging.getLogger(__name__)
 def compare(p: Any, request: Request, kept: ModelCache) -> Any:
     """Run the variants on copies of the processing object and return one `Processed` with everything.
 
-    The pictures come in this order, one each for every seed: sheets, plain resizes, maps of the differences where asked
-    for, and each variant's own.
+    Its pictures are, one for every seed: sheets, plain resizes, difference maps if requested, and those of each
+    variant.
 
     Raises:
-        ArgumentError: something that is asked for is not allowed; nothing has run then.
+        ArgumentError: something that is requested is not allowed; nothing has run then.
     """
     base = copy(p)
     host.fix_seed(base)
@@ -60,7 +60,7 @@ class _Prepared:
 
 
 class _Runs:
-    """The variants' runs; everything is checked before the first one."""
+    """The runs of the variants; everything is checked before the first one."""
 
     def __init__(self, base: Any, request: Request, kept: ModelCache) -> None:
         own, asked = request.settings, request.comparison
@@ -94,7 +94,7 @@ class _Runs:
         return _Prepared(p, LatentUpscale(p, variant.settings, record), passes, record)
 
     def finish_all(self) -> None:
-        """Run until the end or an interrupt; what cannot be finished is said, and the others go on."""
+        """Run all variants, until an interrupt; the user is told of those that fail, and the others still run."""
         for index, group in enumerate(self._groups()):
             if host_machine.ended():
                 break
@@ -106,7 +106,7 @@ class _Runs:
             host.comment(self._base, f"{left_out} of {len(self._variants)} variants were not finished.")
 
     def _groups(self) -> Iterator[list[Variant]]:
-        """The first variant, and when it has shown the sizes of the latents, the others, equal ones together."""
+        """The first variant, which shows the sizes of the latents; then the others, grouped if they are the same."""
         host_machine.jobs_left(self._jobs(self._variants))
         yield self._variants[:1]
         groups = [[variant] for variant in self._variants]
@@ -120,12 +120,12 @@ class _Runs:
         yield from groups[1:]
 
     def _resolved(self, variant: Variant) -> UpscaleSettings:
-        """What runs of a variant: the model is that of the first one, which has run."""
+        """The settings that a variant runs, with the model of the first one, which has run."""
         first, own = (self._prepared[id(one)].upscale for one in (self._variants[0], variant))
         return own.resolved(first.family)
 
     def _jobs(self, variants: Sequence[Variant]) -> int:
-        """How often the progress bar will begin again: for every batch, and for every picture of a pass."""
+        """Number of jobs in the progress bar: one for every batch, and one for every picture of a pass."""
         passes = sum(len(variant.passes) for variant in variants)
         return int((len(variants) + passes * self._base.batch_size) * self._base.n_iter)
 
@@ -155,7 +155,7 @@ class _Runs:
 
 
 def _own_pictures(p: Any, processed: Any, passes: Passes) -> tuple[list[Image.Image], list[str]]:
-    """The pictures without masks, and their infotexts; after a second pass the masks stand behind all pictures."""
+    """The pictures without masks, and their infotexts; after a second pass the masks follow all pictures."""
     if passes.own_run is None and not passes.hide_masks:
         pictures, infotexts = host.own_pictures(p, processed)
         return list(pictures), list(infotexts)

@@ -1,4 +1,4 @@
-"""What takes part in a comparison, as it is asked for in the script's arguments."""
+"""The variants of a comparison, from the script's arguments."""
 
 from __future__ import annotations
 
@@ -31,21 +31,19 @@ _OVERRIDES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "cfg_scale": (_number, "a number"),
     "sampler_name": (lambda value: isinstance(value, str), "the name of a sampler"),
 }
-"""What a variant may change of the host's own settings, and what is allowed there."""
+"""The host's settings that a variant may change, and their allowed values."""
 
 
 def make_variants(
     own: UpscaleSettings, asked: CompareSettings, host_schedule: str, passes: Sequence[str] = ()
 ) -> list[Variant]:
-    """The variants in the order in which they run; the WebUI's default is the first. None is there twice.
+    """The variants in the order in which they run, without duplicates; the WebUI's default is the first.
 
     Args:
-        own: the script's settings, the second variant; what others do not name is as there.
+        own: the script's settings, on which further variants are based.
         asked: the further variants.
-        host_schedule: what the WebUI runs by itself. With matched noise its default is shown a second time, from the
-            noise that all others start from.
-        passes: names of the passes that are set up. Each is one more variant: the script's settings with all passes up
-            to this one.
+        host_schedule: the schedule that the WebUI itself uses; see `usual_variants`.
+        passes: names of the passes. Each is one more variant: the script's settings with all passes up to this one.
 
     Raises:
         ValueError: a further variant that is not allowed, or only one variant altogether.

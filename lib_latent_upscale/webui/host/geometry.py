@@ -1,4 +1,4 @@
-"""Where a picture lies in the enlarged one, and the part of it that is encoded."""
+"""Where a picture is placed in the enlarged one, and which part of it is encoded."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-__all__ = ["CROP", "FILL", "LATENT", "STRETCH", "Placement", "cut_for_encoding", "placed", "whole_cells"]
+__all__ = ["CROP", "FILL", "STRETCH", "Placement", "cut_for_encoding", "picture_mode", "placed", "whole_cells"]
 
-STRETCH, CROP, FILL, LATENT = range(4)
+STRETCH, CROP, FILL, _LATENT = range(4)
 """The host's resize modes: "Just resize", "Crop and resize", "Resize and fill", "Just resize (latent upscale)"."""
 
 Box = tuple[float, float, float, float]
@@ -18,7 +18,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Placement:
-    """Source pixels times `scale` plus `offset` are target pixels; all pairs are (across, down)."""
+    """Target pixels are source pixels times `scale` plus `offset`; all pairs are (across, down)."""
 
     target: tuple[int, int]
     scale: tuple[float, float]
@@ -26,7 +26,7 @@ class Placement:
 
     @property
     def visible(self) -> Box:
-        """The target's area in source pixels; it reaches beyond the source where the host fills."""
+        """The target's area in source pixels; larger than the source if the host fills."""
         (width, height), (across, down), (left, top) = self.target, self.scale, self.offset
         return -left / across, -top / down, (width - left) / across, (height - top) / down
 
@@ -38,7 +38,7 @@ class Placement:
 
 
 def placed(source: tuple[int, int], target: tuple[int, int], resize_mode: int) -> Placement:
-    """Place a picture as the host does (`modules.images.resize_image`): stretched, or whole sides and centred."""
+    """Place a picture as the host does (`modules.images.resize_image`): stretched, or centred and cropped or filled."""
     (width, height), (wide, high) = source, target
     if resize_mode not in (CROP, FILL):
         return Placement(target, (wide / width, high / height), (0, 0))
@@ -47,6 +47,11 @@ def placed(source: tuple[int, int], target: tuple[int, int], resize_mode: int) -
     scaled = max(scaled[0], 1), max(scaled[1], 1)
     offset = wide // 2 - scaled[0] // 2, high // 2 - scaled[1] // 2
     return Placement(target, (scaled[0] / width, scaled[1] / height), offset)
+
+
+def picture_mode(mode: int) -> int:
+    """The resize mode for pictures: "Just resize" in place of "Just resize (latent upscale)"."""
+    return STRETCH if mode == _LATENT else mode
 
 
 def whole_cells(length: float, cell: int) -> int:

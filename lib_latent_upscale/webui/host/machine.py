@@ -30,7 +30,7 @@ __all__ = [
 
 _NUMBER_FORMATS = (torch.float16, torch.bfloat16, torch.float32)
 _MEMORY_MANAGERS = ("backend.memory_management", "ldm_patched.modules.model_management")
-"""What moves models in Forge and in reForge; both fetch the checkpoint again when it is next needed."""
+"""Memory managers of Forge and reForge; both load the checkpoint again when it is next needed."""
 
 
 def models_folder() -> Path:
@@ -56,15 +56,15 @@ def chosen_checkpoint(overrides: Mapping[str, Any]) -> tuple[str, Path] | None:
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What a generation raises where the machine could not do it: other generations may go on."""
+    """Exceptions of a generation that the machine could not run; other generations may still work."""
     return RuntimeError, devices.NansException
 
 
 def device_and_dtype() -> tuple[torch.device, torch.dtype | None]:
-    """Where models work, and in which dtype; None leaves the format to whoever loads one.
+    """The host's device and dtype for models; None for the default dtype of the device.
 
-    The user may have chosen whole precision (`--no-half`) for a card that makes black pictures otherwise. Formats of
-    one byte, which the host has for its checkpoint alone, are passed by.
+    The user may have chosen full precision (`--no-half`) for a GPU that makes black pictures otherwise. 8-bit dtypes,
+    which are only for the host's checkpoint, are ignored.
     """
     device, dtype = torch.device(shared.device), getattr(devices, "dtype", None)
     return device, dtype if device.type != "cpu" and dtype in _NUMBER_FORMATS else None
@@ -72,7 +72,7 @@ def device_and_dtype() -> tuple[torch.device, torch.dtype | None]:
 
 @contextmanager
 def offloaded_checkpoint() -> Iterator[None]:
-    """Let the host's checkpoint leave the accelerator for a while."""
+    """Inside, the host's checkpoint is moved off the accelerator."""
     manager = next((sys.modules[name] for name in _MEMORY_MANAGERS if name in sys.modules), None)
     if manager is not None:
         manager.unload_all_models()
@@ -88,46 +88,46 @@ def offloaded_checkpoint() -> Iterator[None]:
 
 
 def stopped() -> str:
-    """How the user has stopped the picture that is being made: "interrupted", "skipped", or nothing."""
+    """How the user has stopped the current picture: "interrupted", "skipped", or an empty text."""
     return "interrupted" if shared.state.interrupted else "skipped" if shared.state.skipped else ""
 
 
 def ended() -> bool:
-    """Whether nothing more is to be begun; a skipped picture ends alone."""
+    """Whether no further picture may be started; a skipped picture does not prevent that."""
     return bool(shared.state.interrupted or shared.state.stopping_generation)
 
 
 def forget_skip() -> None:
-    """Go on after a picture that was skipped."""
+    """Continue after a picture that was skipped."""
     shared.state.skipped = False
 
 
 def announce(text: str | None) -> None:
-    """What the progress bar says before the host's own words; None for nothing."""
+    """Show a text before the host's own in the progress bar; None for no text."""
     shared.state.textinfo = text
 
 
 def jobs_left(count: int) -> None:
-    """Tell the progress bar how often it will begin again from now on."""
+    """Set the number of remaining jobs in the progress bar."""
     shared.state.job_count = shared.state.job_no + count
 
 
 def add_jobs(p: Any, further: int) -> None:
-    """Tell the progress bar of runs that the host does not know of."""
+    """Add jobs to the progress bar that the host does not count."""
     if shared.state.job_count == -1:
         shared.state.job_count = p.n_iter
     shared.state.job_count += further
 
 
 def more_jobs(p: Any, each: int) -> None:
-    """Make room in the progress bar for `each` further jobs after every batch, where the host has not counted yet."""
+    """Add `each` jobs after every batch to the progress bar, if the host has not counted its jobs yet."""
     if shared.state.job_count == -1:
         shared.state.job_count = p.n_iter * (1 + each)
 
 
 @contextmanager
 def progress(text: str) -> Iterator[Callable[[int, int], None]]:
-    """A further job in the progress bar, with a text; what it gives is called with what is done and the total."""
+    """Another job in the progress bar, with a text; yields `progress(done, total)`."""
     state, earlier = shared.state, shared.state.textinfo
     state.job_count = max(state.job_count, state.job_no + 1)
     state.textinfo = text

@@ -1,4 +1,4 @@
-"""The settings page: what the script's controls show when the WebUI starts, and what API calls leave out."""
+"""The settings page: defaults of the script's controls and of API calls."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ S = TypeVar("S", bound=Settings)
 
 
 def option_name(field: str) -> str:
-    """The name of the option that holds a setting's default."""
+    """Name of the host's option for the default of a setting."""
     return f"latent_upscale_{field}"
 
 
 def default_settings(kind: type[S]) -> S:
-    """The user's defaults; in place of an option that is no longer valid, such as a renamed method, ours."""
+    """The user's defaults, or ours for options that are no longer valid, such as a renamed method."""
     chosen = {}
     for name, row in rows(kind).items():
         value = row.allowed.normal(host.option(option_name(kind.ELEMENTS + name), row.default))
@@ -66,7 +66,7 @@ def _info(row: Option) -> Any:
 
 
 def _looked_up(row: Option, details: dict[str, Any]) -> Any:
-    """What the host makes a control with; where files are among the choices, it asks for them when it shows it."""
+    """Arguments of a control; a function if files are among the choices, which are then searched when it is shown."""
     allowed = row.allowed
     if not learned_files.takes_files(allowed):
         return details

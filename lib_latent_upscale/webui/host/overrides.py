@@ -1,4 +1,4 @@
-"""Other values for the host's objects for a while."""
+"""Temporary values for attributes of the host's objects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MISSING = object()
 
 
 def overridden(thing: Any, values: Mapping[str, Any]) -> ExitStack:
-    """Set attributes, until the result is closed or its `with` ends: then they are as before, or gone again.
+    """Set attributes until the result is closed or its `with` block ends; then they are restored or removed.
 
     Args:
         thing: a processing object, a module.
@@ -26,7 +26,7 @@ def overridden(thing: Any, values: Mapping[str, Any]) -> ExitStack:
 
 
 def _held(thing: Any, name: str) -> Any:
-    """The value of the thing itself; what its class gives to all is no value of its own."""
+    """The value of the object itself, without that of its class."""
     if isinstance(getattr(type(thing), name, None), property):  # such as `script_args` of v1.10.1
         return getattr(thing, name)
     return vars(thing).get(name, _MISSING)

@@ -71,12 +71,12 @@ def option(name: str, default: Any = None) -> Any:
 
 
 def generate(p: Any) -> Any:
-    """Run the host on `p`; its `Processed`."""
+    """Run the host on `p`; returns its `Processed`."""
     return processing.process_images(p)
 
 
 def fix_seed(p: Any) -> None:
-    """Draw the seed now where it is random."""
+    """Replace a random seed by a fixed one now."""
     processing.fix_seed(p)
 
 
@@ -88,12 +88,12 @@ def sampler_names() -> list[str]:
 
 
 def vae_scale_factor() -> int:
-    """Pixels per latent cell of the model that is loaded now."""
+    """Side of a latent cell in pixels, for the model that is loaded now."""
     return int(processing.opt_f)
 
 
 def side_multiple(model: Any) -> int:
-    """What the sides of a picture must be a multiple of, in pixels.
+    """The sides of a picture must be multiples of this, in pixels.
 
     A transformer takes several cells at once (`patch_size`). What hosts pad there themselves is a copy of the other
     side, and shows at the edge.
@@ -104,7 +104,7 @@ def side_multiple(model: Any) -> int:
 
 
 def sides_without_rounding(model: Any, given: tuple[int, int], found: tuple[int, int]) -> tuple[int, int]:
-    """(width, height) as they were given, where the host has only rounded them down for the model's sake since.
+    """(width, height) as they were given, if the host has only rounded them down for the model since then.
 
     v1.10.1 does so with SD 3 (`fix_dimensions`), and a picture of 1080 rows would lose 8 of them.
     """
@@ -113,7 +113,7 @@ def sides_without_rounding(model: Any, given: tuple[int, int], found: tuple[int,
 
 
 def makes_video(p: Any) -> bool:
-    """Whether the pictures of the batch are the frames of one video; Forge Neo does so with Wan's models."""
+    """Whether the pictures of the batch are the frames of a video, as in Forge Neo with Wan's models."""
     switched = _found(sys.modules.get("backend.args"), "dynamic_args.wan")
     return bool(switched and getattr(p.sd_model, "is_wan", False) and p.batch_size > 1)
 
@@ -131,19 +131,19 @@ def enlarged(picture: Image.Image, size: tuple[int, int], resize_mode: int) -> I
 
 
 def filled(picture: Image.Image, mask: Image.Image) -> Image.Image:
-    """The picture with what is white in `mask` replaced by colours around it ("Masked content: fill")."""
+    """The picture with the white area of `mask` filled with the colours around it ("Masked content: fill")."""
     result: Image.Image = masking.fill(picture, mask)
     return result
 
 
 def binary_mask(p: Any) -> Image.Image:
-    """The user's mask as the host takes it."""
+    """The user's mask as the host uses it."""
     mask: Image.Image = processing.create_binary_mask(p.image_mask, round=p.mask_round)
     return mask
 
 
 def fitted(overlay: Any, fit: Callable[[Image.Image], Image.Image]) -> Any:
-    """What is pasted over a result, with `fit` done to it.
+    """The overlay that is pasted over a result, with `fit` applied to it.
 
     Forge Neo's precise masks come as (picture, mask), the mask an array (height, width) of shares from 0 to 1.
     """
@@ -162,9 +162,9 @@ def blurred(p: Any, factor: float) -> dict[str, int]:
 
 @contextmanager
 def exact_steps_wanted() -> Iterator[None]:
-    """Have the host's option for exact steps on, where it has one: other extensions ask it how many steps will run.
+    """Inside, the host's option for exact steps is on, if there is one: other extensions use it to count steps.
 
-    The host's `override_settings` would not do: it puts only options back that stand in its file. Generations do not
+    The host's `override_settings` cannot be used: it restores only options that are in its file. Generations do not
     overlap (`modules.call_queue`).
     """
     values = getattr(shared.opts, "data", {})
@@ -190,7 +190,7 @@ def comment(p: Any, text: str) -> None:
 
 
 def told(p: Any, run: Callable[[], Any]) -> Any:
-    """What `run` returns; where the page would not show what it raises, no pictures and the sentence below them."""
+    """The result of `run`; if the page would not show what it raises, no pictures and the message below them."""
     try:
         return run()
     except (ValueError, RuntimeError) as error:
@@ -205,7 +205,7 @@ def told(p: Any, run: Callable[[], Any]) -> Any:
 
 
 def _page_hides_errors() -> bool:
-    """Whether generations run in a thread that keeps nothing of what they raise.
+    """Whether generations run in a thread that loses their exceptions.
 
     reForge's page then says that None cannot be iterated; Forge's thread keeps the exception.
     """
@@ -215,7 +215,7 @@ def _page_hides_errors() -> bool:
 
 @contextmanager
 def replaced_encode(replacement: Callable[[Encode, Tensor], Tensor]) -> Iterator[None]:
-    """Let `replacement(encode, pictures)` stand for the host's next encode of init pictures, once.
+    """Inside, `replacement(encode, pictures)` replaces the host's next encode of init pictures, once.
 
     `encode` is the host's own function with everything but the pictures filled in. Later calls go to the host's own
     again, because depth models encode a second time within `init`.
@@ -232,11 +232,11 @@ def replaced_encode(replacement: Callable[[Encode, Tensor], Tensor]) -> Iterator
 
 
 _ENCODE = "images_tensor_to_samples"
-"""`processing` has it under its own name, or calls it through the module where it is defined (ersatzForge)."""
+"""Modules whose encode is called: `processing` imports it, or calls it in the module that defines it (ersatzForge)."""
 
 
 def saved_rng_state() -> Callable[[], None]:
-    """Remember torch's global generators, from which the host's next encode draws; call the result to put them back."""
+    """Save the state of torch's global generators, which the host's encode uses; call the result to restore it."""
     own_backend: Any = getattr(torch, torch.device(shared.device).type, None)
     backends = [torch, *([own_backend] if hasattr(own_backend, "get_rng_state") else [])]
     states = [(backend, backend.get_rng_state()) for backend in backends]
@@ -250,7 +250,7 @@ def saved_rng_state() -> Callable[[], None]:
 
 @contextmanager
 def preserved_random_state() -> Iterator[None]:
-    """Leave torch's global generators as they were."""
+    """Restore torch's global generators afterwards."""
     put_back = saved_rng_state()
     try:
         yield
@@ -259,7 +259,7 @@ def preserved_random_state() -> Iterator[None]:
 
 
 def seed_draws(seed: int) -> None:
-    """Put torch's global generators where the host's noise for `seed` leaves them, and with it its next encode.
+    """Set torch's global generators, which the next encode uses, to their state after the host's noise for `seed`.
 
     v1.10.1 leaves them at the seed itself, Forge and reForge at another number that follows from it, so that no draw is
     the noise again (`modules.rng.randn`). With the generator source "NV" the host does not seed them at all.
@@ -269,7 +269,7 @@ def seed_draws(seed: int) -> None:
 
 
 def latent_family(model: Any) -> str | None:
-    """Whose latents a model has, a name in `learned.LATENTS`; None for others, and where the host does not say.
+    """Family of a model's latents, a name in `learned.LATENTS`; None for others, and if the host does not say.
 
     The numbers by which the host makes latents of what the autoencoder gives say it best: Chroma, Lumina 2 and Z-Image
     have Flux.1's, and hosts have names for few of them.
@@ -287,7 +287,7 @@ _CONVERSIONS = (
     "forge_objects.unet.model.latent_format.process_in",
     "latent_format.process_in",
 )
-"""Where hosts have it: Forge, Neo and ersatzForge; reForge; v1.10.1 with SD 3."""
+"""Attributes that hold it in Forge, Neo and ersatzForge; in reForge; in v1.10.1 with SD 3."""
 
 _FAMILIES = (
     ("is_flux2", None),
@@ -300,11 +300,11 @@ _FAMILIES = (
     ("is_sd2", "sd1"),
     ("is_sd1", "sd1"),
 )
-"""What hosts call their models, and whose latents those have. The first that is true counts."""
+"""Attributes of hosts' models, and families of their latents. The first attribute that is true counts."""
 
 
 def _scale_and_shift(process_in: Any) -> tuple[float, float] | None:
-    """Of a host's `(raw - shift) * scale`; (0, 0), which no family has, where each channel has its own."""
+    """Scale and shift of a host's latents; (0, 0), which no family has, if each channel has its own."""
     if process_in is None:
         return None
     raw = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)
@@ -320,7 +320,7 @@ def _scale_and_shift(process_in: Any) -> tuple[float, float] | None:
 
 
 def follows_sigmas(sampler: Any) -> bool:
-    """Whether the sampler asks for sigmas; DDIM, PLMS and UniPC ask for timesteps and pass schedules by."""
+    """Whether the sampler uses sigmas; DDIM, PLMS and UniPC use timesteps and ignore schedules."""
     return hasattr(sampler, "get_sigmas") and hasattr(sampler.model_wrap, "sigmas")
 
 
@@ -331,7 +331,7 @@ def model_sigmas(p: Any) -> Tensor:
 
 
 def loaded_model_sigmas() -> Tensor | None:
-    """The table of the model that is loaded now; None where there is none or it keeps no such table."""
+    """The noise table of the model that is loaded now; None if there is no model or it has no such table."""
     model = getattr(sd_models.model_data, "sd_model", None)
     tables = ((_found(model, place), as_sigmas) for place, as_sigmas in _TABLES)
     sigmas = next((read(table.detach().cpu().double()) for table, read in tables if isinstance(table, Tensor)), None)
@@ -344,7 +344,7 @@ def loaded_model_sigmas() -> Tensor | None:
 
 
 def _sigmas_of_kept(kept: Tensor) -> Tensor:
-    """From products of alphas, the share of the picture's variance that each step keeps."""
+    """Sigmas from cumulative products of alphas, the share of the picture's variance at each step."""
     return ((1 - kept) / kept).sqrt()
 
 
@@ -353,14 +353,14 @@ _TABLES: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
     ("alphas_cumprod_original", _sigmas_of_kept),
     ("alphas_cumprod", _sigmas_of_kept),
 )
-"""Where hosts keep the model's table: Forge and its kin, v1.10.1 as trained, the same after changes. Forge's kin leave
-`alphas_cumprod` on flow models, too, when a timestep sampler has run, and those are no alphas of theirs."""
+"""Attributes that hold the model's noise table: in Forge and its forks, in v1.10.1 as trained, and there after changes.
+Forge's forks also leave an `alphas_cumprod` on flow models after a timestep sampler, which is not theirs."""
 
 
 def _zero_terminal(sigmas: Tensor) -> Tensor:
-    """The table stretched so that the last step is noise alone, all but; the first stays as it is.
+    """The table stretched so that the last step is almost pure noise; the first is unchanged.
 
-    Algorithm 1 of arXiv 2305.08891; the last value, where no picture would be left, is the hosts'.
+    Algorithm 1 of arXiv 2305.08891, with the hosts' value for the last step, where no picture would be left.
     """
     signal = (sigmas**2 + 1).rsqrt()
     stretched = (signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])
@@ -387,10 +387,10 @@ def _found(thing: Any, place: str) -> Any:
 
 
 def apply_noise_schedule(p: Any) -> None:
-    """Let the model follow the option for its noise schedule before the sampler reads the model's sigmas.
+    """Apply the host's option for the noise schedule to the model before the sampler reads its sigmas.
 
-    v1.10.1 does it after `init`, so that a change counts from the second picture on. Forge's sampler reads them late.
-    Hosts without this function rescale the predictor's sigmas around sampling, and ours are read within it.
+    v1.10.1 does it after `init`, so that a change takes effect only from the second picture on. Hosts without this
+    function rescale the predictor's sigmas during sampling, and ours are read then.
     """
     apply = getattr(sd_models, "apply_alpha_schedule_override", None)
     if apply is not None and not _rescales_around_sampling(p.sd_model):
@@ -411,11 +411,11 @@ _SCHEDULE_OPTIONS = {
     "sigma_max": "Schedule max sigma",
     "rho": "Schedule rho",
 }
-"""The user's own ends and curvature of schedules (0: the default), and the host's labels for them in infotext."""
+"""The user's own limits and curvature of schedules (0 for the default), and the host's infotext labels for them."""
 
 
 def schedule_options() -> tuple[dict[str, float], dict[str, float]]:
-    """The user's own settings for schedules: as arguments of `get_sigmas`, and as the host's infotext."""
+    """The user's own settings of schedules: arguments of `get_sigmas`, and the host's infotext labels and values."""
     chosen = {name: float(option(name, 0) or 0) for name in _SCHEDULE_OPTIONS}
     chosen = {name: value for name, value in chosen.items() if value}
     infotext = {_SCHEDULE_OPTIONS[name]: value for name, value in chosen.items()}
@@ -425,7 +425,7 @@ def schedule_options() -> tuple[dict[str, float], dict[str, float]]:
 
 
 def default_schedule(label: str | None, sampler: str | None) -> str:
-    """The name of the schedule that the host would run for its "Schedule type" and sampler, written as ours are."""
+    """The name, as in `SCHEDULES`, of the schedule that the host runs for its "Schedule type" and sampler."""
     from modules import sd_samplers
 
     if label in (None, "", "Automatic"):
@@ -435,7 +435,7 @@ def default_schedule(label: str | None, sampler: str | None) -> str:
 
 
 def own_pictures(p: Any, processed: Any) -> tuple[list[Image.Image], list[str]]:
-    """The pictures themselves; the host puts masks between them, and other scripts put theirs at the end."""
+    """The pictures and their infotexts, without masks between them and what other scripts put at the end."""
     with_mask = getattr(p, "mask_for_overlay", None) is not None
     stride = 1 + with_mask * (bool(option("return_mask")) + bool(option("return_mask_composite")))
     infotexts = processed.infotexts[processed.index_of_first_image :]
@@ -444,12 +444,12 @@ def own_pictures(p: Any, processed: Any) -> tuple[list[Image.Image], list[str]]:
 
 
 def xyz_grid() -> Any:
-    """The module of the X/Y/Z plot script; None where the host has none."""
+    """The module of the X/Y/Z plot script; None if the host has none."""
     found = [data.module for data in scripts.scripts_data if data.script_class.__module__ == "xyz_grid.py"]
     return found[0] if found else None
 
 
 def xyz_axis(grid: Any) -> Any:
-    """The class of axes for img2img alone; where the script imports a few of its classes, it is beside those."""
+    """The class of axes only for img2img, in the script's module or in the one that it imports such classes from."""
     beside = sys.modules.get(grid.AxisOption.__module__) if hasattr(grid, "AxisOption") else None
     return getattr(grid, "AxisOptionImg2Img", None) or getattr(beside, "AxisOptionImg2Img")  # noqa: B009

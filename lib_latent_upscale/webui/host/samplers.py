@@ -1,4 +1,4 @@
-"""What the host's samplers and schedule types will run, asked before anything runs."""
+"""What the host's samplers and schedule types will run, found out before they run."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class HostSampler:
-    """What a sampler of the host demands of its sigmas."""
+    """How a sampler of the host uses sigmas."""
 
     takes_sigmas: bool
-    """False: it asks for timesteps and passes schedules by (DDIM, PLMS, and UniPC in most hosts)."""
+    """False if it uses timesteps and ignores schedules (DDIM, PLMS, and UniPC in most hosts)."""
     discards_penultimate: bool
     """Whether the host leaves the smallest sigma above zero out."""
     stride: int
-    """Of the model's table it uses every so many entries, the last one among them; 20 for v1.10.1's LCM."""
+    """It uses every n-th entry of the model's table, including the last; 20 for v1.10.1's LCM."""
     schedule: str | None
     """The schedule type behind "Automatic"."""
 
     def table(self, model_sigmas: Tensor) -> Tensor:
-        """What this sampler uses of the model's table."""
+        """The entries of the model's table that this sampler uses."""
         return model_sigmas[self.stride - 1 :: self.stride]
 
 
 def sampler_named(name: str | None) -> HostSampler:
-    """The sampler that the host has under this name, or one that demands nothing."""
+    """The host's sampler of this name, or one with default values if it has none."""
     from modules import sd_samplers
 
     config = sd_samplers.find_sampler_config(name)
@@ -65,14 +65,14 @@ def _in(module: str, table: str, name: str | None) -> bool:
 
 
 def exact_by_default() -> bool:
-    """Whether the host runs all of the steps anyway: by the user's option, or always, where there is none."""
+    """Whether the host itself runs all steps: because of the user's option, or always if it has no such option."""
     return bool(option("img2img_fix_steps", True))
 
 
 def host_plan(
     schedule_type: str | None, sampler: str, steps: int, strength: float, model_sigmas: Tensor, *, exact: bool
 ) -> StepPlan | None:
-    """What the host runs by itself, from its own function for the schedule type; None where that cannot be had.
+    """The steps that the host itself runs, from its own function for the schedule type; None if that is not possible.
 
     Args:
         schedule_type: as in the host's menu.
@@ -117,7 +117,7 @@ def _sigmas(schedule_type: str | None, demands: HostSampler, steps: int, model_s
 
 @contextmanager
 def model_calls(sampler: Any) -> Iterator[Callable[[], int | None]]:
-    """Count how often a sampler of the host asks its model; the result is None where it is asked in another way."""
+    """Count how often a sampler of the host calls its model; the result is None if it is called in an unknown way."""
     model, counted = getattr(sampler, "model_wrap_cfg", None), [0]
 
     def count(*_: Any) -> None:

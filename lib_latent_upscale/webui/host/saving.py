@@ -1,4 +1,4 @@
-"""Pictures as the host saves its own, and the texts in them."""
+"""Saving pictures, and the infotext in them, as the host does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["font", "grid_of", "infotext", "save", "save_grid", "with_label", "wr
 
 
 def infotext(p: Any, index: int) -> str:
-    """The infotext of the picture at this place among all that `p` has made."""
+    """The infotext of the picture with this index among all that `p` has made."""
     text: str = processing.create_infotext(p, p.all_prompts, p.all_seeds, p.all_subseeds, index=index)
     return text
 
@@ -26,7 +26,7 @@ def with_label(text: str, label: str, value: str) -> str:
 
 
 def write_infotext(picture: Image.Image, text: str) -> None:
-    """Where the user wants it, let a picture carry its infotext."""
+    """Write the infotext into a picture, if the host's option says so."""
     if option("enable_pnginfo", True):
         picture.info["parameters"] = text
 
@@ -37,7 +37,7 @@ def save(picture: Image.Image, p: Any, seed: int, prompt: str, text: str) -> Non
 
 
 def save_grid(picture: Image.Image, name: str, p: Any, seed: int, prompt: str, text: str) -> Path:
-    """Save a picture of pictures; its path."""
+    """Save a grid; returns its path."""
     path, _ = images.save_image(
         picture,
         p.outpath_grids,
@@ -54,12 +54,12 @@ def save_grid(picture: Image.Image, name: str, p: Any, seed: int, prompt: str, t
 
 
 def grid_of(pictures: list[Image.Image], batch_size: int) -> Image.Image:
-    """All pictures in one, in the host's order."""
+    """A grid of all pictures, in the host's order."""
     grid: Image.Image = images.image_grid(pictures, batch_size)
     return grid
 
 
 def font() -> Path | None:
-    """The host's font for grids, which the user may have chosen."""
+    """The host's font for grids, which can be set by the user."""
     path = getattr(images.get_font(20), "path", None)
     return Path(path) if isinstance(path, (str, os.PathLike)) else None

@@ -1,4 +1,4 @@
-"""The controls that the host makes its own panels of."""
+"""The host's own kinds of controls."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["accordion", "add_refresh_button"]
 
 
 def accordion(label: str, elem_id: str) -> Any:
-    """An accordion with a checkbox in its head, like the host's "Refiner"; it is that checkbox, too."""
+    """An accordion with a checkbox in its head, like the host's "Refiner"; its value is that of the checkbox."""
     return InputAccordion(False, label=label, elem_id=elem_id)
 
 
 def add_refresh_button(control: Any, look_again: Callable[[], Mapping[str, Any]], elem_id: str) -> None:
-    """A button beside `control` that gives it the values that `look_again` finds."""
+    """A button next to `control` that updates it with the result of `look_again`."""
     create_refresh_button(control, lambda: None, look_again, elem_id)

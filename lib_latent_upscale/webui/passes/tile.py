@@ -16,7 +16,7 @@ from lib_latent_upscale.settings import AUTOMATIC
 from lib_latent_upscale.tile_settings import TileSettings
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host.controlnet import Unit, control_modes, find_controlnet, is_there
-from lib_latent_upscale.webui.host.geometry import LATENT, STRETCH
+from lib_latent_upscale.webui.host.geometry import picture_mode
 from lib_latent_upscale.webui.host.options import default_settings
 from lib_latent_upscale.webui.passes.base import ModelCache, OwnRun, Pass
 from lib_latent_upscale.webui.passes.tile_models import choose_model, offered_models, where_to_put
@@ -72,8 +72,7 @@ class TilePass(Pass):
     @contextmanager
     def installed(self) -> Iterator[None]:
         p = self._p
-        mode = STRETCH if p.resize_mode == LATENT else p.resize_mode
-        unit = Unit(self._model.key, host.flattened(p.init_images[0]), mode, self._settings)
+        unit = Unit(self._model.key, host.flattened(p.init_images[0]), picture_mode(p.resize_mode), self._settings)
         with self._controlnet.attached(p, unit):
             yield
 

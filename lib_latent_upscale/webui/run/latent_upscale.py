@@ -23,7 +23,7 @@ from lib_latent_upscale.settings import AUTOMATIC, TITLE, WEIGHTS_LABEL, Upscale
 from lib_latent_upscale.webui.errors import ArgumentError, refusing
 from lib_latent_upscale.webui.host import learned_files, samplers
 from lib_latent_upscale.webui.host import processing as host
-from lib_latent_upscale.webui.host.geometry import LATENT, STRETCH, cut_for_encoding, placed, whole_cells
+from lib_latent_upscale.webui.host.geometry import cut_for_encoding, picture_mode, placed, whole_cells
 from lib_latent_upscale.webui.host.machine import stopped
 from lib_latent_upscale.webui.host.overrides import overridden
 from lib_latent_upscale.webui.run.collaborator import Collaborator
@@ -71,7 +71,7 @@ class LatentUpscale:
         self._given = self.size
         """What `p` was given as sides, multiples of a cell."""
         self._p = p
-        self._resize_mode = STRETCH if p.resize_mode == LATENT else p.resize_mode
+        self._resize_mode = picture_mode(p.resize_mode)
         self._host_init: Callable[..., None] = p.init
         self._host_sample: Callable[..., Tensor] = p.sample
         self._encode_again: Callable[[Sequence[int]], Tensor] | None = None

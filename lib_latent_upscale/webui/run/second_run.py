@@ -14,7 +14,7 @@ from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.webui.host import machine as host_machine
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host import saving
-from lib_latent_upscale.webui.host.geometry import LATENT, STRETCH
+from lib_latent_upscale.webui.host.geometry import STRETCH, picture_mode
 from lib_latent_upscale.webui.host.overrides import overridden
 from lib_latent_upscale.webui.passes.base import OwnRun, Passes
 from lib_latent_upscale.webui.run.collaborator import Collaborator
@@ -102,7 +102,7 @@ class _Runs:
         self._upscale = upscale
         self._passes = passes
         self._run = run
-        self._mode = STRETCH if p.resize_mode == LATENT else p.resize_mode
+        self._mode = picture_mode(p.resize_mode)
         self._only_masked = p.inpaint_full_res  # the host's `init` switches it off where the mask is empty
         self._written: dict[str, Any] = {}
 
