@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType, ModuleType
@@ -25,6 +25,7 @@ __all__ = [
     "X4_SAMPLERS",
     "Noise",
     "Sampler",
+    "available",
     "import_k_diffusion",
     "run_sampler",
 ]
@@ -136,6 +137,12 @@ def import_k_diffusion(part: str) -> ModuleType:
             return importlib.import_module(name)
     finally:
         del sys.modules["k_diffusion"]
+
+
+def available(names: Iterable[str]) -> list[str]:
+    """Those whose function is in the installed k_diffusion: Forge Neo's own has no `sample_dpm_2_ancestral`."""
+    sampling = import_k_diffusion("sampling")
+    return [name for name in names if hasattr(sampling, SAMPLERS[name].function)]
 
 
 def run_sampler(

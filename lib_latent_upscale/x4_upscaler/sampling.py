@@ -229,8 +229,8 @@ class _Denoiser:
     text: Tensor
     tiles: list[Tile]
     plan: Plan
-    inner_model: ClassVar[Any] = SimpleNamespace(predictor=None)
-    """Forge's k_diffusion.sampling (`sample_euler_ancestral`, `sample_dpm_2_ancestral`) asks it for Flux."""
+    inner_model: ClassVar[Any] = SimpleNamespace(predictor=SimpleNamespace(prediction_type="epsilon"))
+    """The samplers of Forge's and Forge Neo's k_diffusion ask it whether this is a flow-matching model."""
 
     def __post_init__(self) -> None:
         self._log_sigmas = self.run.model.noise.sigmas.log().numpy()

@@ -340,23 +340,40 @@ def test_every_sampler_obeys_the_seed_and_counts_its_tiles(sampler: str, steps: 
     assert told[-1][0] == told[-1][1] == told[0][1]
 
 
-@pytest.mark.parametrize("sampler", ["Euler a", "DPM2 a"])
-def test_samplers_of_forge_take_it_for_no_flux_model(sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their first line, in Forge's k_diffusion/sampling.py: `isinstance(model.inner_model.predictor, ...)`."""
+def is_flow_in_forge(model: Any) -> bool:
+    """In its k_diffusion/sampling.py: `isinstance(model.inner_model.predictor, PredictionFlux)`."""
+    return isinstance(model.inner_model.predictor, torch.nn.Module)
+
+
+def is_flow_in_neo(model: Any) -> bool:
+    """In its modules_forge/packages/k_diffusion/sampling.py."""
+    return model.inner_model.predictor.prediction_type == "const"
+
+
+def is_flow_in_ersatzforge(model: Any) -> bool:
+    """In its packages/k_diffusion/sampling.py."""
+    return any(hasattr(model.inner_model.predictor, name) for name in ("shift", "mu"))
+
+
+@pytest.mark.parametrize("is_flow", [is_flow_in_forge, is_flow_in_neo, is_flow_in_ersatzforge])
+@pytest.mark.parametrize("sampler", ["Euler a", "DPM2 a", "DPM++ SDE"])
+def test_samplers_of_hosts_take_it_for_no_flow_model(
+    sampler: str, is_flow: Callable[[Any], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import k_diffusion.sampling
 
     name = SAMPLERS[sampler].function
-    original, asked = getattr(k_diffusion.sampling, name), []
+    original, found = getattr(k_diffusion.sampling, name), []
 
     @functools.wraps(original)
-    def forge(model: Any, *arguments: Any, **more: Any) -> torch.Tensor:
-        asked.append(model.inner_model.predictor)
+    def asking(model: Any, *arguments: Any, **more: Any) -> torch.Tensor:
+        found.append(is_flow(model))
         return original(model, *arguments, **more)
 
     expected = numbers(upscale_x4(picture(64, 64), oracle(), quick(sampler=sampler)))
-    monkeypatch.setattr(k_diffusion.sampling, name, forge)
+    monkeypatch.setattr(k_diffusion.sampling, name, asking)
     assert np.array_equal(numbers(upscale_x4(picture(64, 64), oracle(), quick(sampler=sampler))), expected)
-    assert asked == [None]
+    assert found == [False]
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULES)

@@ -51,7 +51,10 @@ def offered(webui: Any) -> list[str]:
 def own(webui) -> str:
     """The host's first one; ersatzForge has no plain "Latent", Neo none at all, but upscalers of pictures."""
     first = offered(webui)[0]
-    return "Lanczos" if first.startswith(TITLE) else first
+    if not first.startswith(TITLE):
+        return first
+    known = [upscaler["name"] for upscaler in webui.call("/sdapi/v1/upscalers")]
+    return "Lanczos" if "Lanczos" in known else known[0]
 
 
 def upscaler_in(infotext: str) -> str:

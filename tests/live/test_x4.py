@@ -107,7 +107,12 @@ class TestPictures:
     @pytest.mark.parametrize("sampler", X4_SAMPLERS)
     def test_every_sampler_works(self, x4, sampler):
         """The forks have samplers of their own under k-diffusion's names."""
-        made = x4({"x4_sampler": sampler, "x4_steps": 3}, width=64, height=64)
+        try:
+            made = x4({"x4_sampler": sampler, "x4_steps": 3}, width=64, height=64)
+        except Exception as error:
+            if "k_diffusion does not have" in str(error):
+                pytest.skip(f"this WebUI has no {sampler}")
+            raise
         assert f"x4 upscaler sampler: {sampler}" in made.infotext
         assert made.pictures[0].size == (256, 256)
 

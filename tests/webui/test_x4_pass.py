@@ -47,6 +47,13 @@ class TestRefusals:
         assert refused.value.status_code == 422
         return str(refused.value)
 
+    def test_a_sampler_that_the_host_does_not_have(self, webui, picture, models, monkeypatch):
+        """Forge Neo's k_diffusion has no `sample_dpm_2_ancestral`."""
+        monkeypatch.delattr("k_diffusion.sampling.sample_dpm_2_ancestral")
+        said = self.refused(webui, picture, {"x4": True, "x4_sampler": "DPM2 a"})
+        assert "x4_sampler is 'DPM2 a', which this WebUI's k_diffusion does not have; choose one of: DPM++ 2M" in said
+        assert said.count("DPM2 a") == 1
+
     def test_a_path_is_no_name(self, webui, picture, models, small):
         assert "choose one of: small" in self.refused(webui, picture, {"x4": True, "x4_model": str(small)})
 

@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 
 from lib_latent_upscale.errors import GenerationError, InputError, Interrupted, NotFinite
+from lib_latent_upscale.options import SettingsError
+from lib_latent_upscale.samplers import X4_SAMPLERS, available
 from lib_latent_upscale.webui.host import machine as host_machine
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host.options import X4_KEEP, default_settings, option_name
@@ -35,6 +37,7 @@ __all__ = ["X4Pass"]
 Progress = Callable[[int, int], None]
 
 _SEEDS = 2**63
+_NO_SAMPLER = "{sampler} is {0!r}, which this WebUI's k_diffusion does not have; choose one of: {1}"
 
 
 _LAYOUT = (
@@ -68,6 +71,9 @@ class X4Pass(Pass):
         reason = missing()
         if reason is not None:
             raise InputError(reason)
+        usable = available(X4_SAMPLERS)
+        if self._settings.sampler not in usable:
+            raise SettingsError(X4Settings, _NO_SAMPLER, self._settings.sampler, ", ".join(usable))
         self._name, self._path = choose_model(values.get(X4Settings.api_name("model")) or "")
         check_x4(self._path)
         self._loaded: _Loaded | None = None
