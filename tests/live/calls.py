@@ -107,3 +107,18 @@ def described(webui: Any) -> dict[str, dict[str, Any]]:
     """The script's controls by label, as the API describes them."""
     info = next(one for one in webui.call("/sdapi/v1/script-info") if one["name"] == "latent upscale")
     return {argument["label"]: argument for argument in info["args"]}
+
+
+def grid(webui: Any, picture: Image.Image, *axes: tuple[str, str], **changes: Any) -> Any:
+    """An X/Y/Z plot of img2img over axes (label, values with commas), its cells among the pictures.
+
+    Cells that reForge saves hold their infotext in an alpha channel, too.
+    """
+    scripts = webui.call("/sdapi/v1/script-info")
+    info = next(script for script in scripts if script["name"] == "x/y/z plot" and script["is_img2img"])
+    labels = info["args"][0]["choices"]
+    axes = (*axes, *[("Nothing", "")] * (3 - len(axes)))
+    args = [part for label, values in axes for part in (labels.index(label), values, values.split(","))]
+    wanted = {"Draw legend": False, "Include Sub Images": True, "Use text inputs instead of dropdowns": True}
+    args += [wanted.get(control["label"], control["value"]) for control in info["args"][9:]]
+    return webui.host(picture, script_name="x/y/z plot", script_args=args, **changes)

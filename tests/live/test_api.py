@@ -13,7 +13,17 @@ from lib_latent_upscale.interpolation import INTERPOLATIONS
 from lib_latent_upscale.methods import METHODS
 from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.settings import UpscaleSettings
-from tests.live.calls import LIKE_HOST, MASK_CHANGES, MASKED, check_masked, checkpoint, parameters, refused, square_mask
+from tests.live.calls import (
+    LIKE_HOST,
+    MASK_CHANGES,
+    MASKED,
+    check_masked,
+    checkpoint,
+    grid,
+    parameters,
+    refused,
+    square_mask,
+)
 
 
 class TestDescription:
@@ -444,26 +454,14 @@ class TestTogetherWith:
 
 
 class TestXYZ:
-    @staticmethod
-    def grid(webui, picture, *axes, **changes):
-        """Cells that reForge saves hold their infotext in an alpha channel, too."""
-        scripts = webui.call("/sdapi/v1/script-info")
-        info = next(script for script in scripts if script["name"] == "x/y/z plot" and script["is_img2img"])
-        labels = info["args"][0]["choices"]
-        axes = [*axes, *[("Nothing", "")] * (3 - len(axes))]
-        args = [part for label, values in axes for part in (labels.index(label), values, values.split(","))]
-        wanted = {"Draw legend": False, "Include Sub Images": True, "Use text inputs instead of dropdowns": True}
-        args += [wanted.get(control["label"], control["value"]) for control in info["args"][9:]]
-        return webui.host(picture, script_name="x/y/z plot", script_args=args, **changes)
-
     def test_an_axis_is_enough(self, webui, picture):
-        result = self.grid(webui, picture, ("[Latent Upscale] Method", "bilinear,area,lanczos"))
+        result = grid(webui, picture, ("[Latent Upscale] Method", "bilinear,area,lanczos"))
         cells = [np.asarray(one.convert("RGB")).astype(int) for one in result.pictures[-3:]]
         for method, cell in zip(("bilinear", "area", "lanczos"), cells, strict=True):
             webui.same(cell, webui.ours(picture, {"method": method}).pixels)
 
     def test_axes_work_together_and_with_the_hosts(self, webui, picture):
-        result = self.grid(
+        result = grid(
             webui,
             picture,
             ("[Latent Upscale] Scheduler", "karras,simple"),
@@ -481,16 +479,16 @@ class TestXYZ:
             webui.same(cell, single)
 
     def test_cells_have_their_own_infotext(self, webui, picture):
-        result = self.grid(webui, picture, ("[Latent Upscale] Keep statistics", "True,False"))
+        result = grid(webui, picture, ("[Latent Upscale] Keep statistics", "True,False"))
         written = [parameters(text) for text in result.info["infotexts"][-2:]]
         assert [cell["Latent upscale keep statistics"] for cell in written] == ["True", "False"]
         assert [cell["Script"] for cell in written] == ["Latent Upscale"] * 2
 
     def test_wrong_values_are_refused(self, webui, picture):
-        error = refused(self.grid, webui, picture, ("[Latent Upscale] Scheduler", "karras,no such"))
+        error = refused(grid, webui, picture, ("[Latent Upscale] Scheduler", "karras,no such"))
         assert "'no such'; choose from: simple" in error.message
 
     def test_a_grid_leaves_the_host_as_it_was(self, webui, picture):
         before = webui.warm(picture).pixels
-        self.grid(webui, picture, ("[Latent Upscale] Method", "bilinear,area"), seed=99)
+        grid(webui, picture, ("[Latent Upscale] Method", "bilinear,area"), seed=99)
         webui.same(webui.host(picture).pixels, before)

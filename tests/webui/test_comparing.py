@@ -100,6 +100,15 @@ class TestWhatIsKept:
         assert "nearest-exact + karras failed: out of memory" in result.comments
         assert "1 of 6 variants were not finished" in result.comments
 
+    def test_callers_of_the_api_who_see_no_comments_are_told_too(self, host, picture):
+        host.fails[3] = RuntimeError("out of memory")
+        result = host.compare(picture, FOUR)
+        said = ["nearest-exact + karras failed: out of memory"]
+        assert result.extra_generation_params[RECORD]["failed"] == said
+        assert json.loads(result.infotexts[0])["Latent upscale note"] == said[0]
+        host.fails.clear()
+        assert json.loads(host.compare(picture, FOUR).infotexts[0])["Latent upscale note"] is None
+
     def test_if_the_first_fails_the_error_is_said(self, host, picture):
         host.fails[0] = RuntimeError("out of memory")
         with pytest.raises(RuntimeError, match="out of memory"):

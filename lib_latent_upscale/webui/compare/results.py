@@ -19,6 +19,7 @@ from lib_latent_upscale.webui.host import saving
 from lib_latent_upscale.webui.host.geometry import cut_for_encoding, picture_mode, placed
 from lib_latent_upscale.webui.passes.base import Passes
 from lib_latent_upscale.webui.request import Request
+from lib_latent_upscale.webui.run.latent_upscale import NOTE_LABEL
 from lib_latent_upscale.writing import write_whole
 
 __all__ = ["RECORD", "Done", "Results"]
@@ -50,12 +51,15 @@ class Done:
 class Results:
     """Makes what is shown and saved from the finished runs."""
 
-    def __init__(self, base: Any, request: Request, finished: Sequence[Done], passes: Passes) -> None:
+    def __init__(
+        self, base: Any, request: Request, finished: Sequence[Done], passes: Passes, failed: Sequence[str]
+    ) -> None:
         self._base = base
         self._own = request.settings
         self._asked = request.comparison
         self._passes = passes
         self._runs = finished
+        self._failed = failed
         self._first = finished[0]
         self._count = min(len(done.pictures) for done in finished)
         self._size = min(done.pictures[0].size for done in finished)  # what a pass has enlarged is shown shrunk
@@ -89,7 +93,12 @@ class Results:
         result.info = result.infotexts[0]
         result.comments = "".join(f"{comment}\n" for comment in self._base.comments)
         described = [self._described(one, reports[one.index]) for one in shown]
-        record = {"pictures": described, "legend": LEGEND, "comparisons": [report.record for report in reports]}
+        record = {
+            "pictures": described,
+            "legend": LEGEND,
+            "comparisons": [report.record for report in reports],
+            "failed": list(self._failed),
+        }
         result.extra_generation_params = {**self._first.extra, RECORD: record}
         return result
 
@@ -138,12 +147,14 @@ class Results:
         """The infotext from which the comparison can be made again."""
         p = copy(self._first.p)
         compared = replace(self._asked, compare=True)
+        notes = [self._first.extra.get(NOTE_LABEL, ""), *self._failed]
         p.extra_generation_params = {
             **self._first.extra,
             "Script": TITLE,
             **self._own.to_infotext(),
             **compared.to_infotext(),
             **self._passes.infotext,
+            NOTE_LABEL: "; ".join(filter(None, notes)) or None,
         }
         return saving.infotext(p, index)
 

@@ -46,7 +46,7 @@ def compare(p: Any, request: Request, kept: ModelCache) -> Any:
     runs.finish_all()
     if not runs.finished:
         return runs.unfinished
-    return Results(base, request, runs.finished, runs.passes).processed()
+    return Results(base, request, runs.finished, runs.passes, runs.failed).processed()
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class _Runs:
     def __init__(self, base: Any, request: Request, kept: ModelCache) -> None:
         own, asked = request.settings, request.comparison
         self.finished: list[Done] = []
+        self.failed: list[str] = []
         self.unfinished: Any = None
         self.passes = request.passes(base, kept)
         self._base = base
@@ -139,7 +140,8 @@ class _Runs:
             if not self.finished:
                 raise
             _log.warning("%s failed", group[0].name, exc_info=True)
-            host.comment(self._base, f"{group[0].name} failed: {error}")
+            self.failed.append(f"{group[0].name} failed: {error}")
+            host.comment(self._base, self.failed[-1])
             return
         seconds = time.perf_counter() - (record.started or time.perf_counter())
         if host_machine.stopped():
