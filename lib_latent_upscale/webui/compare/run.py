@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from lib_latent_upscale.comparison.variants import Variant, merge_same
-from lib_latent_upscale.settings import UpscaleSettings
+from lib_latent_upscale.settings import TITLE, UpscaleSettings
 from lib_latent_upscale.webui.compare.recorder import EncodeCache, Recorder
 from lib_latent_upscale.webui.compare.results import Done, Results
 from lib_latent_upscale.webui.compare.variants import make_variants
@@ -140,7 +140,7 @@ class _Runs:
             if not self.finished:
                 raise
             _log.warning("%s failed", group[0].name, exc_info=True)
-            self.failed.append(f"{group[0].name} failed: {error}")
+            self.failed.append(f"{group[0].name} failed: {str(error).removeprefix(f'{TITLE}: ')}")
             host.comment(self._base, self.failed[-1])
             return
         seconds = time.perf_counter() - (record.started or time.perf_counter())
