@@ -11,7 +11,7 @@ from lib_latent_upscale.x4_settings import X4Settings
 __all__ = ["CATALOGUE", "NAMES", "POSITIONS"]
 
 CATALOGUE: tuple[type[Settings], ...] = (UpscaleSettings, CompareSettings, TileSettings, X4Settings)
-"""Every class in here gets controls, settings, flags and rows of docs/options.md."""
+"""All classes of settings that have controls, defaults on the settings page, flags and rows in docs/options.md."""
 
 NAMES: tuple[str, ...] = tuple(name for kind in CATALOGUE for name in kind.api_names())
 """Names of all arguments of the API."""
@@ -53,7 +53,7 @@ _FIRST = (
     "x4_overlap",
     "x4_decoder_tile",
 )
-"""Positions that callers rely on, as they were published; further options come after. Each release adds its own."""
+"""Published positions, on which callers rely; new options follow them. Each release adds its own."""
 
 
 def _given_by_name_only() -> set[str]:
@@ -61,4 +61,4 @@ def _given_by_name_only() -> set[str]:
 
 
 POSITIONS: tuple[str, ...] = (*_FIRST, *(name for name in NAMES if name not in {*_FIRST, *_given_by_name_only()}))
-"""Names of the arguments in the order of a list, which is that of the WebUI's controls."""
+"""Names of the arguments in their order as a list, which is that of the WebUI's controls."""

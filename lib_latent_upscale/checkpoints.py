@@ -42,7 +42,7 @@ PICKLES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl"})
 """Suffixes of files that can run code when they are opened; none is ever opened here."""
 
 FAMILIES: Mapping[int, str] = MappingProxyType({768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"})
-"""Width of the text conditioning: the family of models that has it."""
+"""Model families by the width of their text embeddings."""
 
 UNET_INPUT = "model.diffusion_model.input_blocks.0.0.weight"
 """The convolution of a whole checkpoint that takes the latent; (channels, latent's channels, 3, 3)."""
@@ -63,13 +63,13 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 @dataclass(frozen=True)
 class Header:
-    """What a safetensors file says about itself."""
+    """The header of a safetensors file."""
 
     shapes: Shapes
     """Shape of every tensor."""
 
     def numbers(self, prefix: str) -> int:
-        """How many numbers the tensors below a prefix have."""
+        """The number of values in all tensors whose names begin with `prefix`."""
         return sum(prod(shape) for name, shape in self.shapes.items() if name.startswith(prefix))
 
 
@@ -108,17 +108,17 @@ def is_hub_id(source: str) -> bool:
 
 
 def short_hash(path: Path) -> str:
-    """The first ten digits of a file's SHA-256, as infotexts name weights."""
+    """The first ten digits of a file's SHA-256, as written in infotexts."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:10]
 
 
 def latent_channels(shapes: Shapes) -> int:
-    """How many channels the UNet of a whole checkpoint takes; 0 where there is none."""
+    """Input channels of the UNet of a whole checkpoint; 0 if there is none."""
     return shapes.get(UNET_INPUT, (0, 0))[1]
 
 
 def text_width(shapes: Shapes) -> int | None:
-    """Width of the text conditioning, a key of `FAMILIES` where the family is known; None for models without it."""
+    """Width of the text embeddings, a key of `FAMILIES` if the family is known; None for models without text."""
     return next((shape[1] for name, shape in shapes.items() if name.endswith(_TEXT_INPUT)), None)
 
 
@@ -151,7 +151,7 @@ _KINDS: tuple[tuple[str, Callable[[Shapes], bool]], ...] = (
     ("an upscaler of another kind", lambda shapes: any("rrdb" in name.lower() or "body." in name for name in shapes)),
     ("a VAE", lambda shapes: any(name.startswith(("decoder.", "first_stage_model.")) for name in shapes)),
 )
-"""(what it is, test of its tensors), the first that fits."""
+"""Kinds of files, each with a test of the tensors; the first that fits counts."""
 
 
 def kind_of(shapes: Shapes) -> str:

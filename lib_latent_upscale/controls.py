@@ -1,4 +1,4 @@
-"""A Gradio control for each option, for both pages; the host passes in its own Gradio, of any version."""
+"""A Gradio control for each option, for both pages; callers pass their own Gradio module, of any version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory a device has left, and what to do when it was not enough; no device is called by its name."""
+"""How much memory a device has left, and what to do if it is not enough; for devices of every kind."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _OUT_OF_MEMORY = (
     "bad_alloc",
 )
 _WHOLE_MESSAGES = ("could not create a primitive", "could not create a memory object")
-"""Of oneDNN, which works on processors; the same words with more behind them are said of other faults."""
+"""The message of oneDNN on CPUs; longer messages that begin like it are about other faults."""
 _CPU = torch.device("cpu")
 
 
 def default_device() -> torch.device:
-    """The machine's accelerator where torch can name it (torch 2.6 and newer), else the processor."""
+    """The accelerator if torch can name it (torch 2.6 and newer), otherwise the CPU."""
     accelerator = getattr(torch, "accelerator", None)
     if accelerator is None or not accelerator.is_available():
         return _CPU
@@ -41,7 +41,7 @@ def _backend(device: torch.device) -> Any:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that can still be allocated on `device`; None where it cannot be known."""
+    """Bytes that can still be allocated on `device`; None if that is not known."""
     if device.type == _CPU.type:
         return _free_ram()
     backend = _backend(device)
@@ -61,7 +61,7 @@ def _free_ram() -> int | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: every device has its own type and words for it."""
+    """Whether an error means that memory ran out; each kind of device has its own type and message."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     said = str(error).lower().strip()
@@ -70,7 +70,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release_memory(device: torch.device) -> None:
-    """Give memory that nothing uses any more back to the device."""
+    """Free memory that torch keeps but does not use."""
     gc.collect()
     backend = _backend(device)
     if device.type != _CPU.type and hasattr(backend, "empty_cache"):
@@ -100,7 +100,7 @@ def memory_errors(name: str, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def on_device(module: torch.nn.Module, device: torch.device) -> Iterator[None]:
-    """Keep `module` on `device` for a while, then put it back to where it was and release the memory."""
+    """Inside, `module` is on `device`; afterwards it is moved back and the memory is released."""
     home = next(module.parameters()).device
     if home == device:  # moving nothing takes torch 10 ms
         yield

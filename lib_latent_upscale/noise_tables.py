@@ -19,7 +19,7 @@ LEAST_ALPHA = 4.8973451890853435e-08
 
 
 def sigmas_of(alphas: Tensor) -> Tensor:
-    """Sigmas, ascending, of the cumulative products of 1 - beta: the deviation of the noise beside a picture's of 1."""
+    """Sigmas, ascending, from cumulative products of 1 - beta: the noise's deviation, relative to the picture's."""
     return ((1 - alphas) / alphas).sqrt()
 
 
@@ -31,7 +31,7 @@ def sd1_sigmas() -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class NoiseTable:
-    """The noise that a model was trained with."""
+    """The noise table of a model."""
 
     alphas: Tensor
     """Cumulative products of 1 - beta, float32 (timesteps,) on the CPU."""

@@ -1,4 +1,4 @@
-"""Pictures of any mode as 8 bits of red, green and blue, and what is transparent beside them."""
+"""Pictures of any mode as RGB with 8 bits per channel, and their transparency."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["eight_bits", "filled", "has_transparency", "rgb_and_alpha"]
 
 
 def rgb_and_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """A picture as RGB, with invisible places filled, and its transparency (mode L) where it has any."""
+    """A picture as RGB, with fully transparent pixels filled, and its transparency (mode L) if it has any."""
     image, _ = eight_bits(image)
     if not has_transparency(image):
         return image.convert("RGB"), None
@@ -48,7 +48,7 @@ def eight_bits(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
 
 
 _OVERSHOOT = 1.05
-"""How far above white sharpening and resizing go."""
+"""The largest overshoot above white by sharpening and resizing."""
 
 
 def _full(values: np.ndarray[Any, np.dtype[np.float64]], *, whole: bool) -> float:

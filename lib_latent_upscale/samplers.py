@@ -40,11 +40,11 @@ class Sampler:
     automatic: str = "normal"
     """The schedule behind the WebUI's schedule type "Automatic"."""
     brownian: bool = False
-    """Takes its noise from a Brownian tree, so that it does not depend on the number of steps."""
+    """Whether its noise is from a Brownian tree, which does not depend on the number of steps."""
     discards_penultimate: bool = False
-    """Works in the WebUI on a schedule of one step more whose last sigma above 0 is left out."""
+    """Whether the WebUI makes its schedule with one step more and leaves out the last sigma above 0."""
     evaluations: int = 1
-    """Calls of the model a step, except for a step to zero, which takes one."""
+    """Calls of the model per step; a step to zero needs only one."""
     ends_at_zero: bool = True
     """False: the last sigma is the smallest of the model's table, as in diffusers' DDIM."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -96,15 +96,15 @@ StableDiffusionUpscalePipeline."""
 
 @dataclass(frozen=True)
 class Noise:
-    """Where a sampler gets its noise from; k-diffusion's own would come from torch's global generator."""
+    """The noise for a sampler; k-diffusion's own would come from torch's global generator."""
 
     draw: Callable[[], Tensor]
-    """The next noise that an ancestral sampler adds, as large as the latent."""
+    """Returns the next noise for an ancestral sampler, of the latent's shape."""
     seed: int | list[int]
-    """Of the Brownian tree; a list has one for each picture of the batch."""
+    """Seed of the Brownian tree, or a list with one for each picture of the batch."""
     lowest: Any
     highest: Any
-    """The sigmas between which the Brownian tree reaches."""
+    """Range of sigmas of the Brownian tree."""
 
 
 @contextmanager
@@ -140,7 +140,7 @@ def import_k_diffusion(part: str) -> ModuleType:
 
 
 def available(names: Iterable[str]) -> list[str]:
-    """Those whose function is in the installed k_diffusion: Forge Neo's own has no `sample_dpm_2_ancestral`."""
+    """Samplers whose function the installed k_diffusion has: Forge Neo's own has no `sample_dpm_2_ancestral`."""
     sampling = import_k_diffusion("sampling")
     return [name for name in names if hasattr(sampling, SAMPLERS[name].function)]
 

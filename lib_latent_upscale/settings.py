@@ -25,19 +25,19 @@ METHODS = (
     Table("lib_latent_upscale.interpolation", "INTERPOLATIONS"),
     FILES,
 )
-"""Where the names of the methods are: of those that do more than interpolate, of the interpolations, and of files."""
+"""Tables of the methods' names: other methods, interpolations, and files."""
 
 WEIGHTS_LABEL = "Latent upscale weights"
-"""Label under which a host writes the hash of the weights that a learned method has used."""
+"""Infotext label of the hash of a learned method's weights."""
 
 STARTS = ("schedule", "continuous", "matched")
-"""What the first sigma follows from."""
+"""Values of `starting_noise`."""
 
 SCHEDULES = Table("lib_latent_upscale.schedules", "SCHEDULES")
-"""Where the names of the schedules are."""
+"""Table of the schedules' names."""
 
 SCHEDULERS = (SCHEDULES, AUTOMATIC)
-"""What may stand for a schedule: a name of ours, or what leaves the choice to the host."""
+"""Allowed schedulers: one of our schedules, or the host's own."""
 
 
 @dataclass(frozen=True)
@@ -95,18 +95,18 @@ class UpscaleSettings(Settings):
     )
 
     def matters(self, name: str) -> bool:
-        """Starting noise as it was before there was a choice is not written: older pictures have no label for it."""
+        """The default starting noise is not written: older pictures have no label for it."""
         return name != "starting_noise" or self.starting_noise != "schedule"
 
     @property
     def resizes_picture(self) -> bool:
-        """Whether the picture itself is resized before it is encoded; of `resolved` settings."""
+        """Whether the picture is resized before it is encoded; only for `resolved` settings."""
         from lib_latent_upscale.methods import method_named
 
         return method_named(self.method).resizes_picture
 
     def resolved(self, *, family: str | None, factor: float) -> UpscaleSettings:
-        """The settings that run: "automatic" is another method with each model.
+        """The settings that run, with the method that "automatic" means for this model.
 
         A host asks once, before it encodes, and writes these into the infotext, so that the picture can be made again.
 
@@ -120,7 +120,7 @@ class UpscaleSettings(Settings):
 
     @property
     def starts_anywhere(self) -> bool:
-        """Whether the first sigma is chosen, and exactly the asked steps run from there."""
+        """Whether the first sigma is independent of the schedule's steps; then exactly the requested steps run."""
         return self.matched_noise or self.starting_noise != "schedule"
 
     def same_start(self, steps: int, denoising_strength: float) -> tuple[float, float]:
@@ -148,7 +148,7 @@ class UpscaleSettings(Settings):
         family: str | None = None,
         file: Path | None = None,
     ) -> Tensor:
-        """The enlarged latents, as these settings ask for them.
+        """The enlarged latents, (batch, channels, *size).
 
         Args:
             latent: (batch, channels, h, w); of the resized picture where `resizes_picture`.
@@ -188,7 +188,7 @@ class UpscaleSettings(Settings):
             sigma_min, sigma_max, rho: the user's own limits and curvature of schedules.
 
         Raises:
-            ValueError: as `plan_steps`.
+            ValueError: as for `plan_steps`.
         """
         from lib_latent_upscale.schedules import plan_steps
 
@@ -209,7 +209,7 @@ class UpscaleSettings(Settings):
     def _start_sigma(
         self, schedule: str, steps: int, denoising_strength: float, model_sigmas: Tensor, **ends: float | None
     ) -> float | None:
-        """Where the first step starts, if not where the schedule itself stands after the cut."""
+        """The first sigma; None if it is that of the schedule after the cut."""
         if not self.starts_anywhere or denoising_strength == 0:
             return None
         from lib_latent_upscale.schedules import continuous_start, plan_steps
@@ -231,7 +231,7 @@ class UpscaleSettings(Settings):
         sigma_max: float | None = None,
         rho: float | None = None,
     ) -> Tensor:
-        """A schedule of `length` steps for a host that cuts it itself, so that what is left is what `plan` runs.
+        """A schedule of `length` steps for a host that cuts it itself, after which the steps of `plan` are left.
 
         The host asks for as many steps as `scheduled_steps` has, and for one more with samplers whose penultimate
         sigma it then drops. The other arguments are those of `plan`.

@@ -18,10 +18,10 @@ PREPROCESSORS = ("none", "tile_resample", "tile_colorfix", "tile_colorfix+sharp"
 """What is done to the control picture, by the names of sd-webui-controlnet."""
 
 CONTROL_MODES = ("Balanced", "My prompt is more important", "ControlNet is more important")
-"""Who wins where prompt and control picture disagree, by the names of sd-webui-controlnet."""
+"""Which has priority, prompt or control picture, by the names of sd-webui-controlnet."""
 
 TILE_MODEL_LABEL = "Tile ControlNet model"
-"""Label under which a host writes the model's name; the model is no part of the settings."""
+"""Infotext label of the model's name; the model itself is not a field."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class TileSettings(Settings):
             )
 
     def matters(self, name: str) -> bool:
-        """Whether a field has any effect with the values of the others."""
+        """Whether a field has any effect, given the values of the others."""
         if name == "down_sampling_rate":
             return self.preprocessor == "tile_resample"
         return self.second_pass or not name.startswith("second_") or name == "second_pass"

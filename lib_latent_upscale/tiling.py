@@ -108,7 +108,7 @@ def tile_weight(tile: Tile, size: tuple[int, int], overlap: int) -> Tensor:
 
 
 class TileBlend:
-    """Weighted mean of overlapping tiles, kept in float32 on the CPU: its size never weighs on the device."""
+    """Weighted mean of overlapping tiles, in float32 on the CPU, so that it needs no memory of the device."""
 
     def __init__(self, size: tuple[int, int], overlap: int) -> None:
         self.size = size

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Writing files whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from pathlib import Path
 __all__ = ["write_whole", "written_whole"]
 
 TEMPORARY = ".latent-upscale-"
-"""How names of half-written files begin: hidden, and of one length, however long the file's own name is."""
+"""Start of the names of unfinished files, which are hidden, and of the same length for every file."""
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to, which then takes its place; on any failure nothing is left behind."""
+    """A temporary file next to `path`, which replaces it afterwards; after a failure nothing is left.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=path.suffix, dir=path.parent)
     os.close(handle)
     part = Path(name)
@@ -35,7 +39,11 @@ def _umask() -> int:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, and its folder where there is none yet."""
+    """Write a file whole or not at all; its folder is created if necessary.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as part:
         part.write_bytes(content)

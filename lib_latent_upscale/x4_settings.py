@@ -13,16 +13,16 @@ from lib_latent_upscale.settings import SCHEDULES
 __all__ = ["SMALLEST_TILE", "X4_MODEL_LABEL", "X4Settings"]
 
 MAX_NOISE_LEVEL = 349
-"""Training drew the noise level from 0 to 349; diffusers lets 350 pass, which the model has never seen."""
+"""The model was trained with noise levels 0 to 349; diffusers also allows 350."""
 
 X4_MODEL_LABEL = "x4 upscaler model"
-"""Label under which a host writes the model's name; the model is no part of the settings."""
+"""Infotext label of the model's name; the model itself is not a field."""
 
 AUTOMATIC_TILE = 0
 SMALLEST_TILE = 32
 LARGEST_TILE = 2048
 _ON_SLIDER = 32
-"""Step of the sliders: one that begins at 0 and meets nothing between that and the smallest tile."""
+"""Step of the sliders, which begin at 0: no value lies between that and the smallest tile."""
 
 
 @dataclass(frozen=True)

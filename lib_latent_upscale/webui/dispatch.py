@@ -14,10 +14,10 @@ __all__ = ["dispatch", "prepare"]
 
 
 def dispatch(p: Any, request: Request, kept: ModelCache) -> Any:
-    """Run what is asked for on the host's processing object; one `Processed` with everything.
+    """Run a request on the host's processing object; returns one `Processed` with everything.
 
     Raises:
-        ArgumentError: something that is asked for is not allowed; nothing has run then.
+        ArgumentError: something that is requested is not allowed; nothing has run then.
     """
     if request.comparison.compare:
         return compare(p, request, kept)
@@ -25,7 +25,7 @@ def dispatch(p: Any, request: Request, kept: ModelCache) -> Any:
 
 
 def prepare(p: Any, request: Request, kept: ModelCache) -> None:
-    """Install what is asked for on a processing object that another script runs, such as X/Y/Z plot.
+    """Install a request on a processing object that another script runs, such as X/Y/Z plot.
 
     Raises:
         ArgumentError: it is not allowed, or needs runs of its own; nothing is installed then.

@@ -1,4 +1,4 @@
-"""What a caller hands to the script, as one request: controls in order, a shorter list, or a dictionary with names."""
+"""The arguments of the script as one request: a list in the order of the controls, or a dictionary."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ PASSES: tuple[type[Pass], ...] = (TilePass, X4Pass)
 
 @dataclass(frozen=True)
 class Request:
-    """What a call asks for. What it leaves out are the user's defaults."""
+    """What a call requests; missing arguments have the user's defaults."""
 
     settings: UpscaleSettings
     comparison: CompareSettings
     arguments: Mapping[str, Any]
-    """All arguments by their names, those of passes among them."""
+    """All arguments by their names, including those of passes."""
 
     @classmethod
     @refusing()
@@ -54,10 +54,10 @@ class Request:
 
     @refusing()
     def passes(self, p: Any, kept: ModelCache) -> Passes:
-        """The passes that are asked for, for one generation.
+        """The requested passes, for one generation.
 
         Raises:
-            ArgumentError: values that are not allowed, and where a pass cannot be run.
+            ArgumentError: a value that is not allowed, or a pass cannot be run.
         """
         wanted = [kind for kind in PASSES if _asked(kind.SETTINGS, self.arguments)]
         return Passes(p, [kind(p, self.arguments, kept) for kind in wanted])
@@ -93,7 +93,7 @@ def named_arguments(arguments: Sequence[Any]) -> Mapping[str, Any]:
 
 
 def given_arguments(script: Any, runner: Any, script_args: Sequence[Any]) -> list[Any]:
-    """The arguments of `script` that the caller really gave.
+    """The arguments of `script` that the caller has really given.
 
     The API puts the caller's list in the place of the script's own arguments (`Api.init_script_args`). With a list of
     another length whatever follows moves, and values of other scripts would be taken for ours.

@@ -1,4 +1,4 @@
-"""What a model file or folder is, read from headers and configurations before anything is loaded."""
+"""Recognising a model file or folder by headers and configurations, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ _WANTED = (
 
 
 def check_single_file(path: Path) -> Header:
-    """The header of an x4 upscaler in one file; ModelFileError says what the file is instead."""
+    """The header of an x4 upscaler in a single file.
+
+    Raises:
+        ModelFileError: it is something else; says what.
+    """
     header = read_header(path)
     if not (latent_channels(header.shapes) == 7 and _NOISE_LEVELS in header.shapes):
         raise ModelFileError(f"{path.name} is {kind_of(header.shapes)}; {_WANTED}.")
@@ -84,7 +88,7 @@ def check_folder(folder: Path) -> None:
 
 
 def weights_file(folder: Path, part: str, variant: str | None) -> Path:
-    """Where a folder has the weights of a part."""
+    """The weights file of a part in a folder."""
     return folder / part / ".".join(filter(None, (_WEIGHTS[part], variant, "safetensors")))
 
 

@@ -1,4 +1,4 @@
-"""The input picture to a padded tensor, and the decoded tensor back to a picture of exactly four times the size."""
+"""From the input picture to a padded tensor, and from the decoded tensor to a picture four times as large."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _SMALLEST = 64
 _MULTIPLE = 8
 """The UNet halves its input three times."""
 _GUARD_BLUR = 8.0
-"""Standard deviation, in input pixels, of what counts as low frequency."""
+"""Standard deviation, in input pixels, of the blur that selects low frequencies."""
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A picture made ready for the model."""
+    """A picture prepared for the model."""
 
     pixels: Tensor
     """float32 (1, 3, padded height, padded width) in -1 to 1 on the CPU; the border is mirrored."""
@@ -35,7 +35,7 @@ class Source:
     offset: tuple[int, int]
     """(left, top) of the picture within `pixels`."""
     alpha: Image.Image | None
-    """Transparency of the picture, mode L, where it has any."""
+    """Transparency of the picture, mode L; None if it has none."""
 
     @property
     def padded(self) -> tuple[int, int]:
@@ -55,7 +55,7 @@ class Source:
 
 
 def prepare(picture: Image.Image) -> Source:
-    """Any picture as the model wants it: RGB, sides of at least 64 and multiples of 8, mirrored at the border."""
+    """A picture of any mode as the model's input: RGB, mirrored at the border to multiples of 8, at least 64 pixels."""
     rgb, alpha = rgb_and_alpha(picture)
     values = np.asarray(rgb, dtype=np.float32)
     top, bottom = _margins(rgb.height)

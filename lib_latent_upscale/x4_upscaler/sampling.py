@@ -38,19 +38,19 @@ Stopped = Callable[[], bool]
 
 @dataclass(frozen=True)
 class X4Result:
-    """An upscaled picture and how it came about."""
+    """An upscaled picture, and how it was made."""
 
     image: Image.Image
-    """Four times the input's width and height; RGB, or RGBA where the input had transparency."""
+    """Four times the input's width and height; RGB, or RGBA if the input had transparency."""
     settings: X4Settings
-    """What was used: the seed and the tile sizes are filled in, so that the same picture can be made again."""
+    """The settings that were used, with seed and tile sizes filled in, so that the picture can be made again."""
     notes: tuple[str, ...] = ()
     """What the user should know, such as smaller tiles after memory ran out."""
 
 
 @dataclass
 class _Run:
-    """What the steps of one upscale share."""
+    """State of one upscale."""
 
     model: X4Model
     settings: X4Settings
@@ -69,7 +69,7 @@ class _Run:
         self.notes.append(text)
 
     def advance(self, tiles: int = 1) -> None:
-        """Count finished tiles, tell, and stop where that was asked for."""
+        """Count finished tiles, report progress, and stop if requested."""
         self.done += tiles
         if self.progress is not None:
             self.progress(self.done, self.total)
@@ -146,7 +146,7 @@ def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def _encode_prompts(run: _Run) -> Tensor:
-    """Text embeddings (1 or 2, 77, width) on the CPU: the negative prompt first, where guidance needs it."""
+    """Text embeddings (1 or 2, 77, width) on the CPU: first those of the negative prompt, if there is guidance."""
     settings, model = run.settings, run.model
     texts = [settings.negative_prompt, settings.prompt] if run.guided else [settings.prompt]
     numbers, lost = zip(*(model.tokenizer.encode(text) for text in texts), strict=True)
@@ -170,7 +170,7 @@ def _sample(run: _Run, source: Source, text: Tensor) -> tuple[Tensor, int]:
 
 
 def _sample_once(run: _Run, source: Source, text: Tensor, plan: Plan) -> Tensor:
-    """One whole sampling with one plan: where memory runs out it starts again, so that a picture has one tiling."""
+    """The whole sampling with one plan; if memory runs out, it is repeated, so that a picture has one tiling."""
     settings, table = run.settings, run.model.noise
     # The order of diffusers' pipeline, so that a seed means the same there: the picture's noise first.
     generator = torch.Generator("cpu").manual_seed(settings.seed)
@@ -203,7 +203,7 @@ def _noised(run: _Run, pixels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _evaluations(settings: X4Settings) -> int:
-    """How often a sampling asks the model."""
+    """Number of the sampler's calls of the model."""
     sampler = SAMPLERS[settings.sampler]
     return sampler.evaluations * settings.steps - (sampler.evaluations - 1)
 
@@ -274,7 +274,7 @@ def _denoised(prediction: str, latents: Tensor, output: Tensor, sigma: float) ->
 
 
 def _decoder_tiles(run: _Run, size: tuple[int, int]) -> int:
-    """How many tiles the decoder is likely to need."""
+    """The likely number of the decoder's tiles."""
     return len(Plan(DECODER, run.settings.decoder_tile or DECODER.tiles[0], _DECODER_OVERLAP).tiles(size))
 
 

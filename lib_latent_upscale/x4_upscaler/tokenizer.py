@@ -30,14 +30,14 @@ _LISTS = (
 """
 _LENGTH = 77
 _MERGES = 49152 - 256 - 2
-"""CLIP uses the first part of the list; the list goes on after it."""
+"""CLIP uses only this first part of the list."""
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 _WORDS = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 
 
 @dataclass(frozen=True)
 class ClipTokenizer:
-    """Texts to the 77 numbers that CLIP reads."""
+    """Converts texts to CLIP's 77 token ids."""
 
     backend: TokenizersTokenizer
     """Splits a text into tokens, without start, end and padding."""
@@ -70,7 +70,7 @@ class ClipTokenizer:
         return cls.from_merges(_read_merges(path), known)
 
     def encode(self, text: str) -> tuple[list[int], int]:
-        """(77 numbers, number of tokens that did not fit)."""
+        """The 77 token ids, and the number of tokens that did not fit."""
         tokens: list[int] = self.backend.encode(text, add_special_tokens=False).ids
         kept = tokens[: _LENGTH - 2]
         numbers = [self.start, *kept, self.end]

@@ -43,7 +43,7 @@ from lib_latent_upscale.x4_upscaler.picture import FACTOR
 __all__ = ["X4Pass", "load_pass", "load_upscaler", "run"]
 
 _SMALLEST_SIDE = 1
-"""Pixels; smaller pictures than a tile are padded by reflection."""
+"""Pixels; the x4 upscaler mirrors small pictures at the border."""
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -61,7 +61,7 @@ def fit_picture(size: tuple[int, int], wanted: tuple[int, int], cell: int = 8) -
 
 
 def padded_picture(image: Image.Image, cells: tuple[int, int], cell: int = 8) -> Image.Image:
-    """`image` padded by reflection at the right and bottom to `cells` (height, width)."""
+    """`image` padded by reflection at the right and bottom to `cells` (height, width), each of `cell` pixels."""
     height, width = cells[0] * cell, cells[1] * cell
     if image.size == (width, height):
         return image

@@ -1,6 +1,6 @@
-"""Passes: what may happen around and after a latent upscale, such as tile ControlNet and the x4 upscaler.
+"""Passes: additions to a latent upscale, such as tile ControlNet and the x4 upscaler.
 
-A new one is a subclass of `Pass` in a file of this folder, its panel included, and a row in `request.PASSES`.
+A new one is a subclass of `Pass`, with its panel, in a file of this folder, and a row in `request.PASSES`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MISSING = object()
 _log = logging.getLogger(__name__)
 
 ModelCache = dict[str, Any]
-"""What passes hold from one generation to the next, such as a loaded model, each under its name; the script owns it."""
+"""What passes keep for the next generation, such as a loaded model, by their names; the script owns it."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Outcome:
 
     picture: Image.Image
     infotext: Mapping[str, Any] = field(default_factory=dict)
-    """Labels and values of this picture; those of `Pass.infotext` that are not among them are taken out of its text."""
+    """Infotext labels and values of this picture; labels of `Pass.infotext` that are missing here are removed."""
     notes: Sequence[str] = ()
-    """Whole sentences about what could not be done as asked."""
+    """Sentences about what could not be done."""
 
 
 @dataclass(frozen=True)
 class OwnRun:
-    """A second run of the host, which starts from the finished result of the first and has the same size."""
+    """A second run of the host on the finished result of the first, at the same size."""
 
     denoising_strength: float
     steps: int
@@ -52,22 +52,22 @@ class OwnRun:
 
 
 class Pass:
-    """A pass of one generation. It is made before any work, and then everything that can be checked is checked."""
+    """A pass of one generation. It is created, and everything possible is checked, before any work."""
 
     NAME: ClassVar[str]
     """Name that users see."""
     SETTINGS: ClassVar[type[Settings]]
-    """Class of its settings, which has a name for the switch, too."""
+    """Class of its settings."""
     ENLARGES: ClassVar[bool] = False
-    """Whether its pictures have another size than those before it."""
+    """Whether its pictures are larger than those before it."""
 
     def __init__(self, p: Any, values: Mapping[str, Any], kept: ModelCache) -> None:
-        """Check what is asked for.
+        """Check the arguments.
 
         Args:
             p: the host's processing object.
-            values: arguments by their names in the API, others among them; absent ones are defaults.
-            kept: what earlier generations have left.
+            values: all arguments by their names in the API; missing ones have their defaults.
+            kept: what earlier generations have kept.
 
         Raises:
             ValueError: says what was given, what is allowed and what to do.
@@ -76,28 +76,28 @@ class Pass:
 
     @classmethod
     def panel(cls, elem_id: Callable[[str], str]) -> PassPanel:
-        """Build its controls, with the user's defaults; `elem_id` makes their ids. The host does it several times."""
+        """Build its controls with the user's defaults; `elem_id` makes their ids. The host calls this several times."""
         raise NotImplementedError
 
     @property
     def infotext(self) -> Mapping[str, Any]:
-        """Labels and values of everything that was asked for, with which the pass can be run again."""
+        """Infotext labels and values with which the pass can be run again."""
         raise NotImplementedError
 
     @property
     def own_run(self) -> OwnRun | None:
-        """The run of its own that the pass asks for; all passes are then installed for that one only."""
+        """The run of its own that the pass needs, if any; then all passes are installed only for that run."""
         return None
 
     def installed(self) -> AbstractContextManager[None]:
-        """For one run of the host on `p`: set up inside, gone outside."""
+        """Inside, the pass is set up for one run of the host on `p`."""
         return nullcontext()
 
     def finish(self, picture: Image.Image) -> Outcome:
-        """What becomes of a picture that is otherwise finished, just before it is saved.
+        """Process a picture that is otherwise finished, just before it is saved.
 
-        `p.batch_index` is its place in the batch. An interrupt keeps the picture and is noted. What is raised here is
-        noted, and the picture is kept.
+        `p.batch_index` is its index in the batch. If this is interrupted or raises an exception, that is noted, and the
+        picture is kept as it is.
         """
         return Outcome(picture, self.infotext)
 
@@ -122,26 +122,26 @@ class Passes:
 
     @property
     def infotext(self) -> Mapping[str, Any]:
-        """Of all passes."""
+        """Infotext labels and values of all passes."""
         return {label: value for one in self._passes for label, value in one.infotext.items()}
 
     @property
     def own_run(self) -> OwnRun | None:
-        """What `second_run` runs after the latent upscale; None where the passes belong to that itself."""
+        """The run after the latent upscale that a pass needs; None if all passes belong to the upscale itself."""
         return next((one.own_run for one in self._passes if one.own_run is not None), None)
 
     def check_within_one_run(self) -> None:
-        """For a script that runs the host by itself.
+        """Check that the passes can be used in a script that runs the host itself.
 
         Raises:
-            ArgumentError: a pass wants a run of its own.
+            ArgumentError: a pass needs a run of its own.
         """
         if self.own_run is not None:
             raise ArgumentError("Latent Upscale: X/Y/Z plot runs no second pass; switch it off in the script's panel")
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """For one run: on `p` inside, gone outside; within `LatentUpscale.installed`, which keeps the infotext."""
+        """Inside, the passes are installed on `p` for one run. To be used inside `LatentUpscale.installed`."""
         try:
             self.install()
             yield
@@ -157,11 +157,11 @@ class Passes:
         self._installed.enter_context(overridden(self._p, {_ATTRIBUTE: self}))
 
     def uninstall(self) -> None:
-        """Take off what `install` has set up; a second call does nothing."""
+        """Remove what `install` has set up; a second call does nothing."""
         self._installed.close()
 
     def finish(self, picture: Image.Image) -> Image.Image:
-        """The picture after all passes; what was done to it is written where the host makes its infotext from."""
+        """The picture after all passes; their labels are written where the host reads its infotext from."""
         self._forget_last()
         for one in self._passes:
             picture = self._finish(one, picture)
@@ -173,17 +173,17 @@ class Passes:
         return Passes(self._p, self._passes[:count])
 
     def ran(self, infotext: str) -> bool:
-        """Whether a picture's infotext names all passes; one that failed is taken out of it."""
+        """Whether a picture's infotext has all passes; one that failed is not in it."""
         return all(any(f"{label}: " in infotext for label in one.infotext) for one in self._passes)
 
     @property
     def hide_masks(self) -> bool:
-        """Whether there are no masks beside the pictures: the host would compose them with pictures of two sizes."""
+        """Whether masks are left out: the host would compose them with pictures of another size."""
         composed = host.option("return_mask_composite") or host.option("save_mask_composite")
         return bool(composed) and any(one.ENLARGES for one in self._passes)
 
     def arrange_mask(self, shown: Any) -> None:
-        """Leave out the mask where the host would fail with it."""
+        """Leave out the mask if the host would fail with it."""
         if self.hide_masks and shown.mask_for_overlay is not None:
             shown.mask_for_overlay = None
             host.comment(self._p, "mask and masked composite are left out, since the picture is enlarged.")
@@ -208,7 +208,7 @@ class Passes:
             extra[label] = value
 
     def _forget_last(self) -> None:
-        """Take back what was written about the picture before: the host uses one dictionary for all."""
+        """Remove what was written about the previous picture: the host uses one dictionary for all."""
         extra = self._p.extra_generation_params
         for label, value in self._before.items():
             extra.pop(label, None) if value is _MISSING else extra.update({label: value})

@@ -1,4 +1,4 @@
-"""Tile ControlNet as a pass: the picture itself guides the denoising, during the upscale or in a pass of its own."""
+"""Tile ControlNet as a pass: the picture guides the denoising, during the upscale or in a run of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tile ControlNets that fit the checkpoint, by the names that a user chooses from."""
+"""Tile ControlNets that fit the checkpoint, by the names in the menu."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["TileModel", "choose_model", "offered_models", "where_to_put"]
 _PREFERRED = "control_v11f1e_sd15_tile"
 
 _OF_TRANSFORMERS = (".gguf",)
-"""Files in which transformers are handed on; their headers are not read here."""
+"""Suffixes of files with transformers, whose headers are not read here."""
 
 _IN_NAMES = (("sd15", 768), ("sd14", 768), ("sd21", 1024), ("xl", 2048))
-"""What names of files say that have no header, after sd-webui-controlnet's `detect_from_model_name`."""
+"""Text widths by parts of names, for files without a header; from sd-webui-controlnet's `detect_from_model_name`."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class TileModel:
     """A tile ControlNet."""
 
     name: str
-    """As the user chooses it and as the infotext names it: the file's name."""
+    """The file's name, in the menu and in infotexts."""
     key: str
-    """As ControlNet calls it, with a hash."""
+    """ControlNet's name for it, with a hash."""
     width: int | None
-    """Width of the text that it was made for; None where the file does not say."""
+    """Width of its text embeddings; None if the file does not say."""
     fault: str | None = None
-    """Why it cannot be loaded."""
+    """Why it cannot be loaded; None if it can."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class _Checkpoint:
     name: str
     width: int | None
     other: bool = False
-    """Whether it is no U-Net, such as Flux's transformer: no tile model for it is known here."""
+    """Whether it is not a U-Net, such as Flux's transformer, for which no tile model is known here."""
 
     @property
     def kind(self) -> str:
@@ -60,7 +60,7 @@ class _Checkpoint:
 
 
 def offered_models(*, refresh: bool = False) -> list[str]:
-    """Names of the tile models that fit the checkpoint that is chosen now, the best first."""
+    """Names of the tile models that fit the current checkpoint, the best first."""
     checkpoint = _checkpoint({})
     return [model.name for model in _tile_models(refresh=refresh) if checkpoint.takes(model)]
 
@@ -73,7 +73,7 @@ def choose_model(name: str, overrides: Mapping[str, Any]) -> TileModel:
         overrides: the settings of this generation, which may name another checkpoint.
 
     Raises:
-        ValueError: there is none, or it does not fit or is damaged; says which there are and where to put one.
+        SettingsError: there is none, or it does not fit or is damaged; lists the others, and says where to put one.
     """
     checkpoint = _checkpoint(overrides)
     models = _tile_models(refresh=False)
@@ -100,7 +100,7 @@ def choose_model(name: str, overrides: Mapping[str, Any]) -> TileModel:
 
 
 def _wanted(name: str, models: Sequence[TileModel], checkpoint: _Checkpoint) -> list[TileModel]:
-    """Those that a name may mean; of a name that a user has chosen they may be useless."""
+    """The models with this name, even if they do not fit; for "automatic", those that fit."""
     if name in ("", AUTOMATIC):
         return [model for model in models if checkpoint.takes(model)]
     return [model for model in models if name in (model.name, model.key)]
@@ -120,7 +120,7 @@ def _not_found(name: str, models: Sequence[TileModel], checkpoint: _Checkpoint) 
 
 
 def where_to_put() -> str:
-    """A sentence that says which file is wanted, and where."""
+    """A sentence that says which file is needed, and where to put it."""
     folder = host_machine.models_folder() / "ControlNet"
     return f"Put tile models, such as {_PREFERRED}.safetensors for {FAMILIES[768]}, into {folder}"
 
@@ -144,7 +144,7 @@ def _plain(key: str) -> str:
 
 
 def _described(key: str, path: Path) -> TileModel | None:
-    """The model; None where the file says that it is no ControlNet."""
+    """The model; None if the file is not a ControlNet."""
     name = _plain(key)
     if path.suffix.lower() in PICKLES:
         return TileModel(name, key, next((width for text, width in _IN_NAMES if text in name.lower()), None))
@@ -168,7 +168,7 @@ def _checkpoint(overrides: Mapping[str, Any]) -> _Checkpoint:
 
 
 def _shapes(path: Path) -> Shapes:
-    """Shapes of the tensors in a file; none where its header cannot be read, as with pickles."""
+    """Shapes of the tensors in a file; none if its header cannot be read, as for pickles."""
     try:
         return read_header(path).shapes
     except (ModelFileError, OSError):

@@ -1,4 +1,4 @@
-"""The x4 upscaler as the last pass: a finished picture becomes four times larger before it is saved."""
+"""The x4 upscaler as the last pass: finished pictures become four times larger before they are saved."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _LAYOUT = (
     ("tile", "overlap", "decoder_tile"),
     ("colour_guard",),
 )
-"""Of the panel, row by row."""
+"""Rows of the panel."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class _Loaded:
 
 
 class X4Pass(Pass):
-    """Makes every picture four times larger, each with its own seed as the seed of the noise."""
+    """Makes every picture four times larger; the seed of the noise is that of the picture."""
 
     NAME = "x4 upscaler"
     SETTINGS = X4Settings
@@ -89,7 +89,7 @@ class X4Pass(Pass):
         return self._written(self._settings)
 
     def _written(self, settings: X4Settings) -> dict[str, Any]:
-        """The seed only where it is not the picture's own: that one is in the infotext already."""
+        """Infotext labels and values, without the seed if it is the picture's own, which is already there."""
         written = settings.with_model(self._name)
         if self._settings.seed < 0:
             del written[X4Settings.labels()["seed"]]
@@ -116,7 +116,7 @@ class X4Pass(Pass):
         return Outcome(result.image, self._written(result.settings), result.notes)
 
     def _enlarged(self, picture: Image.Image, settings: X4Settings, progress: Progress) -> X4Result:
-        """The result; where half precision overflows, in full precision, and that is noted."""
+        """The result; if half precision overflows, it is repeated in full precision, with a note."""
 
         def stopped() -> bool:
             return bool(host_machine.stopped())
@@ -137,7 +137,7 @@ class X4Pass(Pass):
         return self._path, _stamp(self._path), *place
 
     def _model(self, device: torch.device, dtype: torch.dtype | None) -> X4Model:
-        """The model, from an earlier picture or generation where it is still the same."""
+        """The model, kept from an earlier picture or generation if it is still the same."""
         key = self._key(device, dtype)
         loaded = self._loaded or self._kept.get(self.NAME)
         if loaded is None or loaded.key != key:
@@ -156,7 +156,7 @@ class X4Pass(Pass):
         return model
 
     def _keep(self, loaded: _Loaded) -> None:
-        """For the pictures of this run; and for later ones as the setting says."""
+        """Keep the model for the pictures of this run, and for later runs if the setting says so."""
         self._loaded = loaded
         self._kept.pop(self.NAME, None)
         if host.option(option_name(X4_KEEP), True):
@@ -164,7 +164,7 @@ class X4Pass(Pass):
 
 
 def _stamp(path: Path) -> tuple[float, ...]:
-    """Changes where a model's file, or one of its folder's, changes."""
+    """Times of a model's files, which change when the model does."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     return tuple(file.stat().st_mtime for file in files)
 

@@ -1,4 +1,4 @@
-"""The x4 upscalers that this WebUI has, by the names that a user chooses from."""
+"""The x4 upscalers of this WebUI, by the names in the menu."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def own_folder() -> Path:
 
 
 def find_models() -> Mapping[str, Path]:
-    """Safetensors files and Hugging Face folders by name, of the own folder and then of the one that a setting names.
+    """Safetensors files and Hugging Face folders by name, in the own folder and in that of a setting.
 
-    Of two with the same name the second is called by its folder, too.
+    If two have the same name, that of the second includes its folder.
     """
     found: dict[str, Path] = {}
     for place in host_machine.searched_folders(own_folder(), option(option_name(X4_FOLDER))):
@@ -40,17 +40,18 @@ def _models_in(place: Path) -> list[Path]:
 
 
 def _is_model(path: Path) -> bool:
-    """Whether a path looks like a model; which one it is, is seen when it is chosen."""
+    """Whether a path looks like a model; it is checked when it is chosen."""
     if path.is_dir():
         return (path / "model_index.json").is_file() or (path / "unet").is_dir()
     return path.suffix.lower() == ".safetensors"
 
 
 def choose_model(name: str) -> tuple[str, Path]:
-    """(name, path) of the model with this name; without a name the only one.
+    """(name, path) of the model with this name; for an empty name, the only one.
 
     Raises:
-        ValueError: there is none of this name, or several and no name; says which there are or where to put one.
+        SettingsError: there is none of this name, or several for no name; lists them or says where to put one.
+        ModelFileError: there are only pickles.
     """
     found = find_models()
     if not name and len(found) == 1:

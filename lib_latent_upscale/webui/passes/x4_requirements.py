@@ -57,7 +57,7 @@ def host_has_diffusers() -> bool:
 
 
 def is_installed(folder: Path = PACKAGES) -> bool:
-    """Whether our own copy is whole: an installation may have been cut short, or files removed."""
+    """Whether our own copy is complete: an installation may have been interrupted, or files removed."""
     record = folder / f"diffusers-{VERSION}.dist-info" / "RECORD"
     try:
         rows = list(csv.reader(record.read_text("utf-8").splitlines()))
@@ -76,7 +76,7 @@ def _is_present(package: str) -> bool:
 
 
 def _unfit() -> str | None:
-    """What to say of the host's own diffusers where it is too old."""
+    """What to tell the user if the host's own diffusers is too old."""
     try:
         version = importlib.metadata.version("diffusers")
     except importlib.metadata.PackageNotFoundError:

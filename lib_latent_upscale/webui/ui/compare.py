@@ -59,7 +59,7 @@ _LITTLE_TO_COMPARE = "<small>The number of runs is shown here when Compare is on
 
 
 def _runs(upscale: Sequence[str], passes: Sequence[str], compared: Sequence[str], *values: Any) -> str:
-    """How many runs a comparison will make, and which, as HTML; or why it would be refused."""
+    """How many runs a comparison will make, and which, as HTML; or why it is not possible."""
     given = iter(values)
     settings, on, asked = (dict(zip(names, given)) for names in (upscale, passes, compared))  # noqa: B905
     if not asked["compare"]:
@@ -74,14 +74,14 @@ def _runs(upscale: Sequence[str], passes: Sequence[str], compared: Sequence[str]
 
 
 def _pasted(name: str) -> Callable[[Mapping[str, Any]], Any]:
-    """How a pasted infotext sets a control: that of a sheet as it was, that of a single picture of ours off."""
+    """How a pasted infotext sets a control: to the value of a sheet, or off for a single picture of ours."""
     label = CompareSettings.labels()[name]
     sheet = CompareSettings.labels()["compare"]
     switch = isinstance(rows(CompareSettings)[name].allowed, Switch)
 
     def pasted(infotext: Mapping[str, Any]) -> Any:
         if sheet not in infotext:
-            return False if switch and is_ours(infotext) else None  # the host leaves alone what None comes back for
+            return False if switch and is_ours(infotext) else None  # for None, the host leaves the control unchanged
         value = getattr(CompareSettings.from_infotext({label: infotext[label]} if label in infotext else {}), name)
         if any(map(file_of, value if isinstance(value, tuple) else ())):
             return pasted_methods(CompareSettings, name, list(value))

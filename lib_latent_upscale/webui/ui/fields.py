@@ -1,4 +1,4 @@
-"""The controls of a class of settings, in rows, and what an infotext that is pasted does to them."""
+"""The controls of a class of settings, in rows, and how a pasted infotext sets them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Layout = Sequence[Sequence[str]]
 
 @dataclass(frozen=True)
 class PassPanel:
-    """The controls of an accordion, one per name that the API has for it."""
+    """The controls of an accordion, one for each of its names in the API."""
 
     controls: Mapping[str, Any]
-    """By their names in the API: what is handed to the script's `run`."""
+    """By their names in the API; their values are arguments of the script's `run`."""
     infotext_fields: Sequence[tuple[Any, Pasted]]
     """How a pasted infotext sets them: on with all settings where the pass has run, off where it has not."""
 
@@ -41,7 +41,7 @@ def make_controls(
         shown: the settings.
         elem_id: makes a control's id.
         layout: rows of fields' names.
-        choices: of fields of which this host allows less than others do.
+        choices: choices of fields for which this host allows fewer than others.
     """
     made = {}
     for names in layout:
@@ -70,20 +70,20 @@ def _look_again(methods: Chosen) -> dict[str, Any]:
 
 
 def _with(names: Sequence[str], shown: str | Sequence[str]) -> list[str]:
-    """Names for a menu, with those that it shows: a file may be gone, and some versions of Gradio want it there."""
+    """Names for a menu, including those that it shows: a file may be missing, and some versions of Gradio need it."""
     each = [shown] if isinstance(shown, str) else shown
     return [*names, *(name for name in each if name not in names)]
 
 
 def pasted_methods(kind: type[Settings], name: str, value: str | Sequence[str]) -> Any:
-    """What a pasted infotext does to a menu of methods; a file that is not there stays chosen, and is refused later."""
+    """An update of a menu of methods with a pasted value; a missing file stays chosen, and is an error later."""
     allowed = rows(kind)[name].allowed
     names = learned_files.choices(allowed) if learned_files.takes_files(allowed) else []
     return gr.update(value=value, choices=_with(names, value))
 
 
 def rest(kind: type[Settings], layout: Layout) -> Layout:
-    """Rows for the options that a layout does not know yet: each kind of control in one of its own."""
+    """Rows for the options that are not in a layout: one for each kind of control."""
     known = {name for names in layout for name in names}
     by_kind: dict[type, list[str]] = {}
     for name, row in rows(kind).items():
@@ -99,12 +99,12 @@ def tips(kind: type[Settings]) -> str:
 
 
 def folded_tips(kind: type[Settings]) -> str:
-    """What all options do, to be unfolded."""
+    """What the options do, as HTML that can be unfolded."""
     return f"<details><summary><small>What these do</small></summary>{tips(kind)}</details>"
 
 
 def is_ours(infotext: Mapping[str, Any]) -> bool:
-    """Whether a pasted infotext is that of a picture which was made here."""
+    """Whether a pasted infotext is that of a picture that was made with this extension."""
     return any(label in infotext for label in UpscaleSettings.labels().values())
 
 
@@ -122,9 +122,9 @@ def make_pass_panel(
         kind: class of the settings.
         elem_id: makes a control's id.
         introduction: what stands above all, as HTML.
-        models: names of the models, the one to begin with first; with True it looks for them again.
+        models: returns the names of the models, the default first; with True it searches for them again.
         controls: makes the controls of the fields, by the fields' names.
-        model_tip: what is said about the choice of a model.
+        model_tip: what the choice of a model means, as HTML.
     """
     with accordion(kind.NAME, elem_id(kind.ELEMENTS.rstrip("_"))) as switch:
         gr.HTML(introduction)
