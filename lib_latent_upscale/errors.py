@@ -26,6 +26,7 @@ __all__ = [
     "NotFinite",
     "OutOfMemory",
     "SizeError",
+    "printable",
 ]
 
 
@@ -59,3 +60,8 @@ class NotFinite(InputError, GenerationError):  # noqa: N818 - torch's word
 
 class Interrupted(LatentUpscaleError):  # noqa: N818 - not an error: it was asked for
     """Stopped on the caller's request; there is no result."""
+
+
+def printable(text: str) -> str:
+    """A message as a terminal may show it: what names and infotexts of others' files could do to it is escaped."""
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else ascii(sign)[1:-1] for sign in text)

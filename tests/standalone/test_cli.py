@@ -1,6 +1,7 @@
 """The command: what a user sees. Bad input is one sentence and exit code 2, and nothing is written."""
 
 import argparse
+import io
 import os
 import signal
 import subprocess
@@ -257,6 +258,48 @@ def test_a_full_disk_is_a_sentence(picture_file, sd1_folder, capsys, monkeypatch
     assert upscale(picture_file, sd1_folder) == 1
     assert "No space left" in capsys.readouterr().err
     assert tree(picture_file.parent) == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names there are Unicode")
+@pytest.mark.parametrize(
+    ("name", "encoding", "shown"),
+    [
+        (b"bad\xff.png", "utf-8", b"bad\xff-128x96.png"),
+        ("日本.png".encode(), "cp1252", rb"\u65e5\u672c-128x96.png"),
+        ("日本.png".encode(), "utf-8", "日本-128x96.png".encode()),
+    ],
+)
+def test_names_of_any_script_are_shown(picture_file, sd1_folder, monkeypatch, name, encoding, shown):
+    """A folder with one such name would end in the middle."""
+    out = io.BytesIO()
+    source = picture_file.rename(picture_file.with_name(os.fsdecode(name)))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding=encoding))
+    assert upscale(source, sd1_folder, "--scale", "1") == 0
+    sys.stdout.flush()
+    assert out.getvalue().endswith(shown + b"\n")
+
+
+def test_the_command_works_without_a_stdout(picture_file, sd1_folder, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert upscale(picture_file, sd1_folder, "--scale", "1") == 0
+    monkeypatch.undo()
+    assert len(list(picture_file.parent.iterdir())) == 2
+
+
+def test_names_cannot_send_commands_to_the_terminal(sd1_folder, capsys):
+    bad = "a\x1b]0;title\u202egnp.png"
+    assert upscale(bad, sd1_folder) == 2
+    assert main(["upscale", bad, "other.png", "--model", str(sd1_folder)]) == 1
+    shown = capsys.readouterr().err
+    assert shown.count(r"a\x1b]0;title\u202egnp.png: no such file") == 2
+    assert "\x1b]0" not in shown
+    assert "\u202e" not in shown
+
+
+def test_pictures_behind_options_are_told_where_to_go(picture_file, capsys):
+    with pytest.raises(SystemExit):
+        main(["upscale", str(picture_file), "--steps", "2", "other.png"])
+    assert "other.png; give all pictures together, before or after all options" in capsys.readouterr().err
 
 
 def test_other_errors_are_not_hidden(picture_file, sd1_folder, monkeypatch):

@@ -88,6 +88,19 @@ def test_links_in_a_circle_end(here):
     assert len(find_pictures(here, recursive=True)) == 4
 
 
+def test_a_folder_that_is_named_twice_counts_once(here):
+    (here / "trip" / "up").symlink_to(here, target_is_directory=True)
+    assert find_inputs(["trip", "trip/", "trip/up/trip"]).folders == [Path("trip")]
+    assert len(find_inputs([f"{here}/**"]).folders) == 2
+
+
+def test_broken_links_are_not_called_files(here, caplog):
+    caplog.set_level("INFO")
+    (here / "trip" / "gone.png").symlink_to("nowhere.png")
+    find_pictures(here / "trip")
+    assert caplog.messages == [f"{here / 'trip'}: left out: 1 file of other kinds (broken links and the like)."]
+
+
 @pytest.mark.parametrize("name", [".", "./", "../{here}", "../{here}/"])
 def test_the_current_folder_has_a_place_beside_it(here, sd1_folder, name):
     assert upscale(sd1_folder, name.format(here=here.name)) == 0
@@ -102,6 +115,18 @@ def test_the_top_folder_has_nothing_beside_it():
 def test_an_empty_name_is_a_sentence(here, sd1_folder, capsys):
     assert upscale(sd1_folder, "") == 2
     assert "name of an input is empty" in capsys.readouterr().err
+    assert upscale(sd1_folder, "a.jpg", "-o", "") == 2
+    assert "name behind -o is empty" in capsys.readouterr().err
+
+
+def test_pictures_of_one_name_from_several_places_keep_it(here, sd1_folder):
+    assert upscale(sd1_folder, "a.jpg", "trip/a.jpg", "-o", "large") == 0
+    assert made(here / "large") == ["a-1.png", "a.png"]
+
+
+def test_one_picture_is_no_pictures(here, sd1_folder, capsys):
+    assert upscale(sd1_folder, "a.jpg", "-o", "large/") == 0
+    assert "\n1 picture: 1 done.\n" in f"\n{capsys.readouterr().err}"
 
 
 def test_several_folders_keep_their_names_in_one(tmp_path):

@@ -146,6 +146,12 @@ def test_a_picture_of_the_webuis_img2img_goes_as_far_as_it_goes(source, sd1_fold
     ]
 
 
+def test_an_infotext_of_any_length_gives_short_notes(source, sd1_folder, tmp_path, caplog):
+    made = written(tmp_path / "made.png", WEBUI.replace("Clip skip: 2", f"Clip skip: 2, Foreign: {'x' * 100_000}"))
+    like(source, "--like", made, "--model", sd1_folder)
+    assert max(len(message) for message in caplog.messages) < 1000
+
+
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [

@@ -1,20 +1,24 @@
 """Where results go: nothing that exists is replaced unasked, and what will be written is known before any work."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from lib_latent_upscale.errors import InputError
+from lib_latent_upscale.standalone.commands import upscaler
 from lib_latent_upscale.standalone.commands.cli import main
+from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.files.folders import Results
 from lib_latent_upscale.standalone.files.inputs import Found, Inputs, find_pictures
 from lib_latent_upscale.standalone.files.outputs import Outputs, check_output_folder
 from lib_latent_upscale.standalone.files.settings import FileSettings
-from lib_latent_upscale.writing import written_whole
+from lib_latent_upscale.writing import write_whole, written_whole
 
 
 def upscale(*arguments):
@@ -51,6 +55,48 @@ def test_two_results_never_have_one_name(tmp_path):
     assert outputs.free(tmp_path / "a.png") != outputs.free(tmp_path / "A.png"), "one file on Windows and macOS"
     with pytest.raises(InputError, match="two results"):
         outputs.named(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_what_another_run_has_written_meanwhile_is_not_replaced(tmp_path, monkeypatch, links):
+    def unsupported(*_):
+        raise PermissionError(errno.EPERM, "as on a memory card")
+
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", unsupported)
+    path = tmp_path / "out.png"
+    path.write_bytes(b"theirs")
+    assert write_whole(path, b"ours", overwrite=False) == tmp_path / "out-1.png"
+    assert write_whole(tmp_path / "new.png", b"new", overwrite=False) == tmp_path / "new.png"
+    found = {one.name: one.read_bytes() for one in tmp_path.iterdir()}
+    assert found == {"out.png": b"theirs", "out-1.png": b"ours", "new.png": b"new"}
+    assert write_whole(path, b"ours") == path
+    assert path.read_bytes() == b"ours"
+
+
+@pytest.mark.parametrize("kind", ["single", "folder", "compare"])
+def test_two_runs_at_once_lose_nothing(picture_file, sd1_folder, tmp_path, monkeypatch, capsys, kind):
+    """The other run writes while this one works, under the very names that were free before."""
+    out = tmp_path / "out"
+    out.mkdir()
+    theirs = [out / f"photo{suffix}" for suffix in (".png", ".json", ".html")]
+
+    def slow(*arguments, **options):
+        for path in theirs:
+            path.write_bytes(b"theirs")
+        return work(*arguments, **options)
+
+    work = Engine.prepare
+    monkeypatch.setattr(Engine, "prepare", slow)
+    command = "compare" if kind == "compare" else "upscale"
+    source, output = (picture_file.parent, out) if kind == "folder" else (picture_file, out / "photo.png")
+    more = ["-o", output, "--model", sd1_folder, "--steps", "1", "--scale", "1", "--quiet"]
+    assert main([command, *map(str, (source, *more))]) == 0
+    assert {path.read_bytes() for path in theirs} == {b"theirs"}
+    ours = theirs if kind == "compare" else theirs[:1]
+    written = [path.with_name(f"{path.stem}-1{path.suffix}") for path in ours]
+    assert capsys.readouterr().out.split() == [str(path) for path in written]
+    assert all(path.is_file() for path in written)
 
 
 def test_what_belongs_together_has_one_number(tmp_path):
@@ -143,8 +189,35 @@ def test_one_picture_that_becomes_too_large_does_not_stop_the_others(sd1_folder,
     assert "wide.png: The result's size 9000x24 is out of range" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no SIGTERM that a process can catch")
-def test_a_request_to_end_leaves_no_half_written_file(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code", "told"),
+    [
+        (errno.EINVAL, 1, "3 pictures: 2 done, 1 failed."),
+        (errno.ENOSPC, 1, "3 pictures: 1 done, 2 not begun."),
+    ],
+)
+def test_a_name_that_the_disk_does_not_take_fails_alone_and_a_full_disk_ends_the_run_with_its_summary(
+    sd1_folder, tmp_path, capsys, monkeypatch, number, code, told
+):
+    def write(path, content, *, overwrite):
+        if path.name == "b.png":
+            raise OSError(number, os.strerror(number), str(path))
+        return write_whole(path, content, overwrite=overwrite)
+
+    for name in "abc":
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / "in" / f"{name}.png")
+    monkeypatch.setattr(upscaler, "write_whole", write)
+    assert upscale(tmp_path / "in", "--model", sd1_folder, "-o", tmp_path / "out") == code
+    shown = capsys.readouterr().err
+    assert told in shown
+    assert os.strerror(number) in shown
+    assert str(tmp_path / "out" / "b.png") in shown
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no signals that a process can catch")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_request_to_end_leaves_no_half_written_file(tmp_path, name):
     code = (
         "import pathlib, sys, time\n"
         "from lib_latent_upscale.standalone.commands import cli\n"
@@ -158,6 +231,6 @@ def test_a_request_to_end_leaves_no_half_written_file(tmp_path):
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "writing\n"
         assert list(tmp_path.iterdir())
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 143
+        process.send_signal(signal.Signals[name])
+        assert process.wait(20) == 128 + signal.Signals[name]
     assert list(tmp_path.iterdir()) == []

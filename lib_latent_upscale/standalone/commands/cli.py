@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import logging
+import os
 import re
 import signal
 import sys
@@ -19,7 +21,7 @@ from typing import NoReturn
 
 from lib_latent_upscale import __version__
 from lib_latent_upscale.comparison.settings import CompareSettings
-from lib_latent_upscale.errors import GenerationError, InputError
+from lib_latent_upscale.errors import GenerationError, InputError, printable
 from lib_latent_upscale.options import rows
 from lib_latent_upscale.samplers import GENERATION_SAMPLERS
 from lib_latent_upscale.settings import SCHEDULES, UpscaleSettings
@@ -31,14 +33,17 @@ from lib_latent_upscale.x4_settings import X4Settings
 
 __all__ = ["build_parser", "main", "quiet_libraries"]
 
-EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 
 class _Parser(argparse.ArgumentParser):
     """Reports errors in one sentence, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_BAD_INPUT, f"{self.prog}: {message}\n")
+        unknown = message.partition("unrecognized arguments: ")[2]
+        if unknown and not unknown.startswith("-"):
+            message += "; give all pictures together, before or after all options"
+        self.exit(EXIT_BAD_INPUT, f"{self.prog}: {printable(message)}\n")
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -329,9 +334,16 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     return made_like(arguments, build_parser(vars(arguments)).parse_args(argv))
 
 
+class _Sentences(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def quiet_libraries() -> None:
     """Log plain sentences, without the messages of libraries that are meant for developers."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Sentences())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     for name in ("diffusers", "transformers", "httpx", "huggingface_hub", "matplotlib"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -340,17 +352,37 @@ def quiet_libraries() -> None:
 
 
 def _end_orderly() -> None:
-    """Let SIGTERM end the command as Ctrl+C does, so that no half-written file is left."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+    """Let SIGTERM, and the end of the terminal, end the command as Ctrl+C does: no half-written file is left."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores the terminal's end
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
+
+
+def _take_any_name() -> None:
+    """Let stdout take names of files that its encoding does not have, and let it and stderr be closed."""
+    if sys.stdout is None or sys.stderr is None:  # `>&-`, and programs without a console
+        nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the end
+        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        unicode = sys.stdout.encoding.lower() == "utf-8"
+        sys.stdout.reconfigure(errors="surrogateescape" if unicode else "backslashreplace")
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"latent-upscale: {text}\n")
+    sys.stderr.write(f"latent-upscale: {printable(text)}\n")
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}."
+    return str(error)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 0 done, 1 failed or partly failed, 2 bad input, 130 interrupted."""
+    _take_any_name()
     quiet_libraries()
     try:
         _end_orderly()
@@ -370,7 +402,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say("stopped; nothing half-finished was written.")
         return EXIT_INTERRUPTED
     except (GenerationError, OSError) as error:  # OSError: the disk is full, a network folder is gone
-        _say(str(error))
+        _say(_told(error))
         return EXIT_FAILED
     except InputError as error:
         _say(str(error))

@@ -14,6 +14,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from lib_latent_upscale.standalone.commands.flags import attribute_of
 from lib_latent_upscale.standalone.commands.passes import WITH_MODEL
 from lib_latent_upscale.standalone.commands.upscaler import Job, Outcome, Upscaler, read
 from lib_latent_upscale.standalone.engine.models import first_line
+from lib_latent_upscale.standalone.files.folders import OF_ONE_NAME
 from lib_latent_upscale.standalone.files.images import Picture
 from lib_latent_upscale.standalone.files.settings import FileSettings
 from lib_latent_upscale.writing import write_whole
@@ -94,7 +96,11 @@ class Worker:
     @cached_property
     def _upscaler(self) -> Upscaler:
         quiet_libraries()
-        return Upscaler(self._arguments, self._files, self._made.__setitem__)
+        return Upscaler(self._arguments, self._files, self._keep)
+
+    def _keep(self, path: Path, content: bytes) -> Path:
+        self._made[path] = content
+        return path
 
     def load(self) -> None:
         """Load the models.
@@ -113,10 +119,10 @@ class Worker:
 class Cluster:
     """Workers, all of them ready, and what they make of pictures."""
 
-    def __init__(self, workers: Sequence[Any]) -> None:
+    def __init__(self, workers: Sequence[Any], *, overwrite: bool = False) -> None:
         from ray.util import ActorPool
 
-        self._pool = ActorPool(workers)
+        self._pool, self._overwrite = ActorPool(workers), overwrite
 
     def __call__(self, batches: Sequence[Sequence[Job]]) -> Iterator[Outcome]:
         """Upscale pictures, in the order in which they are done; one whose worker dies again and again fails alone."""
@@ -146,10 +152,18 @@ class Cluster:
                 raise error.cause from error
             except RayError:  # the worker is gone, and so are those that took its place
                 continue
-            for path, content in results.items():
-                write_whole(path, content)
-            yield from outcomes
+            yield from (self._written(outcome, results.get(outcome.output)) for outcome in outcomes)
         yield from unread
+
+    def _written(self, outcome: Outcome, content: bytes | None) -> Outcome:
+        if content is None:
+            return outcome
+        try:
+            return replace(outcome, output=write_whole(outcome.output, content, overwrite=self._overwrite))
+        except OSError as error:
+            if error.errno not in OF_ONE_NAME:
+                raise
+            return replace(outcome, error=f"{outcome.source}: the result cannot be written: {error}")
 
 
 @contextmanager
@@ -172,7 +186,7 @@ def cluster(arguments: argparse.Namespace, files: FileSettings, most: int) -> It
         with notice(f"Loading the model on {min(asked, most)} workers ...", quiet=arguments.quiet):
             workers = [kind.remote(_sent(arguments), files) for _ in range(min(asked, most))]
             _ready(workers)
-        yield Cluster(workers)
+        yield Cluster(workers, overwrite=arguments.overwrite)
     finally:
         ray.shutdown()
 

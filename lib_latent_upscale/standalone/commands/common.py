@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib_latent_upscale.errors import InputError
+from lib_latent_upscale.errors import InputError, printable
 from lib_latent_upscale.method_files import method_of_file
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.commands.flags import check_given, given_settings, given_values, settings_from_flags
@@ -81,6 +81,8 @@ def given_inputs(arguments: argparse.Namespace, files: FileSettings) -> tuple[In
     Raises:
         InputError: as for `find_inputs`.
     """
+    if arguments.output == "":
+        raise InputError("The name behind -o is empty: give a file or a folder.")
     output = Path(arguments.output) if arguments.output is not None else None
     inputs = find_inputs(arguments.input, recursive=files.recursive, skipped=[output] if output else [])
     names_folder = output is not None and (output.is_dir() or is_folder_name(arguments.output))
@@ -256,7 +258,7 @@ def progress_bar(
     """A progress bar on stderr; yields `progress(done, total)`."""
     from tqdm import tqdm
 
-    with tqdm(desc=description, disable=quiet, leave=leave, unit=unit) as bar:
+    with tqdm(desc=printable(description).replace("\n", " "), disable=quiet, leave=leave, unit=unit) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total

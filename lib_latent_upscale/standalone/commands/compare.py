@@ -38,7 +38,7 @@ from lib_latent_upscale.standalone.files.inputs import find_inputs
 from lib_latent_upscale.standalone.files.outputs import Outputs
 from lib_latent_upscale.standalone.files.settings import ShapeSettings
 from lib_latent_upscale.standalone.files.shapes import shaped
-from lib_latent_upscale.writing import written_whole
+from lib_latent_upscale.writing import write_whole
 
 __all__ = ["compare", "default_variants", "generation_of", "parse_variant", "run", "subject_of", "tile_variants"]
 
@@ -234,7 +234,7 @@ def run(arguments: argparse.Namespace) -> int:
         progress=lambda name: progress_bar(name, quiet=arguments.quiet, leave=True),
     )
     report = make_report(subject_of(picture, base, reference), entries, shown=picture.with_alpha)
-    _write(files, report, picture.icc_profile)
+    _write(files, report, picture.icc_profile, overwrite=arguments.overwrite)
     return 0
 
 
@@ -270,17 +270,13 @@ def _files(arguments: argparse.Namespace) -> _Files:
     return _Files(**named, **dict(zip(others, outputs.together(others.values()), strict=True)))
 
 
-def _write(files: _Files, report: Report, icc_profile: bytes | None) -> None:
-    save_png(report.sheet(), files.sheet, icc_profile=icc_profile)
-    _write_text(files.figures, json.dumps(report.record, indent=2) + "\n")
-    _write_text(files.page, report.page())
-    written = [files.sheet, files.figures, files.page]
+def _write(files: _Files, report: Report, icc_profile: bytes | None, *, overwrite: bool) -> None:
+    figures = json.dumps(report.record, indent=2) + "\n"
+    written = [
+        save_png(report.sheet(), files.sheet, icc_profile=icc_profile, overwrite=overwrite),
+        write_whole(files.figures, figures.encode(), overwrite=overwrite),
+        write_whole(files.page, report.page().encode(), overwrite=overwrite),
+    ]
     if files.difference is not None and report.difference is not None:
-        save_png(report.difference, files.difference)
-        written.append(files.difference)
+        written.append(save_png(report.difference, files.difference, overwrite=overwrite))
     sys.stdout.write("".join(f"{path}\n" for path in written))
-
-
-def _write_text(path: Path, text: str) -> None:
-    with written_whole(path) as part:
-        part.write_text(text, encoding="utf-8")

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from lib_latent_upscale.errors import InputError
@@ -43,6 +44,8 @@ _NAMES = frozenset({"Model hash", "Lora hashes", "TI hashes", "VAE hash", "Versi
 """Labels that have no effect on the picture or are read elsewhere."""
 _WEBUI = frozenset({"Model hash", "Version"})
 """Labels that are only written by a WebUI."""
+_LONGEST = 500
+"""Characters of a message: an infotext may hold anything."""
 _LORA = re.compile(r"<\w+:[^<>]*>")
 _SCHEDULES = {schedule.label.casefold(): name for name, schedule in SCHEDULES.items()} | {AUTOMATIC: AUTOMATIC}
 """Our schedules by the WebUI's names."""
@@ -70,9 +73,9 @@ def made_like(arguments: argparse.Namespace, given: argparse.Namespace) -> argpa
     try:
         found = reader.found()
     except InputError as error:
-        raise InputError(f"{source}: {error}") from error
+        raise InputError(f"{source}: {shorten(str(error), _LONGEST)}") from error
     for note in reader.notes:
-        logger.warning("%s: %s", source, note)
+        logger.warning("%s: %s", source, shorten(note, _LONGEST))
     return argparse.Namespace(**{**vars(arguments), **found, **explicit})
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lib_latent_upscale.errors import GenerationError, InputError
+from lib_latent_upscale.errors import GenerationError, InputError, printable
 from lib_latent_upscale.options import Settings
 from lib_latent_upscale.standalone.commands.flags import attribute_of, check_given, given_values, settings_from_flags
 from lib_latent_upscale.tile_settings import TileSettings
@@ -201,7 +201,8 @@ class Passes:
                 reason = str(error)
             else:
                 continue
-            tqdm.write(f"{path}: the picture before the {asked.row.settings.NAME} is kept: {reason}", file=sys.stderr)
+            said = f"{path}: the picture before the {asked.row.settings.NAME} is kept: {reason}"
+            tqdm.write(printable(said), file=sys.stderr)
             break
         return image, generation
 

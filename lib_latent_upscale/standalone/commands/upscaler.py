@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -16,7 +17,7 @@ from lib_latent_upscale.standalone.commands.flags import given_settings
 from lib_latent_upscale.standalone.commands.passes import load_passes
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
 from lib_latent_upscale.standalone.engine.infotext import add_labels
-from lib_latent_upscale.standalone.files.folders import tried
+from lib_latent_upscale.standalone.files.folders import OF_ONE_NAME, tried
 from lib_latent_upscale.standalone.files.formats import encoded
 from lib_latent_upscale.standalone.files.images import Picture, load_picture
 from lib_latent_upscale.standalone.files.marks import MARK
@@ -67,7 +68,7 @@ class Upscaler:
     Args:
         arguments: the command's arguments.
         files: settings of the files that are written.
-        write: called with the path and the content of each result's file.
+        write: called with the path and the content of each result's file; returns where it is. Default: `write_whole`.
 
     Raises:
         InputError: a value that is not allowed, or a model cannot be used.
@@ -75,11 +76,11 @@ class Upscaler:
     """
 
     def __init__(
-        self, arguments: argparse.Namespace, files: FileSettings, write: Callable[[Path, bytes], None] = write_whole
+        self, arguments: argparse.Namespace, files: FileSettings, write: Callable[[Path, bytes], Path] | None = None
     ) -> None:
         self.quiet: bool = arguments.quiet
         self.files = files
-        self.write = write
+        self.write = write or partial(write_whole, overwrite=arguments.overwrite)
         self.shape = given_settings(arguments, ShapeSettings)
         checked_models(arguments)
         self.passes = load_passes(arguments)
@@ -100,6 +101,10 @@ class Upscaler:
             if not is_out_of_memory(error):
                 raise
             problem = "out of memory; try a smaller --size or --scale, --batch-size 1, --dtype float16"
+        except OSError as error:
+            if error.errno not in OF_ONE_NAME:
+                raise
+            problem = f"the result cannot be written: {error}"
         return [Outcome(job.source, job.output, f"{job.source}: {problem}") for job in jobs]
 
     def upscale(self, jobs: Sequence[Job], pictures: Sequence[Picture]) -> list[Outcome]:
@@ -126,5 +131,5 @@ class Upscaler:
         complete = len(made_with.passes) == len(self.passes)
         labels = {**self.shape.to_infotext(), **({MARK: job.mark} if complete and job.mark else {})}
         parameters = add_labels(self.engine.parameters(made_with), labels)
-        self.write(job.output, encoded(result, job.output, parameters, picture, self.files.quality))
-        return Outcome(job.source, job.output, complete=complete)
+        output = self.write(job.output, encoded(result, job.output, parameters, picture, self.files.quality))
+        return Outcome(job.source, output, complete=complete)

@@ -67,6 +67,7 @@ class _Job:
 
     source: Path
     output: Path
+    overwrite: bool
     mark: str = ""
     """Identifies picture and settings; written into the results of many pictures. Empty for a single one."""
 
@@ -78,7 +79,7 @@ def _single(
     size, parameters = _enlarged_size(picture), read_parameters(source)
     output = single_output(source, output, size, parameters, files, overwrite=arguments.overwrite)
     model = load_upscaler(arguments.model, arguments)
-    _upscale(model, settings, files, picture, _Job(source, output), quiet=arguments.quiet)
+    _upscale(model, settings, files, picture, _Job(source, output, arguments.overwrite), quiet=arguments.quiet)
     return 0
 
 
@@ -98,7 +99,7 @@ def _many(
             return None
         size, mark = measured
         output = results.placed(one, size, mark, tally)
-        return None if output is None else _Job(one.path, output, mark)
+        return None if output is None else _Job(one.path, output, arguments.overwrite, mark)
 
     def size_and_mark(source: Path) -> tuple[tuple[int, int], str]:
         size = _enlarged_size(opened(source, _SMALLEST_SIDE))  # in full: a damaged one may have a good header
@@ -132,9 +133,10 @@ def _upscale(
     except (InputError, GenerationError) as error:
         raise type(error)(f"{job.source}: {error}") from error
     labels = {**result.settings.with_model(model.name), **({MARK: job.mark} if job.mark else {})}
-    save_picture(result.image, job.output, add_labels(read_parameters(job.source), labels), picture, files.quality)
-    sys.stdout.write(f"{job.output}\n")
-    return job.output
+    parameters = add_labels(read_parameters(job.source), labels)
+    output = save_picture(result.image, job.output, parameters, picture, files.quality, overwrite=job.overwrite)
+    sys.stdout.write(f"{output}\n")
+    return output
 
 
 def load_upscaler(source: str, arguments: argparse.Namespace) -> X4Model:

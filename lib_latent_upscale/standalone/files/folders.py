@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
-from lib_latent_upscale.errors import InputError, LatentUpscaleError
+from lib_latent_upscale.errors import InputError, LatentUpscaleError, printable
 from lib_latent_upscale.standalone.files.formats import format_of
 from lib_latent_upscale.standalone.files.inputs import Found, Inputs
 from lib_latent_upscale.standalone.files.marks import is_marked
 from lib_latent_upscale.standalone.files.outputs import Outputs, check_output_folder
 from lib_latent_upscale.standalone.files.settings import FileSettings
 
-__all__ = ["Results", "Tally", "results_folder", "tried", "work_through"]
+__all__ = ["OF_ONE_NAME", "Results", "Tally", "results_folder", "tried", "work_through"]
 
 Result = TypeVar("Result")
 Job = TypeVar("Job")
@@ -100,13 +100,16 @@ class Results:
         suffix = format_of(self.files).suffixes[0]
         if one.folder is None and self.folder is None:
             return f"{one.path.stem}-{size[0]}x{size[1]}{suffix}"
-        unique = self._stems[self._folder(one), one.path.stem] == 1
+        unique = len(self._names[self._folder(one), one.path.stem]) == 1
         return f"{one.path.stem if unique else one.path.name}{suffix}"
 
     @cached_property
-    def _stems(self) -> Counter[tuple[Path, str]]:
-        """Those that differ only in their suffix keep it."""
-        return Counter((self._folder(one), one.path.stem) for one in self.inputs.found)
+    def _names(self) -> dict[tuple[Path, str], set[str]]:
+        """By folder and stem; those that differ only in their suffix keep it."""
+        names: dict[tuple[Path, str], set[str]] = {}
+        for one in self.inputs.found:
+            names.setdefault((self._folder(one), one.path.stem), set()).add(one.path.name)
+        return names
 
 
 def tried(function: Callable[[Path], Result], source: Path, failures: dict[Path, str]) -> Result | None:
@@ -116,8 +119,16 @@ def tried(function: Callable[[Path], Result], source: Path, failures: dict[Path,
     except LatentUpscaleError as error:
         failures[source] = str(error)
     except OSError as error:  # deleted meanwhile, or not readable
+        if error.errno in _OF_THE_DISK:
+            raise
         failures[source] = f"{source}: {error}"
     return None
+
+
+OF_ONE_NAME = frozenset({errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR})
+"""Errors of a name that the file system does not take, such as one with a colon on a memory card."""
+_OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
+"""Errors that the next pictures would meet, too."""
 
 
 @dataclass
@@ -139,11 +150,12 @@ class Tally:
         left = self.total - self.done - self.skipped - failed
         kinds = {"done": self.done, "skipped (finished before)": self.skipped, "failed": failed, "not begun": left}
         told = ", ".join(f"{number} {kind}" for kind, number in kinds.items() if number)
-        sys.stderr.write(f"{self.total} pictures: {told}.\n")
+        pictures = "1 picture" if self.total == 1 else f"{self.total} pictures"
+        sys.stderr.write(f"{pictures}: {told}.\n")
         if failed:
-            sys.stderr.write(f"{failed} of {self.total} pictures could not be used:\n")
+            sys.stderr.write(f"{failed} of {pictures} could not be used:\n")
         for message in self.failures.values():
-            sys.stderr.write(f"  {message}\n")
+            sys.stderr.write(f"  {printable(message)}\n")
         return int(bool(self.failures or self.incomplete))
 
 
@@ -170,7 +182,7 @@ def work_through(
     if jobs:
         try:
             work(jobs, tally)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit, OSError):
             tally.report()
             raise
     return tally.report()

@@ -80,13 +80,11 @@ def check_format(chosen: Format, size: tuple[int, int], parameters: str) -> None
         raise InputError(f"The prompt is too long to be written into a {chosen.name}; write a PNG.")
 
 
-def save_picture(image: Image.Image, path: Path, parameters: str | None, source: Picture, quality: int) -> None:
-    """Write a result, whole or not at all; arguments as for `encoded`.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    write_whole(path, encoded(image, path, parameters, source, quality))
+def save_picture(
+    image: Image.Image, path: Path, parameters: str | None, source: Picture, quality: int, *, overwrite: bool = True
+) -> Path:
+    """Write a result as `write_whole` does it; other arguments as for `encoded`."""
+    return write_whole(path, encoded(image, path, parameters, source, quality), overwrite=overwrite)
 
 
 def encoded(image: Image.Image, path: Path, parameters: str | None, source: Picture, quality: int) -> bytes:

@@ -12,7 +12,7 @@ from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.pictures import eight_bits, filled, has_transparency
 from lib_latent_upscale.standalone.engine.generation import LARGEST_SIDE, SMALLEST_SIDE, check_size
 from lib_latent_upscale.standalone.files.metadata import is_turned, kept_density, kept_exif, kept_xmp
-from lib_latent_upscale.writing import written_whole
+from lib_latent_upscale.writing import write_whole
 
 __all__ = [
     "Picture",
@@ -161,11 +161,8 @@ def _profile(content: bytes | None) -> ImageCms.ImageCmsProfile:
     return ImageCms.ImageCmsProfile(io.BytesIO(content))
 
 
-def save_png(image: Image.Image, path: Path, icc_profile: bytes | None = None) -> None:
-    """Write a PNG, whole or not at all. It contains no date: the same picture gives the same bytes.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    with written_whole(path) as part:
-        image.save(part, "PNG", icc_profile=icc_profile)
+def save_png(image: Image.Image, path: Path, icc_profile: bytes | None = None, *, overwrite: bool = True) -> Path:
+    """Write a PNG as `write_whole` does. It contains no date: the same picture gives the same bytes."""
+    file = io.BytesIO()
+    image.save(file, "PNG", icc_profile=icc_profile)
+    return write_whole(path, file.getvalue(), overwrite=overwrite)

@@ -79,6 +79,9 @@ def find_inputs(names: Sequence[str], *, recursive: bool = False, skipped: Itera
     inputs, seen = Inputs(), set()
     for path in expanded:
         if path.is_dir():
+            if _real(path) in seen:  # again, or through a link that goes round in a circle
+                continue
+            seen.add(_real(path))
             inputs.folders.append(path)
         for one in _pictures_of(path, recursive, set(map(_real, skipped)), alone=len(expanded) == 1):
             if _real(one.path) not in seen:
@@ -136,6 +139,7 @@ def find_pictures(folder: Path, *, recursive: bool = False, skipped: Iterable[st
     return pictures
 
 
+_NO_FILE = "broken links and the like"
 _SUBFOLDER = "/"
 """The key for subfolders in counts by suffix."""
 
@@ -149,7 +153,7 @@ def _walk(folder: Path, recursive: bool, seen: set[str], left: Counter[str]) -> 
         if path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES:
             yield path
         elif not path.is_dir():
-            left[path.suffix.lower()] += 1
+            left[path.suffix.lower() if path.is_file() else _NO_FILE] += 1
     if not recursive:
         left[_SUBFOLDER] += len(folders)
         return

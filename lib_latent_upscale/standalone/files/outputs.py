@@ -7,7 +7,7 @@ the user gave is taken, that is an error; a name of ours gets the next free numb
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +15,7 @@ from itertools import count
 from pathlib import Path
 
 from lib_latent_upscale.errors import InputError
+from lib_latent_upscale.writing import numbered
 
 __all__ = ["Outputs", "check_output_folder"]
 
@@ -82,7 +83,7 @@ class Outputs:
         Raises:
             InputError: the name is too long.
         """
-        for one in _tries(path):
+        for one in (numbered(path, number) for number in count()):
             if len(os.fsencode(one.name)) > _LONGEST_NAME:
                 raise InputError(
                     f"{one}: the name of the result is longer than {_LONGEST_NAME} bytes; rename the picture."
@@ -91,7 +92,7 @@ class Outputs:
                 return self._take(one), True
             if not self._is_taken(one):
                 return self._take(one), False
-        raise AssertionError  # _tries does not end
+        raise AssertionError  # count() does not end
 
     def together(self, wanted: Iterable[Path]) -> list[Path]:
         """Reserve paths of our own that belong together: if one is taken, all get the same number.
@@ -101,7 +102,7 @@ class Outputs:
         """
         paths = list(wanted)
         for number in count():
-            tries = paths if number == 0 else [one.with_name(_numbered(one, number)) for one in paths]
+            tries = [numbered(one, number) for one in paths]
             if not any(self._is_taken(one) for one in tries):
                 _check_writable(paths[0].parent, paths[0])
                 return [self._take(one) for one in tries]
@@ -136,15 +137,6 @@ class Outputs:
     def _take(self, path: Path) -> Path:
         self._taken.add(_key(path))
         return path
-
-
-def _tries(path: Path) -> Iterator[Path]:
-    yield path
-    yield from (path.with_name(_numbered(path, number)) for number in count(1))
-
-
-def _numbered(path: Path, number: int) -> str:
-    return f"{path.stem}-{number}{path.suffix}"
 
 
 def _key(path: Path) -> str:
