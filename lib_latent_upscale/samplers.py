@@ -117,8 +117,11 @@ def _without_warnings() -> Iterator[None]:
 def import_k_diffusion(part: str) -> ModuleType:
     """`k_diffusion.sampling` or `.external`, without the rest of the package.
 
-    Its own `__init__` imports clip, kornia and wandb, for seconds, which are for training. Where nobody has imported
-    the package, a bare one stands in for it meanwhile; a later import by other code is the real one.
+    Its own `__init__` imports clip, kornia and wandb, which takes seconds and is only needed for training. If the
+    package is not imported yet, an empty one replaces it meanwhile; a later import by other code gets the real one.
+
+    Raises:
+        ModuleNotFoundError: k_diffusion is missing.
     """
     name = f"k_diffusion.{part}"
     if "k_diffusion" in sys.modules or name in sys.modules:

@@ -47,11 +47,11 @@ class SigmaTable:
     values: Floats
     """The model's sigmas, ascending."""
     low: float | None = None
-    """Smallest sigma of the schedule, where it is not the table's."""
+    """Smallest sigma of the schedule; None for that of the table."""
     high: float | None = None
-    """Largest sigma of the schedule, where it is not the table's."""
+    """Largest sigma of the schedule; None for that of the table."""
     rho: float | None = None
-    """Curvature, for the schedules that have one."""
+    """Curvature, for schedules that have one; None for their default."""
 
     @property
     def sigma_min(self) -> float:
@@ -68,6 +68,7 @@ class SigmaTable:
 
     @property
     def restricted(self) -> bool:
+        """Whether the schedule has limits of its own."""
         return self.low is not None or self.high is not None
 
     def sigma_at(self, positions: NDArray[Any]) -> Floats:
@@ -216,7 +217,7 @@ SCHEDULES: Mapping[str, Schedule] = MappingProxyType(
 
 
 def described(name: str) -> str:
-    """A schedule for users who choose, or "automatic": how it is called, its name here, and what it does."""
+    """A line about a schedule, or "automatic", for users who choose: label, name and what it does."""
     if name not in SCHEDULES:
         return f"{name.capitalize()} ({name}): the host's own schedule type"
     schedule = SCHEDULES[name]
@@ -283,6 +284,7 @@ class StepPlan:
 
     @property
     def steps(self) -> int:
+        """Number of steps that run."""
         return len(self.run) - 1
 
 

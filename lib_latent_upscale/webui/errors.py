@@ -1,4 +1,4 @@
-"""What the adapter refuses."""
+"""The error that the script raises for calls that are not allowed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ArgumentError(InputError):
     """Something in the call is not allowed; the host's API answers with `status_code` and `detail`."""
 
     def __init__(self, message: str, on_page: str | None = None) -> None:
-        """The sentence for callers of the API, and one for the page, where controls are called by their labels."""
+        """Set both messages: for callers of the API, and for the page, where controls are called by their labels."""
         super().__init__(message)
         self.status_code = 422
         self.detail = message
@@ -24,7 +24,11 @@ class ArgumentError(InputError):
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """What a check says in here, as an answer of the script; also a decorator."""
+    """Inside, errors of checks become errors of the script; also a decorator.
+
+    Raises:
+        ArgumentError: instead of any ValueError.
+    """
     try:
         yield
     except ArgumentError:

@@ -95,8 +95,11 @@ def named_arguments(arguments: Sequence[Any]) -> Mapping[str, Any]:
 def given_arguments(script: Any, runner: Any, script_args: Sequence[Any]) -> list[Any]:
     """The arguments of `script` that the caller has really given.
 
-    The API puts the caller's list in the place of the script's own arguments (`Api.init_script_args`). With a list of
-    another length whatever follows moves, and values of other scripts would be taken for ours.
+    The API puts the caller's list in place of the script's own arguments (`Api.init_script_args`). A list of another
+    length shifts everything after it, and values of other scripts would be taken for ours.
+
+    Raises:
+        ArgumentError: the WebUI is still starting.
     """
     if script.args_from is None or len(script_args) < script.args_from:
         raise ArgumentError("Latent Upscale: the WebUI is still starting and has lost the arguments; call again")

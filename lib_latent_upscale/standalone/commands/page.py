@@ -160,6 +160,11 @@ class Page:
 
     @cached_property
     def engine(self) -> Engine:
+        """The engine, loaded when it is first used.
+
+        Raises:
+            InputError: as for `load_engine`.
+        """
         return load_engine(self.arguments)
 
     def has(self, kind: type[Settings]) -> bool:

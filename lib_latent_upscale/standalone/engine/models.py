@@ -121,6 +121,7 @@ class LatentModel:
 
     @property
     def device(self) -> torch.device:
+        """The device of the UNet."""
         return torch.device(self.unet.device)
 
 

@@ -52,6 +52,7 @@ class Results:
 
     @cached_property
     def outputs(self) -> Outputs:
+        """The paths of all results."""
         return Outputs(self.inputs.paths, self.overwrite)
 
     def check(self) -> None:

@@ -28,18 +28,18 @@ __all__ = ["ControlNet", "Unit", "control_modes", "find_controlnet", "find_model
 
 _TITLE = "controlnet"
 _SMALLEST_RATE = 1.1
-"""Below it sd-webui-controlnet's tile_resample leaves the picture alone (`annotator`'s `tile_resample`)."""
+"""For smaller rates sd-webui-controlnet's tile_resample does not change the picture (`annotator`'s `tile_resample`)."""
 _LONGEST_REASON = 300
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What one unit is to do."""
+    """Settings of a ControlNet unit."""
 
     model: str
     """ControlNet's own name for the model, with its hash."""
     picture: Image.Image
-    """The control picture; it is placed in the result as an init picture would be."""
+    """The control picture; it is placed in the result like an init picture."""
     resize_mode: int
     """The host's resize mode for pictures: 0 stretches, 1 crops, 2 fills."""
     settings: TileSettings
@@ -47,20 +47,20 @@ class Unit:
 
 @dataclass(frozen=True)
 class _Kind:
-    """How one kind of ControlNet is spoken to."""
+    """The interface of one kind of ControlNet."""
 
     models: Callable[[], Mapping[str, str | None]]
-    """Files by ControlNet's names for them."""
+    """Returns the models' files by ControlNet's names for them."""
     refresh: Callable[[], None]
-    """Look for models again."""
+    """Searches for models again."""
     unit: Callable[[Unit], Any]
-    """A unit as ControlNet wants it among its script's arguments."""
+    """Makes the unit for the arguments of ControlNet's script."""
     units: Callable[[Any, Any], int]
-    """How many units of (script, processing object) are switched on."""
+    """Returns the number of units of (script, processing object) that are enabled."""
     hooked: Callable[[Any, Any], bool]
-    """Whether the last one of them acts on the sampling that is about to start."""
+    """Whether the last of these units will act on the sampling that is about to start."""
     modes: Callable[[], tuple[str, ...]]
-    """Those of `CONTROL_MODES` that have an effect."""
+    """Returns those of `CONTROL_MODES` that have an effect."""
 
 
 # sd-webui-controlnet
@@ -86,7 +86,7 @@ def _extension_unit(unit: Unit) -> dict[str, Any]:
 
 
 def _extension_hooked(script: Any, _p: Any) -> bool:
-    """It hooks all units at once; `restore` has emptied the network of a generation that failed before."""
+    """The extension hooks all units at once; after a failed generation `restore` has emptied its network."""
     network = script.latest_network
     return network is not None and 0 < len(script.enabled_units) == len(network.control_params or ())
 
@@ -99,7 +99,7 @@ def _extension_refresh() -> None:
 
 
 def _built_in_unit(unit: Unit) -> Any:
-    """An instance, in which the control mode stays the text that it is compared with."""
+    """The unit as an instance; its control mode must be the text that ControlNet compares it with."""
     code, settings = _code(), unit.settings
     known = {field.name for field in fields(code.ControlNetUnit)}
     values = {
@@ -119,14 +119,14 @@ def _built_in_unit(unit: Unit) -> Any:
 
 
 def _built_in_picture(known: set[str], pixels: NDArray[np.uint8]) -> dict[str, Any]:
-    """Without a picture of its own a unit would act only where the host's mask is white, even if that is inverted."""
+    """The unit's own picture, without which it would act only where the host's mask is white, even if inverted."""
     if "image_fg" in known:  # Forge
         return {"image": pixels, "image_fg": np.zeros((*pixels.shape[:2], 4), np.uint8)}
     return {"image": {"image": pixels, "mask": np.zeros_like(pixels)}}
 
 
 def _down_sampled(unit: Unit) -> NDArray[np.uint8]:
-    """tile_resample of Forge and reForge has no down-sampling rate."""
+    """The picture, shrunk by the down-sampling rate, which tile_resample of Forge and reForge does not have."""
     picture, rate = unit.picture, unit.settings.down_sampling_rate
     if unit.settings.preprocessor == "tile_resample" and rate >= _SMALLEST_RATE:
         size = [max(int(side / rate), 1) for side in picture.size]
@@ -139,7 +139,7 @@ def _built_in_units(script: Any, p: Any) -> int:
 
 
 def _built_in_hooked(script: Any, p: Any) -> bool:
-    """It prepares each unit, and chains them before every sampling; the last one is the chain's head."""
+    """ControlNet prepares each unit, and links them before every sampling; the last one is the head of that list."""
     units, prepared = _built_in_units(script, p), script.current_params
     head = p.sd_model.forge_objects.unet.controlnet_linked_list
     if head is None or len(prepared) != units:
@@ -148,7 +148,7 @@ def _built_in_hooked(script: Any, p: Any) -> bool:
 
 
 def _built_in_modes() -> tuple[str, ...]:
-    """Forge's follow all; reForge hands them on to a ControlNet that no longer asks for them, and nobody is told."""
+    """All for Forge; reForge passes them on to a ControlNet that ignores them, without a message."""
     works = any(
         hasattr(sys.modules.get(name), "compute_controlnet_weighting")
         for name in ("backend.patcher.controlnet", "ldm_patched.modules.controlnet")
@@ -183,7 +183,7 @@ _KINDS: Mapping[str, _Kind] = {
         modes=lambda: CONTROL_MODES,
     ),
 }
-"""By the module in which ControlNet describes its units; it is loaded where the WebUI has it."""
+"""Kinds by the module with ControlNet's units, which is loaded if the WebUI has it."""
 
 
 def _module() -> str | None:
@@ -195,7 +195,7 @@ def _code() -> Any:
 
 
 def control_modes() -> tuple[str, ...]:
-    """Those of `CONTROL_MODES` that this WebUI's ControlNet follows; all where there is no ControlNet."""
+    """Those of `CONTROL_MODES` that have an effect in this WebUI; all if it has no ControlNet."""
     module = _module()
     return CONTROL_MODES if module is None else _KINDS[module].modes()
 
@@ -206,7 +206,7 @@ def is_there() -> bool:
 
 
 def find_models(*, refresh: bool = False) -> Mapping[str, Path]:
-    """All files for ControlNet by its names for them; none where there is no ControlNet."""
+    """The files of all ControlNet models by ControlNet's names; none if there is no ControlNet."""
     module = _module()
     if module is None:
         return {}
@@ -216,7 +216,7 @@ def find_models(*, refresh: bool = False) -> Mapping[str, Path]:
 
 
 def find_controlnet(runner: Any) -> ControlNet | None:
-    """ControlNet among the scripts of a script runner; None where there is none."""
+    """ControlNet among the scripts of a script runner; None if there is none."""
     scripts = runner.alwayson_scripts if runner is not None else []
     script = next((script for script in scripts if str(script.title()).lower() == _TITLE), None)
     module = _module()
@@ -232,9 +232,9 @@ class ControlNet:
 
     @contextmanager
     def attached(self, p: Any, unit: Unit) -> Iterator[None]:
-        """Let one unit more act on the generation of `p`.
+        """Inside, one more unit acts on the generation of `p`.
 
-        Where it does not, the generation stops before sampling with a RuntimeError that says why.
+        If ControlNet does not use it, the generation stops before sampling with a RuntimeError that says why.
         """
         place = (self._script.args_from, self._script.args_to)
         arguments = _Arguments(p.script_args, place, self._kind.unit(unit))
@@ -261,12 +261,12 @@ class ControlNet:
         return sample(*args, **kwargs)
 
     def _forget_infotext(self, p: Any) -> None:
-        """When pasted, ControlNet's own words about our unit would set up a second one in its panel."""
+        """Remove ControlNet's infotext about our unit, which would set up a second one in its panel when pasted."""
         p.extra_generation_params.pop(f"ControlNet {self._kind.units(self._script, p) - 1}", None)
 
 
 def _shortened(text: str) -> str:
-    """One line; of a model that does not fit, torch writes one for each of hundreds of tensors."""
+    """One line of an error; for a model that does not fit, torch writes one for each of hundreds of tensors."""
     return textwrap.shorten(text, _LONGEST_REASON, placeholder=" ...").rstrip(".")
 
 
@@ -276,10 +276,10 @@ def _swallowed() -> list[Any]:
 
 
 class _Arguments(tuple[Any, ...]):  # noqa: SLOT001  # a tuple has no slots for what is kept here
-    """Script arguments in which ControlNet finds one unit more than there are.
+    """Script arguments in which ControlNet finds one more unit.
 
-    The arguments of all other scripts keep their places, and slots that the user has set up need not be free. What
-    others copy of them is the plain arguments.
+    The arguments of all other scripts keep their positions, and no unit of the panel needs to be free. Copies by other
+    code are the plain arguments.
     """
 
     _place: tuple[int, int]

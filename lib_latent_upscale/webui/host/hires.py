@@ -28,21 +28,21 @@ __all__ = [
 
 Size = tuple[int, int]
 Enlarge = Callable[[str, Tensor, Size, Sequence[int]], Tensor]
-"""From the menu's name, latents (batch, channels, h, w), their target size in cells, and a seed for each."""
+"""Called with the name in the menu, latents (batch, channels, h, w), the target size in cells, and their seeds."""
 
 Check = Callable[[str], None]
-"""Raises where the upscaler of this name cannot work."""
+"""Raises an ArgumentError if the upscaler of this name cannot be used."""
 
 _INIT, _PASS = "init", "sample_hr_pass"
 
 
 def add_modes(names: Iterable[str]) -> None:
-    """Put names behind the host's own in the menu, which X/Y/Z plot, paste and the API read, too."""
+    """Add names to the host's menu, after its own; X/Y/Z plot, paste and the API read it, too."""
     shared.latent_upscale_modes.update({name: {"mode": name, "antialias": False} for name in names})
 
 
 def remove_modes(start: str) -> None:
-    """Leave the menu as the host made it; names that begin so are then unknown to it."""
+    """Remove the names that begin with `start` from the host's menu."""
     for name in [name for name in shared.latent_upscale_modes if name.startswith(start)]:
         del shared.latent_upscale_modes[name]
 
@@ -54,22 +54,22 @@ def asked_mode(p: Any) -> str | None:
 
 
 def keeps_checkpoint(p: Any) -> bool:
-    """Whether the second pass runs on the first one's checkpoint; known when the host's `init` has run."""
+    """Whether the second pass uses the checkpoint of the first; known after the host's `init`."""
     return getattr(p, "hr_checkpoint_info", None) is None
 
 
 def sizes(p: Any) -> tuple[Size, Size]:
-    """(height, width) in latent cells before and after; known when the host's `init` has run."""
+    """(height, width) in latent cells before and after the upscale; known after the host's `init`."""
     cell = host.vae_scale_factor()
     before, after = (p.height, p.width), (p.hr_upscale_to_y, p.hr_upscale_to_x)
     return (before[0] // cell, before[1] // cell), (after[0] // cell, after[1] // cell)
 
 
 def take_over(p: Any, start: str, before: Check, after: Check, enlarge: Enlarge) -> None:
-    """Let `enlarge` answer where this processing object's Hires. fix enlarges latents by a name that begins so.
+    """Have `enlarge` called when the Hires. fix of `p` enlarges latents by a name that begins with `start`.
 
-    `before` and `after` are called with that name around the host's `init`, after which the first pass begins. Only `p`
-    itself is changed. `release` ends it.
+    `before` and `after` are called with that name before and after the host's `init`, before the first pass. Only
+    `p` itself is changed. `release` restores it.
     """
     release(p)
     setattr(p, _INIT, _Init(p, start, before, after))
@@ -77,14 +77,14 @@ def take_over(p: Any, start: str, before: Check, after: Check, enlarge: Enlarge)
 
 
 def release(p: Any) -> None:
-    """Give back what `take_over` has put on `p`, or on what `p` is a copy of."""
+    """Remove what `take_over` has set on `p`, or on the object that `p` is a copy of."""
     for name, kind in ((_INIT, _Init), (_PASS, _Pass)):
         if isinstance(vars(p).get(name), kind):
             delattr(p, name)
 
 
 class _Init:
-    """The host's `init`, with checks around it: what it raises ends a generation, what a hook raises does not."""
+    """The host's `init` with checks around it: its exceptions end a generation, those of a hook do not."""
 
     def __init__(self, p: Any, start: str, before: Check, after: Check) -> None:
         self._p = p
@@ -103,7 +103,7 @@ class _Init:
 
 
 class _Pass:
-    """The host's second pass, to which the latents are handed so that they know how they are enlarged."""
+    """The host's second pass, called with latents that enlarge themselves."""
 
     def __init__(self, p: Any, start: str, enlarge: Enlarge) -> None:
         self._p = p
@@ -130,9 +130,9 @@ class _Pass:
 
 
 class _Handed(Tensor):
-    """Latents that answer `torch.nn.functional.interpolate` themselves, and are plain ones for everything else.
+    """Latents with their own `torch.nn.functional.interpolate`, and plain ones for everything else.
 
-    So no function of torch or of the host is replaced, and generations in other threads meet nothing.
+    So no function of torch or of the host is replaced, and generations in other threads are not affected.
     """
 
     plain: Tensor
@@ -157,7 +157,7 @@ class _Handed(Tensor):
 
 
 def _plain(given: Any) -> Any:
-    """Arguments of a function with plain latents in place of handed ones."""
+    """Arguments of a function, with plain latents instead of these."""
     if isinstance(given, _Handed):
         return given.plain
     if isinstance(given, dict):
@@ -179,7 +179,7 @@ def decoded(p: Any, latent: Tensor) -> list[Image.Image]:
 
 
 def encoded(picture: Image.Image, seed: int, like: Tensor) -> Tensor:
-    """Latents of one picture, (1, channels, h, w), by the host's encode for pictures, with the draw of a seed."""
+    """Latents of one picture, (1, channels, h, w), by the host's encode for pictures, with a seed."""
     pixels = np.array(picture.convert("RGB")).astype(np.float32).transpose(2, 0, 1) / 255
     batch = torch.from_numpy(pixels)[None].to(shared.device, dtype=devices.dtype_vae)
     approximation = sd_samplers_common.approximation_indexes.get(host.option("sd_vae_encode_method"))

@@ -190,7 +190,11 @@ def comment(p: Any, text: str) -> None:
 
 
 def told(p: Any, run: Callable[[], Any]) -> Any:
-    """The result of `run`; if the page would not show what it raises, no pictures and the message below them."""
+    """The result of `run`; if the page would not show its exception, no pictures and the message below them.
+
+    Raises:
+        ValueError, RuntimeError: those of `run`, if the host shows them.
+    """
     try:
         return run()
     except (ValueError, RuntimeError) as error:

@@ -34,11 +34,11 @@ class Axis:
     """After "[Latent Upscale]"."""
     allowed: Allowed
     switch: str = ""
-    """The argument that has to be on for this one to count; an axis is enough."""
+    """The switch of its pass, which the axis turns on."""
 
     @property
     def choices(self) -> tuple[str, ...] | None:
-        """What the host offers; None where a user writes values."""
+        """Values that the host offers; None if the user writes them."""
         if isinstance(self.allowed, Switch):
             return _SWITCH
         return tuple(learned_files.choices(self.allowed)) if isinstance(self.allowed, OneOf) else None
@@ -49,7 +49,7 @@ class Axis:
         return {Integer: int, Number: float}.get(type(self.allowed), str)
 
     def value(self, given: Any) -> Any:
-        """The argument's value for what a user has written.
+        """The argument's value from what the user has written.
 
         Raises:
             ArgumentError: it is not allowed.
@@ -78,9 +78,9 @@ AXES: Mapping[str, Axis] = dict(_axes())
 
 
 def install_axes(p: Any) -> None:
-    """Install a latent upscale if an axis has left something on the processing object.
+    """Install a latent upscale if an axis has left values on the processing object.
 
-    The host swallows what a hook raises and would go on without us; what `init` raises stops the generation.
+    The host ignores exceptions of a hook and would continue without us; an exception of `init` stops the generation.
     """
     values: Mapping[str, Any] = getattr(p, _ATTRIBUTE, {})
     if not values:
@@ -102,16 +102,16 @@ def _own_script(p: Any) -> Any:
 
 
 def _panel_arguments(p: Any, script: Any) -> Sequence[Any]:
-    """What stands in the script's own panel, which is hidden while X/Y/Z plot is chosen, but still set.
+    """The values of the script's own panel, which is hidden while X/Y/Z plot is chosen, but still counts.
 
-    Over the API a list of another length than X/Y/Z plot's own moves the values; then the defaults count.
+    A call of the API with a list of another length shifts the values; then the defaults are used.
     """
     complete = script is not None and len(p.script_args) == max(other.args_to for other in p.scripts.scripts)
     return list(p.script_args[script.args_from : script.args_to]) if complete else []
 
 
 def with_axes(named: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The named arguments with the values of axes in them; a pass whose option is an axis is on.
+    """The named arguments with the values of axes; a pass with an option among them is switched on.
 
     Raises:
         ArgumentError: a value that is not allowed.
@@ -138,7 +138,7 @@ def _choices(axis: Axis) -> list[str]:
 
 
 def add_axes() -> None:
-    """Offer the axes in img2img; the host calls this again on every "Reload UI"."""
+    """Add the axes to img2img's X/Y/Z plot; the host calls this again on every "Reload UI"."""
     grid = host.xyz_grid()
     if grid is None:
         return
