@@ -32,6 +32,7 @@ from lib_latent_upscale.standalone.commands.common import (
 )
 from lib_latent_upscale.standalone.commands.page import Inputs, Page
 from lib_latent_upscale.standalone.commands.passes import PASSES, WITH_MODEL, leave_out
+from lib_latent_upscale.standalone.engine.generation import GenerationSettings
 from lib_latent_upscale.standalone.engine.models import DEMO, model_name
 from lib_latent_upscale.standalone.files.settings import ShapeSettings
 
@@ -47,7 +48,7 @@ _FIRST = (
 
 def _controls(gr: Any, has: Callable[[type[Settings]], bool] = lambda _: True) -> dict[str, Any]:
     """The components by the names of `Inputs` and of the options, in the order of `_FIRST`."""
-    options = rows(UpscaleSettings)
+    options, usual = rows(UpscaleSettings), GenerationSettings
     main = ("method", "scheduler")
 
     def made(name: str, **more: Any) -> Any:
@@ -59,8 +60,9 @@ def _controls(gr: Any, has: Callable[[type[Settings]], bool] = lambda _: True) -
         found["method"] = made("method", min_width=_CONTROL)
     found["scheduler"] = made("scheduler", choices=[(described(name), name) for name in _schedulers()])
     with gr.Row():
-        found["steps"] = gr.Slider(1, 150, value=20, step=1, label="Steps", min_width=_CONTROL)
-        found["denoise"] = gr.Slider(0, 1, value=0.5, step=0.01, label="Denoising strength", min_width=_CONTROL)
+        found["steps"] = gr.Slider(1, 150, value=usual.steps, step=1, label="Steps", min_width=_CONTROL)
+        strength = usual.denoising_strength
+        found["denoise"] = gr.Slider(0, 1, value=strength, step=0.01, label="Denoising strength", min_width=_CONTROL)
     found["prompt"] = gr.Textbox(label="Prompt", lines=2)
     with gr.Accordion("More", open=False):
         with gr.Row():
@@ -68,9 +70,11 @@ def _controls(gr: Any, has: Callable[[type[Settings]], bool] = lambda _: True) -
         gr.Markdown(_tips(options))
         with gr.Row():
             samplers = list(GENERATION_SAMPLERS)
-            found["sampler"] = gr.Dropdown(samplers, value="Euler a", label="Sampler", min_width=_CONTROL)
-            found["cfg_scale"] = gr.Slider(1, 30, value=7, step=0.5, label="CFG scale", min_width=_CONTROL)
-            found["seed"] = gr.Number(value=1, precision=0, label="Seed (-1 draws one)", min_width=_CONTROL)
+            found["sampler"] = gr.Dropdown(samplers, value=usual.sampler, label="Sampler", min_width=_CONTROL)
+            found["cfg_scale"] = gr.Slider(
+                1, 30, value=usual.cfg_scale, step=0.5, label="CFG scale", min_width=_CONTROL
+            )
+            found["seed"] = gr.Number(value=usual.seed, precision=0, label="Seed (-1 draws one)", min_width=_CONTROL)
         found["negative_prompt"] = gr.Textbox(label="Negative prompt")
         with gr.Row():
             pixels = {"value": 0, "precision": 0, "min_width": _CONTROL}

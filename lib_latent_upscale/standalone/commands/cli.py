@@ -17,7 +17,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lib_latent_upscale import __version__
 from lib_latent_upscale.comparison.settings import CompareSettings
@@ -27,6 +27,7 @@ from lib_latent_upscale.samplers import GENERATION_SAMPLERS
 from lib_latent_upscale.settings import SCHEDULES, UpscaleSettings
 from lib_latent_upscale.standalone.commands.flags import add_flags
 from lib_latent_upscale.standalone.commands.passes import PASSES, PassRow
+from lib_latent_upscale.standalone.engine.generation import GenerationSettings
 from lib_latent_upscale.standalone.files.settings import FileSettings, ShapeSettings
 from lib_latent_upscale.tile_settings import TileSettings
 from lib_latent_upscale.x4_settings import X4Settings
@@ -67,7 +68,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
-        default="demo",
+        default=GenerationSettings.model,
         help="demo (the default), a .safetensors checkpoint of SD 1.x, 2.x or SDXL, a diffusers folder or a hub id",
     )
     _add_device(group)
@@ -85,9 +86,16 @@ def _add_upscale(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_field(group: argparse._ActionsContainer, flag: str, name: str, told: str, **more: Any) -> None:
+    """A flag for a field of `GenerationSettings`; `{}` in `told` stands for its default."""
+    default: Any = getattr(GenerationSettings, name)
+    shown = f"(default {default:g})" if isinstance(default, float) else f"(default {default})"
+    group.add_argument(flag, type=type(default), default=default, help=told.format(shown), **more)
+
+
 def _add_steps(group: argparse._ActionsContainer) -> None:
-    group.add_argument("--steps", type=int, default=20, help="sampling steps (default 20)")
-    group.add_argument("--denoise", type=float, default=0.5, help="denoising strength, 0 to 1 (default 0.5)")
+    _add_field(group, "--steps", "steps", "sampling steps {}")
+    _add_field(group, "--denoise", "denoising_strength", "denoising strength, 0 to 1 {}")
 
 
 def _add_generation(parser: argparse.ArgumentParser) -> None:
@@ -104,13 +112,9 @@ def _add_generation(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--prompt", default="", help="what the picture shows; plain text of any length")
     group.add_argument("--negative-prompt", default="", help="what it does not show")
     _add_steps(group)
-    group.add_argument(
-        "--sampler", default="Euler a", metavar="NAME", help=f"{', '.join(GENERATION_SAMPLERS)} (default Euler a)"
-    )
-    group.add_argument("--cfg-scale", type=float, default=7.0, help="guidance scale (default 7)")
-    group.add_argument(
-        "--seed", type=int, default=1, help="seed of the noise (default 1); -1 draws one for each picture"
-    )
+    _add_field(group, "--sampler", "sampler", f"{', '.join(GENERATION_SAMPLERS)} {{}}", metavar="NAME")
+    _add_field(group, "--cfg-scale", "cfg_scale", "guidance scale {}")
+    _add_field(group, "--seed", "seed", "seed of the noise {}; -1 draws one for each picture")
 
 
 def _add_passes(parser: argparse.ArgumentParser) -> None:

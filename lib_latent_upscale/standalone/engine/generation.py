@@ -10,15 +10,16 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from lib_latent_upscale.errors import InputError, SizeError
-from lib_latent_upscale.options import Settings, Text, shortened
+from lib_latent_upscale.options import MAX_STEPS, Settings, Text, shortened
 from lib_latent_upscale.samplers import GENERATION_SAMPLERS, SAMPLERS
-from lib_latent_upscale.schedules import MAX_STEPS, StepPlan
 from lib_latent_upscale.settings import TITLE, UpscaleSettings
 from lib_latent_upscale.standalone.engine.infotext import Infotext, write_infotext
 from lib_latent_upscale.tile_settings import TileSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from lib_latent_upscale.schedules import StepPlan
 
 __all__ = [
     "LARGEST_SIDE",
