@@ -296,6 +296,26 @@ def test_names_cannot_send_commands_to_the_terminal(sd1_folder, capsys):
     assert "\u202e" not in shown
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(["upscale", "a.png", flag] for flag in ("-o", "--like", "--learned", "--model", "--tile-controlnet", "--x4")),
+        *(["compare", "a.png", flag] for flag in ("-o", "--html", "--reference", "--model", "--tile-controlnet")),
+        *(["x4", "a.png", flag] for flag in ("-o", "--model")),
+        *(["app", flag] for flag in ("--model", "--tile-controlnet", "--x4")),
+        ["schedules", "-o"],
+        ["convert", "a.pt", "-o"],
+    ],
+    ids=" ".join,
+)
+def test_an_empty_name_is_not_the_current_folder(command, capsys):
+    """`-o "$OUT"` where the variable is not set."""
+    with pytest.raises(SystemExit) as ended:
+        main([*command, ""])
+    assert ended.value.code == 2
+    assert "the name is empty" in capsys.readouterr().err
+
+
 def test_pictures_behind_options_are_told_where_to_go(picture_file, capsys):
     with pytest.raises(SystemExit):
         main(["upscale", str(picture_file), "--steps", "2", "other.png"])

@@ -168,6 +168,10 @@ def test_the_label_says_which_method_automatic_was_and_that_runs_once(engine, ph
         (["--reference", "none.png"], "no such file"),
         (["--html", "page.txt"], ".html or .htm"),
         (["--scale", "100"], "out of range"),
+        (["--variant", "area:simple:steps=x"], "steps is 'x'; a number is needed"),
+        (["--variant", f"area:simple:steps={'9' * 5000}"], "characters): steps is '999"),
+        (["-o", "."], "this is a folder"),
+        (["-o", "/"], "this is a folder"),
         (["--tile-controlnet", "none", "--controlnet-weight", "0.5"], "--controlnet-weight: only with"),
     ],
 )

@@ -115,8 +115,6 @@ def test_the_top_folder_has_nothing_beside_it():
 def test_an_empty_name_is_a_sentence(here, sd1_folder, capsys):
     assert upscale(sd1_folder, "") == 2
     assert "name of an input is empty" in capsys.readouterr().err
-    assert upscale(sd1_folder, "a.jpg", "-o", "") == 2
-    assert "name behind -o is empty" in capsys.readouterr().err
 
 
 def test_pictures_of_one_name_from_several_places_keep_it(here, sd1_folder):

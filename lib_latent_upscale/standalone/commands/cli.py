@@ -59,6 +59,17 @@ def _size(text: str) -> tuple[int, int]:
     return int(match[1] or 0), int(match[2] or 0)
 
 
+def _name(text: str) -> str:
+    """The name of a file, folder or model; an empty one comes from a variable of the shell that is not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty; leave the flag out, or give a name")
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_name(text))
+
+
 def _add_device(group: argparse._ActionsContainer) -> None:
     group.add_argument("--device", help="device, as torch names it; default: the best one that torch finds")
     group.add_argument("--dtype", help="float32, float16 or bfloat16; default: float16, or float32 on the CPU")
@@ -68,6 +79,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
+        type=_name,
         default=GenerationSettings.model,
         help="demo (the default), a .safetensors checkpoint of SD 1.x, 2.x or SDXL, a diffusers folder or a hub id",
     )
@@ -79,7 +91,7 @@ def _add_upscale(parser: argparse.ArgumentParser) -> None:
     add_flags(group, UpscaleSettings)
     group.add_argument(
         "--learned",
-        type=Path,
+        type=_path,
         metavar="FILE",
         help="a latent upscaler of your own, of the model's family, in place of --method: city96/SD-Latent-Upscaler, "
         "NNLatentUpscale or SesquiLSR (.safetensors)",
@@ -125,7 +137,8 @@ def _add_passes(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_pass_model(group: argparse._ActionsContainer, row: PassRow) -> None:
-    group.add_argument(row.settings.MODEL_FLAG, metavar="MODEL", help=f"the {row.settings.NAME}: {row.model}; or none")
+    said = f"the {row.settings.NAME}: {row.model}; or none"
+    group.add_argument(row.settings.MODEL_FLAG, type=_name, metavar="MODEL", help=said)
 
 
 def _add_tile(parser: argparse.ArgumentParser) -> None:
@@ -134,6 +147,7 @@ def _add_tile(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--tile-controlnet",
+        type=_name,
         metavar="MODEL",
         help="a tile ControlNet of the model's family: a .safetensors file, a diffusers folder or a hub id, such as "
         "lllyasviel/control_v11f1e_sd15_tile; demo: for the demo model; none: without, though --like says one",
@@ -174,6 +188,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o",
         "--output",
+        type=_name,
         metavar="OUT",
         help="the file to write (.png, .jpg or .webp); for several pictures, the folder; default: next to IN",
     )
@@ -183,7 +198,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
 def _add_like(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--like",
-        type=Path,
+        type=_path,
         metavar="MADE",
         help="take all settings from a picture made by this command or the WebUI; flags that you give win",
     )
@@ -215,7 +230,8 @@ def _x4(commands: argparse._SubParsersAction[_Parser]) -> None:
         "upscaler, in tiles that fit in memory.",
     )
     _add_files(parser)
-    parser.add_argument("--model", required=True, help=next(row.model for row in PASSES if row.settings is X4Settings))
+    model = next(row.model for row in PASSES if row.settings is X4Settings)
+    parser.add_argument("--model", type=_name, required=True, help=model)
     _add_device(parser)
     add_flags(parser.add_argument_group("settings"), X4Settings, "--", seed=1)
     _add_quiet_and_overwrite(parser)
@@ -236,7 +252,7 @@ def _compare(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     parser.add_argument("input", nargs="+", metavar="IN", help="a picture")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="SHEET", help="the PNG to write; the metrics go next to it as .json"
+        "-o", "--output", type=_path, metavar="SHEET", help="the PNG to write; the metrics go next to it as .json"
     )
     parser.add_argument(
         "--variant",
@@ -245,9 +261,9 @@ def _compare(commands: argparse._SubParsersAction[_Parser]) -> None:
         metavar="METHOD:SCHEDULER[:KEY=VALUE,...]",
         help=f"one more variant; keys: {', '.join(_variant_keys())}",
     )
-    parser.add_argument("--reference", type=Path, metavar="PICTURE", help="the known original, to compare with")
+    parser.add_argument("--reference", type=_path, metavar="PICTURE", help="the known original, to compare with")
     parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="the page with the slider; default: next to the sheet"
+        "--html", type=_path, metavar="FILE", help="the page with the slider; default: next to the sheet"
     )
     add_flags(parser, CompareSettings)
     _add_generation(parser)
@@ -276,7 +292,7 @@ def _schedules_command(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument(
         "--matched-noise", action="store_true", help="also show the schedules that start from the same noise"
     )
-    parser.add_argument("-o", "--output", type=Path, metavar="PLOT", help="a .png or .svg to write")
+    parser.add_argument("-o", "--output", type=_path, metavar="PLOT", help="a .png or .svg to write")
     _add_overwrite(parser)
 
 
@@ -294,6 +310,7 @@ def _app(commands: argparse._SubParsersAction[_Parser]) -> None:
     passes = parser.add_argument_group("passes", "what the page offers besides the latent upscale")
     passes.add_argument(
         "--tile-controlnet",
+        type=_name,
         metavar="MODEL",
         help="a tile ControlNet, or none; default: the demo model's, with that model",
     )
@@ -308,8 +325,8 @@ def _convert(commands: argparse._SubParsersAction[_Parser]) -> None:
         description="Convert a latent upscaler from a pickle (.pt, .pth, .bin) to a .safetensors file. Nothing but "
         "tensors is read from it.",
     )
-    parser.add_argument("input", type=Path, metavar="FILE", help="the pickle")
-    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="the file to write; default: next to FILE")
+    parser.add_argument("input", type=_path, metavar="FILE", help="the pickle")
+    parser.add_argument("-o", "--output", type=_path, metavar="OUT", help="the file to write; default: next to FILE")
     _add_overwrite(parser)
 
 

@@ -81,8 +81,6 @@ def given_inputs(arguments: argparse.Namespace, files: FileSettings) -> tuple[In
     Raises:
         InputError: as for `find_inputs`.
     """
-    if arguments.output == "":
-        raise InputError("The name behind -o is empty: give a file or a folder.")
     output = Path(arguments.output) if arguments.output is not None else None
     inputs = find_inputs(arguments.input, recursive=files.recursive, skipped=[output] if output else [])
     names_folder = output is not None and (output.is_dir() or is_folder_name(arguments.output))

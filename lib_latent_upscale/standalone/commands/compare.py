@@ -16,7 +16,7 @@ from PIL import Image
 from lib_latent_upscale.comparison.report import Entry, Report, Subject, make_report
 from lib_latent_upscale.comparison.variants import Variant, further_variant, merge_same, usual_variants
 from lib_latent_upscale.errors import InputError
-from lib_latent_upscale.options import rows
+from lib_latent_upscale.options import rows, shortened
 from lib_latent_upscale.samplers import SAMPLERS
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 from lib_latent_upscale.standalone.commands.common import (
@@ -64,13 +64,13 @@ def parse_variant(text: str, base: GenerationSettings) -> Variant:
     method, _, rest = text.partition(":")
     scheduler, _, options = rest.partition(":")
     if not scheduler:
-        raise InputError(f"Variant {text!r}: give METHOD:SCHEDULER, such as bislerp:karras.")
+        raise InputError(f"Variant {shortened(text)}: give METHOD:SCHEDULER, such as bislerp:karras.")
     try:
         given = dict(_read_option(option) for option in filter(None, options.split(",")))
         variant = further_variant({"method": method, "scheduler": scheduler, **given}, base.upscale, _OVERRIDES)
         generation_of(variant, base)
     except ValueError as error:
-        raise InputError(f"Variant {text!r}: {error}") from error
+        raise InputError(f"Variant {shortened(text)}: {error}") from error
     return variant
 
 
@@ -83,7 +83,10 @@ def _read_option(option: str) -> tuple[str, Any]:
     if key not in _KEYS:
         raise ValueError(f"unknown key {key!r}; known are: {', '.join([*_KEYS, *settings])}")
     field, read = _KEYS[key]
-    return field, read(value)
+    try:
+        return field, read(value)
+    except ValueError:
+        raise ValueError(f"{key} is {shortened(value)}; a number is needed") from None
 
 
 def generation_of(variant: Variant, base: GenerationSettings) -> GenerationSettings:
@@ -255,6 +258,8 @@ def _reference(path: Path | None, base: GenerationSettings, picture: Picture) ->
 def _files(arguments: argparse.Namespace) -> _Files:
     """The files that will be written. If the user named the sheet, the files next to it must not exist, either."""
     outputs = Outputs([path for path in (arguments.input, arguments.reference) if path], arguments.overwrite)
+    if arguments.output is not None and not arguments.output.name:  # . and /
+        raise InputError(f"{arguments.output}: this is a folder; give the name of a file to write.")
     sheet = arguments.output or arguments.input.with_name(f"{arguments.input.stem}-comparison.png")
     wanted = {
         "sheet": sheet,
