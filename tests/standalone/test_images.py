@@ -3,6 +3,8 @@
 import io
 import re
 import stat
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -10,8 +12,9 @@ from PIL import Image, ImageCms
 
 from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.standalone.files.formats import save_picture
-from lib_latent_upscale.standalone.files.images import Picture, load_picture
+from lib_latent_upscale.standalone.files.images import Picture, load_picture, upright_size
 from lib_latent_upscale.standalone.files.inputs import find_pictures
+from lib_latent_upscale.standalone.files.metadata import read_parameters
 from lib_latent_upscale.writing import written_whole
 
 GREY = np.linspace(0, 255, 48 * 32).reshape(32, 48).astype(np.uint8)
@@ -153,6 +156,31 @@ def test_pictures_of_a_folder_by_name(tmp_path):
     assert [path.name for path in find_pictures(tmp_path)] == ["a.jpeg", "b.PNG"]
     with pytest.raises(InputError, match="no pictures"):
         find_pictures(tmp_path / "c.png")
+
+
+@pytest.mark.parametrize("suffix", ["png", "qoi", "gif"])
+def test_pictures_that_are_damaged_inside_are_not_taken_for_whole(tmp_path, suffix):
+    """A PNG without EXIF came through, half black, with a warning of its EXIF."""
+    path = tmp_path / f"a.{suffix}"
+    Image.effect_noise((64, 64), 60).convert("RGB").save(path)
+    content = path.read_bytes()
+    half = len(content) // 2
+    path.write_bytes(content[:half] + bytes(40) + content[half + 40 :] if suffix == "png" else content[:half])
+    with pytest.raises(InputError, match="damaged or truncated"):
+        load_picture(path)
+
+
+def test_a_header_that_claims_a_huge_picture_is_one_sentence(tmp_path):
+    path = tmp_path / "huge.png"
+    Image.new("1", (1, 1)).save(path)
+    content = bytearray(path.read_bytes())
+    content[16:24] = struct.pack(">II", 60_000, 60_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    path.write_bytes(content)
+    assert read_parameters(path) == ""
+    for read in (load_picture, upright_size):
+        with pytest.raises(InputError, match="the picture is too large"):
+            read(path)
 
 
 def test_a_png_is_written_the_same_each_time_and_readable_by_others(tmp_path):

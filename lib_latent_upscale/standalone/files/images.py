@@ -11,7 +11,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.pictures import eight_bits, filled, has_transparency
 from lib_latent_upscale.standalone.engine.generation import LARGEST_SIDE, SMALLEST_SIDE, check_size
-from lib_latent_upscale.standalone.files.metadata import is_turned, kept_density, kept_exif, kept_xmp
+from lib_latent_upscale.standalone.files.metadata import BROKEN, is_turned, kept_density, kept_exif, kept_xmp
 from lib_latent_upscale.writing import write_whole
 
 __all__ = [
@@ -69,12 +69,12 @@ def load_picture(path: Path, smallest: int = SMALLEST_SIDE) -> Picture:
     """
     image = _open(path)
     check_size(*image.size, what=f"{path}: a picture of", smallest=smallest)
-    exif, density, notes = kept_exif(image), kept_density(image), _frames(image)
+    notes = _frames(image)
     try:
-        image.load()
-        xmp = kept_xmp(image)
+        image.load()  # before its EXIF, for which Pillow loads PNGs, and says only once that they are damaged
+        exif, density, xmp = kept_exif(image), kept_density(image), kept_xmp(image)
         image = ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except BROKEN as error:
         raise InputError(f"{path}: the picture is damaged or truncated ({error}).") from error
     picture = _normal(image)
     return replace(picture, exif=exif, xmp=xmp, density=density, notes=(*notes, *picture.notes))
@@ -98,7 +98,7 @@ _STILL = frozenset({"MPO"})
 def _frames(image: Image.Image) -> tuple[str, ...]:
     try:
         count = getattr(image, "n_frames", 1)
-    except (OSError, SyntaxError, ValueError, EOFError):  # damaged after the first one
+    except BROKEN:  # damaged after the first one
         return ()
     if count == 1 or image.format in _STILL:
         return ()
@@ -120,7 +120,7 @@ def _open(path: Path) -> Image.Image:
         raise InputError(
             f"{path}: the picture is too large: each side may be {SMALLEST_SIDE} to {LARGEST_SIDE} pixels."
         ) from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except BROKEN as error:
         raise InputError(f"{path}: the picture cannot be read ({error}).") from error
 
 

@@ -9,7 +9,16 @@ from pathlib import Path
 
 from PIL import Image
 
-__all__ = ["exif_with", "is_turned", "kept_density", "kept_exif", "kept_xmp", "read_parameters", "xmp_segment"]
+__all__ = [
+    "BROKEN",
+    "exif_with",
+    "is_turned",
+    "kept_density",
+    "kept_exif",
+    "kept_xmp",
+    "read_parameters",
+    "xmp_segment",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +42,10 @@ _KEPT_WINDOWS = range(0x9C9B, 0x9CA0)
 _DROPPED = frozenset({_USER_COMMENT, 0x927C, 0xA002, 0xA003, 0xA005})
 """The comment, which the WebUI reads as infotext; the maker's note, which contains offsets into the old file; and the
 old size."""
-_BROKEN = (ArithmeticError, AttributeError, KeyError, OSError, SyntaxError, TypeError, ValueError, struct.error)
+BROKEN = (
+    *(ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, OSError, SyntaxError, TypeError),
+    *(ValueError, struct.error, Image.DecompressionBombError),
+)
 """What Pillow raises for damaged EXIF."""
 
 
@@ -41,7 +53,7 @@ def kept_exif(image: Image.Image) -> bytes:
     """Those parts of a picture's EXIF that are also true of a larger one; empty if there are none or it is damaged."""
     try:
         return _kept(image.getexif())
-    except _BROKEN as error:
+    except BROKEN as error:
         logger.warning("The EXIF data of a picture is damaged and left out (%s).", error)
         return b""
 
@@ -61,7 +73,7 @@ def is_turned(image: Image.Image) -> bool:
     """Whether a picture's sides change places when it is made upright."""
     try:
         return image.getexif().get(_ORIENTATION) in _SIDEWAYS
-    except _BROKEN:
+    except BROKEN:
         return False
 
 
@@ -114,7 +126,7 @@ def kept_density(image: Image.Image) -> tuple[float, float] | None:
     """Pixels per inch, across and down; None if neither the file nor its EXIF has them."""
     try:
         across, down = (float(value) for value in image.info.get("dpi") or _exif_density(image.getexif()))
-    except _BROKEN:
+    except BROKEN:
         return None
     return (across, down) if 0 < across < 1e6 and 0 < down < 1e6 else None
 
@@ -151,7 +163,7 @@ def read_parameters(path: Path) -> str:
     try:
         with Image.open(path) as image:
             text = image.info.get("parameters") or _comment(image)
-    except _BROKEN:
+    except BROKEN:
         return ""
     return text if isinstance(text, str) else ""
 
