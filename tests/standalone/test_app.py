@@ -1,6 +1,7 @@
 """The page: built, served, and used through Gradio's own client."""
 
 import argparse
+import base64
 import html
 import os
 import socket
@@ -12,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import gradio
 import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
@@ -174,6 +176,17 @@ def test_the_sentence_of_a_bad_seed_names_all_that_is_allowed(page, picture_file
 def test_an_empty_number_is_said(page, picture_file, name):
     with pytest.raises(InputError, match="is empty; give a number"):
         page.upscale(str(picture_file), replace(INPUTS, **{name: None}))
+    for value in ("many", float("nan"), float("inf")):
+        with pytest.raises(InputError, match=f"is '?{value}'?; give a number"):
+            page.upscale(str(picture_file), replace(INPUTS, **{name: value}))
+
+
+def test_gradio_hands_numbers_over_as_they_are(page):
+    """It would answer an emptied box with "'<' not supported between instances of 'NoneType' and 'int'"."""
+    kinds = (gradio.Slider, gradio.Number)
+    numbers = [one for one in build_page(page).blocks.values() if isinstance(one, kinds)]
+    assert {"Steps", "Scale", "Tile weight", "x4 steps"} < {one.label for one in numbers}
+    assert [one.label for one in numbers if one.preprocess(None) is not None or one.preprocess(-9) != -9] == []
 
 
 def test_stop_ends_a_run_after_its_step_and_the_next_one_runs(page, picture_file):
@@ -249,6 +262,15 @@ def test_no_picture_stays_in_temporary_folders(monkeypatch, tmp_path, sd1_folder
     assert "GRADIO_TEMP_DIR" not in os.environ
 
 
+def test_a_picture_may_also_be_sent_as_a_data_url(page, picture_file, tmp_path):
+    (picture,) = [one for one in build_page(page).blocks.values() if getattr(one, "label", None) == "Picture"]
+    content = base64.b64encode(picture_file.read_bytes()).decode()
+    sent = picture.preprocess(picture.data_model(url=f"data:image/png;base64,{content}"))
+    assert "128 x 96" in page.sizes(sent, INPUTS)
+    assert picture.preprocess(picture.data_model(path=str(picture_file))) == str(picture_file)
+    assert picture.preprocess(None) is None
+
+
 def test_switches_and_menus_have_room_for_their_words(page):
     """Gradio 6 squeezes checkboxes in a row until their words are cut, and lets menus' words run into the arrow."""
     (style,) = [one.value for one in build_page(page).blocks.values() if "<style>" in str(getattr(one, "value", ""))]
@@ -283,6 +305,8 @@ def test_the_served_page_works(page, picture_file, tmp_path, capsys):
         capsys.readouterr()
         with pytest.raises(Exception, match="Choose a picture first"):
             client.predict(None, *values, api_name="/upscale")
+        with pytest.raises(Exception, match="Steps is empty; give a number"):
+            client.predict(handle_file(str(picture_file)), *values[:7], None, *values[8:], api_name="/upscale")
         damaged = tmp_path / "damaged.png"
         damaged.write_bytes(picture_file.read_bytes()[:20])
         with pytest.raises(Exception, match=r"^damaged.png: the picture cannot be read"):

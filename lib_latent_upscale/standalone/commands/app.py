@@ -86,6 +86,9 @@ def _controls(gr: Any, has: Callable[[type[Settings]], bool] = lambda _: True) -
             )
     for kind in WITH_MODEL:
         found |= _pass_controls(gr, kind, there=has(kind))
+    for control in found.values():
+        if isinstance(control, (gr.Slider, gr.Number)):
+            control.preprocess = _as_it_is
     return {name: found[name] for name in (*_FIRST, *(name for name in found if name not in _FIRST))}
 
 
@@ -195,7 +198,8 @@ def build_page(page: Page) -> Any:
         with gr.Row():
             with gr.Column(min_width=_COLUMN):
                 picture = gr.Image(type="filepath", image_mode=None, label="Picture", height=360)
-                picture.preprocess = _path  # Gradio's own reads the picture, and answers a damaged one with a traceback
+                own = picture.preprocess  # reads the picture, and answers a damaged one with a traceback
+                picture.preprocess = lambda given: given.path if given and given.path else own(given)
                 controls = _controls(gr, page.has)
                 components = list(controls.values())
                 defaults = {name: control.value for name, control in controls.items()}
@@ -240,8 +244,9 @@ _FRAME = '<iframe title="Comparison" style="width: 100%; height: 90vh; border: 0
 """The comparison's page is a whole document with styles of its own."""
 
 
-def _path(picture: Any) -> Any:
-    return picture and picture.path
+def _as_it_is(value: Any) -> Any:
+    """Instead of Gradio's check of numbers, which answers an emptied box with a traceback: `Inputs` checks them."""
+    return value
 
 
 def _show_steps(progress: Any, name: str, done: int, total: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from lib_latent_upscale.comparison.report import make_report
 from lib_latent_upscale.comparison.variants import HOST_DEFAULT, paired_variants
 from lib_latent_upscale.errors import InputError, Interrupted
 from lib_latent_upscale.noise_tables import sd1_sigmas
-from lib_latent_upscale.options import Settings
+from lib_latent_upscale.options import Settings, shortened
 from lib_latent_upscale.plot import host_curve, jump_note, own_curve, schedule_svg
 from lib_latent_upscale.samplers import SAMPLERS
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
@@ -97,7 +98,7 @@ class Inputs:
         Raises:
             InputError: a value that is missing or not allowed.
         """
-        width, height = int(self.width or 0), int(self.height or 0)
+        width, height = int(_given("Width", self.width or 0)), int(_given("Height", self.height or 0))
         if not (width or height):
             return scaled_size(source, _given("Scale", self.scale))
         for label, side in (("Width", width), ("Height", height)):
@@ -135,6 +136,8 @@ class Inputs:
 def _given(label: str, value: float | None) -> float:
     if value is None:
         raise InputError(f"{label} is empty; give a number.")
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise InputError(f"{label} is {shortened(value)}; give a number.")
     return value
 
 
