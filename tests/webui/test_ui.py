@@ -252,6 +252,12 @@ class TestDrawing:
         inside = {part.tag for whole in scaled for part in whole.iter()}
         assert inside == {"svg", "polyline"}, "text and dots keep their shape"
 
+    @pytest.mark.parametrize("changes", [{"steps": None}, {"strength": None}, {"strength": math.nan}, {"steps": ""}])
+    def test_an_emptied_box_of_the_host_is_said(self, webui, changes):
+        assert self.draw(webui, **changes) == (
+            "<p>Sampling steps and Denoising strength must be numbers; one of them is empty.</p>"
+        )
+
     def test_there_is_a_dot_for_every_step_that_runs(self, webui):
         assert self.draw(webui).count("<circle") == 10 + 6
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -142,12 +143,15 @@ def plot_schedule(steps: int, strength: float, host_scheduler: str, sampler: str
         if not samplers.sampler_named(sampler).takes_sigmas:
             return f"<p>{escape(_OWN_TIMESTEPS.format(sampler))}</p>"
         table = host.loaded_model_sigmas()
+        if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in (steps, strength)):
+            return f"<p>{_NO_NUMBERS}</p>"
         asked = _Asked(int(steps), float(strength), host_scheduler, sampler, sd1_sigmas() if table is None else table)
         return _plot(asked, settings)
     except ValueError as error:
         return f"<p>{escape(str(error))}</p>"
 
 
+_NO_NUMBERS = "Sampling steps and Denoising strength must be numbers; one of them is empty."
 _OWN_TIMESTEPS = (
     "{0} takes no sigmas: it runs timesteps of its own, whatever the scheduler, and in most hosts one or two fewer "
     "than requested. So there is nothing to draw; the result will say how often the model ran."
