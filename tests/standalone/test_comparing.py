@@ -69,7 +69,7 @@ def test_variants_take_what_they_do_not_name_from_ours():
         ("bislerp:carras", "karras"),
         ("bislerp:karras:speed=3", "unknown key 'speed'; known are: steps"),
         ("bislerp:karras:steps=0", "out of range"),
-        ("bislerp:karras:steps=x", "invalid literal"),
+        ("bislerp:karras:steps=x", "a number is needed"),
         ("bislerp:karras:exact_steps=perhaps", "choose True or False"),
         ("bislerp:karras:sampler=Oiler", "Euler a"),
     ],
