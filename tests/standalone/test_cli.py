@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 
 from lib_latent_upscale.interpolation import INTERPOLATIONS
 from lib_latent_upscale.schedules import SCHEDULES
-from lib_latent_upscale.standalone.commands.cli import build_parser, main
+from lib_latent_upscale.standalone.commands.cli import build_parser, main, quiet_libraries
 from lib_latent_upscale.standalone.engine import models
 from lib_latent_upscale.standalone.engine.engine import Engine
 from tests.standalone.parameters import parse_parameters
@@ -314,6 +315,15 @@ def test_an_empty_name_is_not_the_current_folder(command, capsys):
         main([*command, ""])
     assert ended.value.code == 2
     assert "the name is empty" in capsys.readouterr().err
+
+
+def test_libraries_advice_to_developers_is_not_shown():
+    with warnings.catch_warnings(record=True) as shown:
+        quiet_libraries()
+        for module in ("huggingface_hub.utils._validators", "PIL.TiffImagePlugin"):
+            warnings.warn_explicit("an argument is deprecated", UserWarning, "library.py", 1, module=module)
+        warnings.warn_explicit("ours", UserWarning, "ours.py", 1, module="lib_latent_upscale.x")
+    assert [str(one.message) for one in shown] == ["ours"]
 
 
 def test_pictures_behind_options_are_told_where_to_go(picture_file, capsys):

@@ -368,6 +368,7 @@ def quiet_libraries() -> None:
     for name in ("diffusers", "transformers", "httpx", "huggingface_hub", "matplotlib"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="PIL")  # of damaged and huge pictures, which are told in sentences
+    warnings.filterwarnings("ignore", module="huggingface_hub")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", message=".*pkg_resources.*")
