@@ -67,8 +67,9 @@ def jump_note(settings: UpscaleSettings, steps: int, denoising_strength: float) 
     low, high = settings.same_start(steps, denoising_strength)
     if settings.scheduler == AUTOMATIC or round(high - low, 2) <= _WIDE:
         return ""
+    count = "one step" if steps == 1 else f"{steps} steps"
     return (
-        f"With {steps} steps, all denoising strengths between {low:.2f} and {high:.2f} start at the same noise. "
+        f"With {count}, all denoising strengths between {low:.2f} and {high:.2f} start at the same noise. "
         "With Starting noise: continuous it follows the slider."
     )
 
