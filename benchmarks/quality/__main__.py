@@ -16,7 +16,7 @@ from benchmarks.quality.grid import Grid, run_grid
 from benchmarks.quality.pictures import pictures
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.models import load_model
-from lib_latent_upscale.standalone.files.images import written_whole
+from lib_latent_upscale.writing import written_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = Grid(factors=(1.5, 2), strengths=(0.2, 0.5), schedules=("simple", "karras"), middle=0.2, count=2)

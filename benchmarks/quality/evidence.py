@@ -17,7 +17,7 @@ from scipy.stats import t
 
 from benchmarks.quality.grid import FIGURES, Grid, Values, identity
 from benchmarks.quality.pictures import Picture
-from lib_latent_upscale.standalone.files.images import written_whole
+from lib_latent_upscale.writing import written_whole
 
 __all__ = ["Evidence", "Mean", "Row"]
 

@@ -22,7 +22,7 @@ from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
 from lib_latent_upscale.standalone.engine.geometry import Fit
 from lib_latent_upscale.standalone.engine.models import DEMO_FILE
-from lib_latent_upscale.standalone.files.images import written_whole
+from lib_latent_upscale.writing import written_whole
 
 __all__ = ["CODED", "FIGURES", "PLAIN", "Cell", "Grid", "Values", "figures_of", "identity", "pictures_of", "run_grid"]
 

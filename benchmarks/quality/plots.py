@@ -15,7 +15,7 @@ from benchmarks.quality.grid import CODED, PLAIN, Grid, pictures_of
 from benchmarks.quality.pictures import KINDS, Picture
 from lib_latent_upscale.comparison.metrics import plain_resize
 from lib_latent_upscale.standalone.engine.engine import Engine
-from lib_latent_upscale.standalone.files.images import written_whole
+from lib_latent_upscale.writing import written_whole
 
 __all__ = ["save", "sheet", "tradeoff"]
 
