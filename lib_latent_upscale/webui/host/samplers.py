@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lib_latent_upscale.samplers import import_k_diffusion
 from lib_latent_upscale.schedules import StepPlan, scheduled_steps
-from lib_latent_upscale.webui.host.processing import option, schedule_options
+from lib_latent_upscale.webui.host.processing import loaded_predictor, option, schedule_options
 
 __all__ = ["HostSampler", "exact_by_default", "host_plan", "model_calls", "sampler_named"]
 
@@ -101,7 +101,7 @@ def _sigmas(schedule_type: str | None, demands: HostSampler, steps: int, model_s
     table = demands.table(model_sigmas)
     name = demands.schedule if schedule_type in (None, "", "Automatic") else schedule_type
     scheduler = sd_schedulers.schedulers_map.get(name)
-    inner: Any = import_k_diffusion("external").DiscreteSchedule(table, quantize=option("enable_quantization", False))
+    inner = _schedule_of(table)
     if scheduler is None or scheduler.function is None:
         sigmas: Tensor = inner.get_sigmas(steps)
         return sigmas
@@ -113,6 +113,14 @@ def _sigmas(schedule_type: str | None, demands: HostSampler, steps: int, model_s
         ends["inner_model"] = inner
     made: Tensor = scheduler.function(n=steps, **ends, device=torch.device("cpu"))
     return made.float().cpu()
+
+
+def _schedule_of(table: Tensor) -> Any:
+    """k-diffusion's view of a table; where the host's k_diffusion has none, as Forge Neo's, its own of the model."""
+    external = import_k_diffusion("external")
+    if hasattr(external, "DiscreteSchedule"):
+        return external.DiscreteSchedule(table, quantize=option("enable_quantization", False))
+    return external.ForgeScheduleLinker(loaded_predictor())
 
 
 @contextmanager
