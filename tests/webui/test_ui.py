@@ -7,7 +7,6 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
@@ -312,31 +311,30 @@ class TestDrawing:
         sigma = sd1_sigmas()[1 + 5 * 100]
         assert f"default: ddim, 6 of 10 steps run, from σ {sigma:.2f}" in drawing
 
-    def test_a_host_whose_k_diffusion_has_its_own_view_of_the_model(self, webui, monkeypatch):
-        """Forge Neo's `external.py` has nothing but a `ForgeScheduleLinker`."""
-        expected = self.draw(webui)
-        table = sd1_sigmas()
-
-        def sigma(at: torch.Tensor) -> torch.Tensor:
-            return torch.from_numpy(np.exp(np.interp(at, np.arange(len(table)), table.log())))
-
-        class Linker:
-            def __init__(self, predictor: SimpleNamespace) -> None:
-                self.predictor = predictor
-
-            def get_sigmas(self, n: int) -> torch.Tensor:
-                at = torch.linspace(len(self.predictor.sigmas) - 1, 0, n)
-                return torch.cat([self.predictor.sigma(at), torch.zeros(1)])
-
-        predictor = SimpleNamespace(sigmas=table, sigma=sigma)
-        unet = SimpleNamespace(model=SimpleNamespace(predictor=predictor))
-        webui.modules["modules.sd_models"].model_data.sd_model = SimpleNamespace(
-            forge_objects=SimpleNamespace(unet=unet)
+    @pytest.mark.parametrize("host", ["Automatic", "Normal"])
+    def test_a_host_whose_k_diffusion_has_no_discrete_schedule(self, webui, monkeypatch, host):
+        """Forge Neo's `external.py` has only a view of the loaded model, and none may be loaded yet."""
+        schedules = webui.modules["modules.sd_schedulers"].schedulers_map
+        schedules["Normal"] = SimpleNamespace(
+            function=lambda n, sigma_min, sigma_max, inner_model, device: torch.stack(
+                [
+                    *map(
+                        inner_model.t_to_sigma,
+                        torch.linspace(
+                            inner_model.sigma_to_t(torch.tensor(sigma_max)),
+                            inner_model.sigma_to_t(torch.tensor(sigma_min)),
+                            n,
+                        ),
+                    ),
+                    torch.zeros(()),
+                ]
+            ),
+            need_inner_model=True,
         )
+        expected = self.draw(webui, host=host)
         monkeypatch.delattr("k_diffusion.external.DiscreteSchedule")
-        monkeypatch.setattr("k_diffusion.external.ForgeScheduleLinker", Linker, raising=False)
-        assert "default: normal, 6 of 10 steps run" in expected
-        assert self.draw(webui) == expected
+        assert ", 6 of 10 steps run" in expected.partition("default: ")[2]
+        assert self.draw(webui, host=host) == expected
 
     def test_with_the_webuis_exact_steps_its_own_way_has_all_steps(self, webui):
         webui.options.data["img2img_fix_steps"] = True

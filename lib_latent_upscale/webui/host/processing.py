@@ -40,7 +40,6 @@ __all__ = [
     "is_flow_table",
     "latent_family",
     "loaded_model_sigmas",
-    "loaded_predictor",
     "makes_video",
     "model_sigmas",
     "option",
@@ -346,11 +345,6 @@ def loaded_model_sigmas() -> Tensor | None:
     if zero_terminal and not _rescales_around_sampling(model):
         sigmas = _zero_terminal(sigmas)
     return sigmas.float()
-
-
-def loaded_predictor() -> Any:
-    """What Forge and its forks ask for sigmas and timesteps of the model that is loaded now; None in other hosts."""
-    return _found(getattr(sd_models.model_data, "sd_model", None), "forge_objects.unet.model.predictor")
 
 
 def _sigmas_of_kept(kept: Tensor) -> Tensor:

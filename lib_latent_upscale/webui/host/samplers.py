@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from lib_latent_upscale.samplers import import_k_diffusion
-from lib_latent_upscale.schedules import StepPlan, scheduled_steps
-from lib_latent_upscale.webui.host.processing import loaded_predictor, option, schedule_options
+from lib_latent_upscale.schedules import SigmaTable, StepPlan, scheduled_steps
+from lib_latent_upscale.webui.host.processing import option, schedule_options
 
 __all__ = ["HostSampler", "exact_by_default", "host_plan", "model_calls", "sampler_named"]
 
@@ -116,11 +116,28 @@ def _sigmas(schedule_type: str | None, demands: HostSampler, steps: int, model_s
 
 
 def _schedule_of(table: Tensor) -> Any:
-    """k-diffusion's view of a table; where the host's k_diffusion has none, as Forge Neo's, its own of the model."""
+    """What schedule types ask about a model: k-diffusion's, or ours where the host's k_diffusion has none."""
     external = import_k_diffusion("external")
     if hasattr(external, "DiscreteSchedule"):
         return external.DiscreteSchedule(table, quantize=option("enable_quantization", False))
-    return external.ForgeScheduleLinker(loaded_predictor())
+    return _Schedule(table)
+
+
+class _Schedule:
+    """As Forge Neo's `ForgeScheduleLinker`, which needs a loaded model: log-linear between the table's entries."""
+
+    def __init__(self, table: Tensor) -> None:
+        self.sigmas = table
+        self._table = SigmaTable(table.double().numpy())
+
+    def sigma_to_t(self, sigma: Tensor) -> Tensor:
+        return (self.sigmas - sigma).abs().argmin()
+
+    def t_to_sigma(self, positions: Tensor) -> Tensor:
+        return torch.as_tensor(self._table.sigma_at(positions.double().numpy()))
+
+    def get_sigmas(self, n: int) -> Tensor:
+        return torch.cat([self.t_to_sigma(torch.linspace(self._table.t_max, 0, n)), torch.zeros(1)])
 
 
 @contextmanager
