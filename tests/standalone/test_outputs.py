@@ -219,9 +219,10 @@ def test_a_name_that_the_disk_does_not_take_fails_alone_and_a_full_disk_ends_the
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_a_request_to_end_leaves_no_half_written_file(tmp_path, name):
     code = (
-        "import pathlib, sys, time\n"
+        "import pathlib, signal, time\n"
         "from lib_latent_upscale.standalone.commands import cli\n"
         "from lib_latent_upscale.writing import written_whole\n"
+        f"signal.signal(signal.{name}, signal.SIG_DFL)\n"  # the tests themselves may run under nohup
         "cli._end_orderly()\n"
         f"with written_whole(pathlib.Path({str(tmp_path)!r}, 'p.png')) as part:\n"
         "    part.write_bytes(b'half')\n"
