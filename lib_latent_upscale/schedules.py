@@ -28,6 +28,7 @@ __all__ = [
     "Schedule",
     "StepPlan",
     "continuous_start",
+    "default_steps",
     "described",
     "get_sigmas",
     "plan_steps",
@@ -309,6 +310,11 @@ def scheduled_steps(steps: int, denoising_strength: float) -> int:
     return int(scheduled)
 
 
+def default_steps(steps: int, denoising_strength: float) -> int:
+    """How many of `steps` steps the WebUI runs by default, above denoising strength 0."""
+    return int(min(denoising_strength, 0.999) * steps) + 1
+
+
 def plan_steps(
     name: str,
     steps: int,
@@ -348,8 +354,7 @@ def plan_steps(
         whole = sigmas_from(name, length, model_sigmas, start_sigma, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho)
     if discard_penultimate:
         whole = torch.cat([whole[:-2], whole[-1:]])
-    default_cut = int(min(denoising_strength, 0.999) * steps) + 1
-    runs = 0 if not total else steps if exact or matched else default_cut
+    runs = 0 if not total else steps if exact or matched else default_steps(steps, denoising_strength)
     return StepPlan(whole, len(whole) - 1 - runs)
 
 

@@ -129,15 +129,15 @@ class UpscaleSettings(Settings):
         Raises:
             ValueError: as `scheduled_steps`.
         """
-        from lib_latent_upscale.schedules import scheduled_steps
+        from lib_latent_upscale.schedules import default_steps, scheduled_steps
 
         total = scheduled_steps(steps, denoising_strength)
         if self.starting_noise != "schedule" or total == 0:
             return denoising_strength, denoising_strength
         if self.exact_steps or self.matched_noise:
             return steps / (total + 1), min(steps / total, 1.0)
-        cut = int(min(denoising_strength, 0.999) * steps)
-        return cut / steps, (cut + 1) / steps
+        run = default_steps(steps, denoising_strength)
+        return (run - 1) / steps, run / steps
 
     def enlarge(
         self,

@@ -26,7 +26,7 @@ from lib_latent_upscale.standalone.commands.flags import attribute_of
 from lib_latent_upscale.standalone.commands.passes import WITH_MODEL
 from lib_latent_upscale.standalone.commands.upscaler import Job, Outcome, Upscaler, read
 from lib_latent_upscale.standalone.engine.models import first_line
-from lib_latent_upscale.standalone.files.folders import OF_ONE_NAME
+from lib_latent_upscale.standalone.files.folders import not_written
 from lib_latent_upscale.standalone.files.images import Picture
 from lib_latent_upscale.standalone.files.settings import FileSettings
 from lib_latent_upscale.writing import write_whole
@@ -161,9 +161,7 @@ class Cluster:
         try:
             return replace(outcome, output=write_whole(outcome.output, content, overwrite=self._overwrite))
         except OSError as error:
-            if error.errno not in OF_ONE_NAME:
-                raise
-            return replace(outcome, error=f"{outcome.source}: the result cannot be written: {error}")
+            return replace(outcome, error=f"{outcome.source}: {not_written(error)}")
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from lib_latent_upscale.standalone.commands.flags import given_settings
 from lib_latent_upscale.standalone.commands.passes import load_passes
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
 from lib_latent_upscale.standalone.engine.infotext import add_labels
-from lib_latent_upscale.standalone.files.folders import OF_ONE_NAME, tried
+from lib_latent_upscale.standalone.files.folders import not_written, tried
 from lib_latent_upscale.standalone.files.formats import encoded
 from lib_latent_upscale.standalone.files.images import Picture, load_picture
 from lib_latent_upscale.standalone.files.marks import MARK
@@ -102,9 +102,7 @@ class Upscaler:
                 raise
             problem = "out of memory; try a smaller --size or --scale, --batch-size 1, --dtype float16"
         except OSError as error:
-            if error.errno not in OF_ONE_NAME:
-                raise
-            problem = f"the result cannot be written: {error}"
+            problem = not_written(error)
         return [Outcome(job.source, job.output, f"{job.source}: {problem}") for job in jobs]
 
     def upscale(self, jobs: Sequence[Job], pictures: Sequence[Picture]) -> list[Outcome]:

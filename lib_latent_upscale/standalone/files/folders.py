@@ -18,7 +18,7 @@ from lib_latent_upscale.standalone.files.marks import is_marked
 from lib_latent_upscale.standalone.files.outputs import Outputs, check_output_folder
 from lib_latent_upscale.standalone.files.settings import FileSettings
 
-__all__ = ["OF_ONE_NAME", "Results", "Tally", "results_folder", "tried", "work_through"]
+__all__ = ["Results", "Tally", "not_written", "results_folder", "tried", "work_through"]
 
 Result = TypeVar("Result")
 Job = TypeVar("Job")
@@ -126,7 +126,18 @@ def tried(function: Callable[[Path], Result], source: Path, failures: dict[Path,
     return None
 
 
-OF_ONE_NAME = frozenset({errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR})
+def not_written(error: OSError) -> str:
+    """What to say of one result that cannot be written.
+
+    Raises:
+        OSError: the same, if it concerns more than this result's name.
+    """
+    if error.errno not in _OF_ONE_NAME:
+        raise error
+    return f"the result cannot be written: {error}"
+
+
+_OF_ONE_NAME = frozenset({errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR})
 """Errors of a name that the file system does not take, such as one with a colon on a memory card."""
 _OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 """Errors that the next pictures would meet, too."""

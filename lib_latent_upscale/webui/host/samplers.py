@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lib_latent_upscale.samplers import import_k_diffusion
-from lib_latent_upscale.schedules import SigmaTable, StepPlan, scheduled_steps
+from lib_latent_upscale.schedules import SigmaTable, StepPlan, default_steps, scheduled_steps
 from lib_latent_upscale.webui.host.processing import option, schedule_options
 
 __all__ = ["HostSampler", "exact_by_default", "host_plan", "model_calls", "sampler_named"]
@@ -82,7 +82,7 @@ def host_plan(
         exact: whether all of the steps run (`setup_img2img_steps` in the host).
     """
     demands = sampler_named(sampler)
-    runs = min(steps, scheduled_steps(steps, strength)) if exact else int(min(strength, 0.999) * steps) + 1
+    runs = min(steps, scheduled_steps(steps, strength)) if exact else default_steps(steps, strength)
     length = max(scheduled_steps(steps, strength), 1) if exact else steps
     try:
         sigmas = _sigmas(schedule_type, demands, length + demands.discards_penultimate, model_sigmas)

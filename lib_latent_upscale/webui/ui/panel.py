@@ -180,13 +180,12 @@ class _Asked:
         return samplers.host_plan(self.schedule_type, self.sampler, self.steps, self.strength, self.table, exact=exact)
 
     def own(self, settings: UpscaleSettings) -> StepPlan | None:
-        """The steps that these settings run; None if they are the host's and not known."""
-        exact = settings.exact_steps or samplers.exact_by_default()
+        """The steps that these settings run, `exact_steps` on where the host does so anyway; None if not known."""
         if settings.scheduler == AUTOMATIC:
-            return self.usual(exact=exact)
+            return self.usual(exact=settings.exact_steps)
         sampler = samplers.sampler_named(self.sampler)
         options, _ = host.schedule_options()
-        plan = replace(settings, exact_steps=exact).plan(
+        plan = settings.plan(
             self.steps,
             self.strength,
             sampler.table(self.table),
@@ -195,7 +194,7 @@ class _Asked:
             sigma_max=options.get("sigma_max"),
             rho=options.get("rho"),
         )
-        if exact or settings.starts_anywhere or plan.steps:
+        if settings.exact_steps or settings.starts_anywhere or plan.steps:
             return plan
         return StepPlan(plan.sigmas, len(plan.sigmas) - 2)  # the host's cut runs one step at denoising strength 0
 
@@ -203,7 +202,9 @@ class _Asked:
 def _plot(asked: _Asked, settings: UpscaleSettings) -> str:
     usual = host.default_schedule(asked.schedule_type, asked.sampler)
     own = usual if settings.scheduler == AUTOMATIC else settings.scheduler
-    default, plan = asked.usual(exact=samplers.exact_by_default()), asked.own(settings)
+    always = samplers.exact_by_default()
+    settings = replace(settings, exact_steps=settings.exact_steps or always)
+    default, plan = asked.usual(exact=always), asked.own(settings)
     curves, notes = [], []
     if default is None:
         notes.append(_NOT_PLOTTED.format(usual))
@@ -225,6 +226,5 @@ def _warnings(asked: _Asked, settings: UpscaleSettings, plan: StepPlan) -> list[
     first = plan.run[0].item()
     if plan.steps and first < _LITTLE and host.is_flow_table(asked.table):
         found.append(_HARDLY_ANY_NOISE.format(first))
-    exact = settings.exact_steps or samplers.exact_by_default()
-    jumps = jump_note(replace(settings, exact_steps=exact), asked.steps, asked.strength)
+    jumps = jump_note(settings, asked.steps, asked.strength)
     return [*found, jumps] if jumps else found
