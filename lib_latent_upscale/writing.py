@@ -5,29 +5,17 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
-__all__ = ["numbered", "write_whole", "written_whole"]
+__all__ = ["numbered", "write_whole"]
 
 TEMPORARY = ".latent-upscale-"
 """Start of the names of unfinished files, which are hidden, and of the same length for every file."""
 
 
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary file next to `path`, which replaces it afterwards; after a failure nothing is left.
-
-    Raises:
-        OSError: it cannot be written; names `path`.
-    """
-    with _part_of(path) as part:
-        yield part
-        _put(part, path, overwrite=True)
-
-
-def write_whole(path: Path, content: bytes, *, overwrite: bool = True) -> Path:
+def write_whole(path: Path, content: bytes, *, overwrite: bool = False) -> Path:
     """Write a file whole or not at all; its folder is created if necessary.
 
     Returns:
@@ -40,7 +28,11 @@ def write_whole(path: Path, content: bytes, *, overwrite: bool = True) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with _part_of(path) as part:
         part.write_bytes(content)
-        return _put(part, path, overwrite=overwrite)
+        with suppress(PermissionError):  # some file systems have no permissions
+            part.chmod(0o666 & ~_umask())  # mkstemp makes the file private
+        if overwrite:
+            return part.replace(path)
+        return next(one for one in (numbered(path, number) for number in count()) if _named(part, one))
 
 
 def numbered(path: Path, number: int) -> Path:
@@ -61,24 +53,18 @@ def _part_of(path: Path) -> Iterator[Path]:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
-def _put(part: Path, path: Path, *, overwrite: bool) -> Path:
-    part.chmod(0o666 & ~_umask())  # mkstemp makes the file private
-    if not overwrite:
-        return next(one for one in (numbered(path, number) for number in count()) if _named(part, one))
-    part.replace(path)
-    return path
-
-
 def _named(part: Path, path: Path) -> bool:
     """Give a finished file the name `path`; False if that is taken."""
     try:
         path.hardlink_to(part)
     except FileExistsError:
         return False
-    except OSError:  # a file system without hard links
-        if os.path.lexists(path):
+    except OSError:  # a file system without hard links: an empty file takes the name first
+        try:
+            path.touch(exist_ok=False)
+        except FileExistsError:
             return False
-        part.rename(path)
+        part.replace(path)
     return True
 
 

@@ -16,7 +16,7 @@ from benchmarks.quality.grid import Grid, run_grid
 from benchmarks.quality.pictures import pictures
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.models import load_model
-from lib_latent_upscale.writing import written_whole
+from lib_latent_upscale.writing import write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = Grid(factors=(1.5, 2), strengths=(0.2, 0.5), schedules=("simple", "karras"), middle=0.2, count=2)
@@ -51,9 +51,8 @@ def main() -> int:
     plots.save(plots.sheet(grid, engine, originals, LOOK), folder / "evidence-pictures.png")
     findings = () if options.quick else FINDINGS
     check_findings(evidence, findings)
-    with written_whole(folder / "evidence.md") as part:
-        part.write_text(document(evidence, findings), encoding="utf-8")
-    sys.stdout.write(f"{folder / 'evidence.md'}\n")
+    written = write_whole(folder / "evidence.md", document(evidence, findings).encode(), overwrite=True)
+    sys.stdout.write(f"{written}\n")
     return 0
 
 

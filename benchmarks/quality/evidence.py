@@ -17,7 +17,7 @@ from scipy.stats import t
 
 from benchmarks.quality.grid import FIGURES, Grid, Values, identity
 from benchmarks.quality.pictures import Picture
-from lib_latent_upscale.writing import written_whole
+from lib_latent_upscale.writing import write_whole
 
 __all__ = ["Evidence", "Mean", "Row"]
 
@@ -106,8 +106,8 @@ class Evidence:
             "sigmas": self.sigmas,
         }
         lines = ",\n".join(json.dumps(list(asdict(row).values()), separators=(",", ":")) for row in self.rows)
-        with written_whole(path) as part:
-            part.write_text(f'{json.dumps(head, indent=1)[:-2]},\n "rows": [\n{lines}\n]\n}}\n', encoding="utf-8")
+        content = f'{json.dumps(head, indent=1)[:-2]},\n "rows": [\n{lines}\n]\n}}\n'
+        write_whole(path, content.encode(), overwrite=True)
 
     @classmethod
     def load(cls, path: Path) -> Evidence:

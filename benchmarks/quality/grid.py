@@ -22,7 +22,7 @@ from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
 from lib_latent_upscale.standalone.engine.geometry import Fit
 from lib_latent_upscale.standalone.engine.models import DEMO_FILE
-from lib_latent_upscale.writing import written_whole
+from lib_latent_upscale.writing import write_whole
 
 __all__ = ["CODED", "FIGURES", "PLAIN", "Cell", "Grid", "Values", "figures_of", "identity", "pictures_of", "run_grid"]
 
@@ -135,8 +135,7 @@ def run_grid(
                 path = place / f"{picture.name} {cell.name}.json".replace(" ", "_")
                 if not path.exists():
                     found = _figures(engine, grid, cell, picture)
-                    with written_whole(path) as part:
-                        part.write_text(json.dumps(found), encoding="utf-8")
+                    write_whole(path, json.dumps(found).encode(), overwrite=True)
                 bar.update(len(cell.methods))
                 for method, values in json.loads(path.read_text(encoding="utf-8")).items():
                     yield picture, cell.name, method, values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from benchmarks.quality.grid import CODED, PLAIN, Grid, pictures_of
 from benchmarks.quality.pictures import KINDS, Picture
 from lib_latent_upscale.comparison.metrics import plain_resize
 from lib_latent_upscale.standalone.engine.engine import Engine
-from lib_latent_upscale.writing import written_whole
+from lib_latent_upscale.writing import write_whole
 
 __all__ = ["save", "sheet", "tradeoff"]
 
@@ -33,8 +34,9 @@ COLOURS = {
 
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG whole and without a date; the same figure gives the same bytes."""
-    with written_whole(path) as part:
-        figure.savefig(part, dpi=100, metadata={"Software": None})
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
+    write_whole(path, file.getvalue(), overwrite=True)
 
 
 def tradeoff(evidence: Evidence) -> Figure:

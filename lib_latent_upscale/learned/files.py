@@ -28,7 +28,7 @@ from lib_latent_upscale.learned.families import LATENTS
 from lib_latent_upscale.learned.layouts import Embedded, Gated, Stacked, Unknown
 from lib_latent_upscale.learned.networks import in_float32, load_network
 
-__all__ = ["SUFFIX", "check_file", "check_size", "convert_pickle", "file_hash", "find_files", "upscale_with"]
+__all__ = ["SUFFIX", "check_file", "check_size", "converted_pickle", "file_hash", "find_files", "upscale_with"]
 
 Size: TypeAlias = tuple[int, int]
 
@@ -191,17 +191,18 @@ def file_hash(path: Path) -> str:
     return _hash(path, _stamp(path))
 
 
-def convert_pickle(source: Path, target: Path) -> None:
-    """Write the tensors of a pickle as a safetensors file; torch reads nothing but tensors from it.
+def converted_pickle(source: Path) -> bytes:
+    """The tensors of a pickle as the content of a safetensors file; torch reads nothing but tensors from it.
 
     Raises:
         ModelFileError: it does not hold named tensors only, or no supported upscaler.
     """
     tensors = {name: value.contiguous().clone() for name, value in _unpickled(source).items()}
     _recognised(source, {name: tuple(value.shape) for name, value in tensors.items()})
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    save_file(tensors, target)
+    content: bytes = save(tensors)
+    return content
 
 
 def _unpickled(path: Path) -> Mapping[str, Tensor]:

@@ -5,6 +5,7 @@ import re
 import stat
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from lib_latent_upscale.standalone.files.formats import save_picture
 from lib_latent_upscale.standalone.files.images import Picture, load_picture, upright_size
 from lib_latent_upscale.standalone.files.inputs import find_pictures
 from lib_latent_upscale.standalone.files.metadata import read_parameters
-from lib_latent_upscale.writing import written_whole
+from lib_latent_upscale.writing import write_whole
 
 GREY = np.linspace(0, 255, 48 * 32).reshape(32, 48).astype(np.uint8)
 RGB = np.stack([GREY, GREY[::-1], GREY[:, ::-1]], axis=-1)
@@ -194,17 +195,17 @@ def test_a_png_is_written_the_same_each_time_and_readable_by_others(tmp_path):
     assert stat.S_IMODE((tmp_path / "a.png").stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "out.png"
     path.write_bytes(b"old")
 
-    def fail():
-        with written_whole(path) as part:
-            part.write_bytes(b"half")
-            raise KeyboardInterrupt
+    def fail(part, content):
+        part.open("wb").write(content[:2])
+        raise KeyboardInterrupt
 
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(KeyboardInterrupt):
-        fail()
+        write_whole(path, b"half", overwrite=True)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -8,17 +8,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from lib_latent_upscale.errors import InputError
-from lib_latent_upscale.standalone.commands import upscaler
+from lib_latent_upscale.standalone.commands import convert, schedules, upscaler
 from lib_latent_upscale.standalone.commands.cli import main
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.files.folders import Results
 from lib_latent_upscale.standalone.files.inputs import Found, Inputs, find_pictures
 from lib_latent_upscale.standalone.files.outputs import Outputs, check_output_folder
 from lib_latent_upscale.standalone.files.settings import FileSettings
-from lib_latent_upscale.writing import write_whole, written_whole
+from lib_latent_upscale.writing import write_whole
+from tests.core import latent_files
 
 
 def upscale(*arguments):
@@ -70,8 +72,36 @@ def test_what_another_run_has_written_meanwhile_is_not_replaced(tmp_path, monkey
     assert write_whole(tmp_path / "new.png", b"new", overwrite=False) == tmp_path / "new.png"
     found = {one.name: one.read_bytes() for one in tmp_path.iterdir()}
     assert found == {"out.png": b"theirs", "out-1.png": b"ours", "new.png": b"new"}
-    assert write_whole(path, b"ours") == path
+    assert write_whole(path, b"ours", overwrite=True) == path
     assert path.read_bytes() == b"ours"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_that_appears_while_a_plot_is_drawn_or_a_file_converted_is_kept(
+    tmp_path, monkeypatch, capsys, overwrite
+):
+    """Checked before the work, and once more when the result gets its name."""
+
+    def slow(work, target):
+        def worked(*arguments):
+            target.write_bytes(b"theirs")
+            return work(*arguments)
+
+        return worked
+
+    pickle, plot, weights = (tmp_path / name for name in ("own.pt", "plot.png", "own.safetensors"))
+    torch.save(latent_files.nnlatent(), pickle)
+    monkeypatch.setattr(schedules, "plot_rows", slow(schedules.plot_rows, plot))
+    monkeypatch.setattr(convert, "converted_pickle", slow(convert.converted_pickle, weights))
+    more = ["--overwrite"] if overwrite else []
+    assert main(["schedules", "--scheduler", "simple", "-o", str(plot), *more]) == 0
+    assert main(["convert", str(pickle), *more]) == 0
+    ours = [path if overwrite else path.with_name(f"{path.stem}-1{path.suffix}") for path in (plot, weights)]
+    shown = capsys.readouterr().out.splitlines()
+    assert [line for line in shown if line.startswith(str(tmp_path))] == [str(path) for path in ours]
+    assert all(path.stat().st_size > 1000 for path in ours)
+    if not overwrite:
+        assert plot.read_bytes() == weights.read_bytes() == b"theirs"
 
 
 @pytest.mark.parametrize("kind", ["single", "folder", "compare"])
@@ -120,8 +150,7 @@ def test_a_name_that_gets_too_long_fails_alone_and_a_long_one_can_be_written(tmp
     (tmp_path / "o").mkdir()
     with pytest.raises(InputError, match="longer than 255 bytes"):
         results.place(inputs.found[1], (1, 1), "")
-    with written_whole(results.place(inputs.found[0], (1, 1), "")[0]) as part:
-        part.write_bytes(b"whole")
+    write_whole(results.place(inputs.found[0], (1, 1), "")[0], b"whole")
     assert (tmp_path / "o" / long.name).read_bytes() == b"whole"
 
 
@@ -221,13 +250,15 @@ def test_a_request_to_end_leaves_no_half_written_file(tmp_path, name):
     code = (
         "import pathlib, signal, time\n"
         "from lib_latent_upscale.standalone.commands import cli\n"
-        "from lib_latent_upscale.writing import written_whole\n"
-        f"signal.signal(signal.{name}, signal.SIG_DFL)\n"  # the tests themselves may run under nohup
-        "cli._end_orderly()\n"
-        f"with written_whole(pathlib.Path({str(tmp_path)!r}, 'p.png')) as part:\n"
-        "    part.write_bytes(b'half')\n"
+        "from lib_latent_upscale.writing import write_whole\n"
+        "def slow(part, content):\n"
+        "    part.touch()\n"
         "    print('writing', flush=True)\n"
         "    time.sleep(30)\n"
+        "pathlib.Path.write_bytes = slow\n"
+        f"signal.signal(signal.{name}, signal.SIG_DFL)\n"  # the tests themselves may run under nohup
+        "cli._end_orderly()\n"
+        f"write_whole(pathlib.Path({str(tmp_path)!r}, 'p.png'), b'half')\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "writing\n"

@@ -6,9 +6,9 @@ import argparse
 import sys
 
 from lib_latent_upscale.errors import InputError
-from lib_latent_upscale.learned.files import SUFFIX, convert_pickle
+from lib_latent_upscale.learned.files import SUFFIX, converted_pickle
 from lib_latent_upscale.standalone.files.outputs import Outputs
-from lib_latent_upscale.writing import written_whole
+from lib_latent_upscale.writing import write_whole
 
 __all__ = ["run"]
 
@@ -27,7 +27,6 @@ def run(arguments: argparse.Namespace) -> int:
         target = outputs.free(source.with_suffix(SUFFIX))
     else:
         target = outputs.named(arguments.output, (SUFFIX,))
-    with written_whole(target) as part:
-        convert_pickle(source, part)
-    sys.stdout.write(f"{target}\n")
+    written = write_whole(target, converted_pickle(source), overwrite=arguments.overwrite)
+    sys.stdout.write(f"{written}\n")
     return 0

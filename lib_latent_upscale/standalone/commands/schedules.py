@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from lib_latent_upscale.noise_tables import sd1_sigmas
 from lib_latent_upscale.schedules import SCHEDULES, StepPlan
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.files.outputs import Outputs
-from lib_latent_upscale.writing import written_whole
+from lib_latent_upscale.writing import write_whole
 
 __all__ = ["Row", "plan_rows", "plot_rows", "run"]
 
@@ -73,8 +73,9 @@ def run(arguments: argparse.Namespace) -> int:
     details = ["", *_details(rows)] if arguments.scheduler else []  # for all of them it would fill screens
     sys.stdout.write("\n".join([title, "", *_table(rows), *details]) + "\n")
     if arguments.output is not None:
-        _save(plot_rows(rows, title), arguments.output)
-        sys.stdout.write(f"{arguments.output}\n")
+        kind = arguments.output.suffix.lower().removeprefix(".")
+        content = _drawn(plot_rows(rows, title), kind)
+        sys.stdout.write(f"{write_whole(arguments.output, content, overwrite=arguments.overwrite)}\n")
     return 0
 
 
@@ -171,9 +172,11 @@ def _legend(axes: Any, cuts: Sequence[str]) -> None:
     axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(handles), frameon=False)
 
 
-def _save(figure: Any, path: Path) -> None:
+def _drawn(figure: Any, kind: str) -> bytes:
+    """The content of a file of this kind, "png" or "svg"; the same figure gives the same bytes."""
     import matplotlib as mpl
 
-    dateless = {"Date": None} if path.suffix.lower() == ".svg" else {"Software": None}
-    with written_whole(path) as part, mpl.rc_context({"svg.hashsalt": "latent-upscale"}):  # else random names in it
-        figure.savefig(part, metadata=dateless)
+    dateless, file = {"svg": {"Date": None}, "png": {"Software": None}}[kind], io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "latent-upscale"}):  # else random names in it
+        figure.savefig(file, format=kind, metadata=dateless)
+    return file.getvalue()

@@ -81,7 +81,7 @@ def check_format(chosen: Format, size: tuple[int, int], parameters: str) -> None
 
 
 def save_picture(
-    image: Image.Image, path: Path, parameters: str | None, source: Picture, quality: int, *, overwrite: bool = True
+    image: Image.Image, path: Path, parameters: str | None, source: Picture, quality: int, *, overwrite: bool = False
 ) -> Path:
     """Write a result as `write_whole` does it; other arguments as for `encoded`."""
     return write_whole(path, encoded(image, path, parameters, source, quality), overwrite=overwrite)

@@ -161,7 +161,7 @@ def _profile(content: bytes | None) -> ImageCms.ImageCmsProfile:
     return ImageCms.ImageCmsProfile(io.BytesIO(content))
 
 
-def save_png(image: Image.Image, path: Path, icc_profile: bytes | None = None, *, overwrite: bool = True) -> Path:
+def save_png(image: Image.Image, path: Path, icc_profile: bytes | None = None, *, overwrite: bool = False) -> Path:
     """Write a PNG as `write_whole` does. It contains no date: the same picture gives the same bytes."""
     file = io.BytesIO()
     image.save(file, "PNG", icc_profile=icc_profile)

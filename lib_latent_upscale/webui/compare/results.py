@@ -166,7 +166,8 @@ class Results:
         done = self._first.processed
         seed, prompt = done.all_seeds[index], done.all_prompts[index]
         path = saving.save_grid(sheet, _FILE_NAME, self._first.p, seed, prompt, text)
-        write_whole(path.with_suffix(".json"), f"{json.dumps(report.record, indent=2)}\n".encode())
+        figures = f"{json.dumps(report.record, indent=2)}\n".encode()
+        write_whole(path.with_suffix(".json"), figures, overwrite=True)  # the host decides whether a sheet is replaced
 
     def _differences(self, reports: Sequence[Report]) -> list[tuple[int, Image.Image]]:
         maps = [(index, report.difference) for index, report in enumerate(reports) if self._asked.compare_difference]
