@@ -24,6 +24,7 @@ __all__ = [
     "UNET_OUTPUT",
     "Header",
     "Shapes",
+    "check_readable",
     "is_controlnet",
     "is_hub_id",
     "is_sdxl",
@@ -77,10 +78,11 @@ def read_header(path: Path) -> Header:
     """Read the header of a safetensors file and check that the file is whole; no tensor is read.
 
     Raises:
-        ModelFileError: it is a pickle, not a safetensors file, or truncated.
+        ModelFileError: it is a pickle, not a safetensors file, truncated, or may not be read.
     """
     if path.suffix.lower() in PICKLES:
         raise ModelFileError(f"{path.name} is a pickle, which can run code when it is loaded: use a .safetensors file.")
+    check_readable(path)
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -96,6 +98,18 @@ def read_header(path: Path) -> Header:
     if 8 + length + end != size:
         raise ModelFileError(f"{path.name} has {size} bytes but should have {8 + length + end}: download it again.")
     return Header(shapes)
+
+
+def check_readable(path: Path) -> None:
+    """Check that a file can be opened: safetensors says of one that may not be read that it does not exist.
+
+    Raises:
+        ModelFileError: it cannot.
+    """
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _corrupt(path: Path) -> str:

@@ -22,13 +22,22 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from lib_latent_upscale.checkpoints import PICKLES, Shapes, short_hash
+from lib_latent_upscale.checkpoints import PICKLES, Shapes, check_readable, short_hash
 from lib_latent_upscale.errors import ModelFileError, SizeError
 from lib_latent_upscale.learned.families import LATENTS
 from lib_latent_upscale.learned.layouts import Embedded, Gated, Stacked, Unknown
 from lib_latent_upscale.learned.networks import in_float32, load_network
 
-__all__ = ["SUFFIX", "check_file", "check_size", "converted_pickle", "file_hash", "find_files", "upscale_with"]
+__all__ = [
+    "SUFFIX",
+    "check_file",
+    "check_kind",
+    "check_size",
+    "converted_pickle",
+    "file_hash",
+    "find_files",
+    "upscale_with",
+]
 
 Size: TypeAlias = tuple[int, int]
 
@@ -128,6 +137,15 @@ def _files_in(folder: Path) -> list[Path]:
         return [path for path in sorted(folder.iterdir()) if path.suffix.lower() in {SUFFIX, *PICKLES}]
     except OSError:  # no such folder, or none that may be read
         return []
+
+
+def check_kind(path: Path) -> None:
+    """Check that a file holds a supported latent upscaler, whatever its family; only its header is read.
+
+    Raises:
+        ModelFileError: it is a pickle, damaged, or of an unknown kind; says what to do.
+    """
+    _described(path, _stamp(path))
 
 
 def check_file(path: Path, family: str | None) -> None:
@@ -270,6 +288,7 @@ def _described(path: Path, _: tuple[int, int]) -> _Described:
             f"{path.name} is a pickle, which could run code: convert it to a {SUFFIX} file with "
             f"`latent-upscale convert {path.name}`"
         )
+    check_readable(path)
     try:
         with safe_open(path, framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118

@@ -1,10 +1,13 @@
 """What a file is, told from its header."""
 
+import errno
 import json
 import re
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from lib_latent_upscale import checkpoints
 from lib_latent_upscale.checkpoints import (
@@ -16,6 +19,9 @@ from lib_latent_upscale.checkpoints import (
     read_header,
     text_width,
 )
+from lib_latent_upscale.errors import ModelFileError
+from lib_latent_upscale.learned.files import check_kind
+from lib_latent_upscale.standalone.engine.models import header_shapes
 
 PACKAGE = Path(checkpoints.__file__).parent
 WEIGHTS = PACKAGE / "weights"
@@ -39,6 +45,18 @@ def test_the_demo_model_is_a_checkpoint_and_its_tile_model_a_controlnet():
 )
 def test_checkpoints_are_told_apart_by_what_their_unet_takes(inputs, kind):
     assert kind in kind_of({checkpoints.UNET_INPUT: (320, inputs, 3, 3)})
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    def locked(path, *_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    path = tmp_path / "model.safetensors"
+    save_file({"weight": torch.zeros(2)}, path)
+    monkeypatch.setattr(Path, "open", locked)  # root may read everything
+    for read in (read_header, lambda one: header_shapes(one, one), check_kind):
+        with pytest.raises(ModelFileError, match=r"model\.safetensors cannot be read: Permission denied"):
+            read(path)
 
 
 def test_a_file_without_attention_has_no_text_width():

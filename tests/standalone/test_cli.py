@@ -92,6 +92,20 @@ def test_a_random_seed_is_written_down(picture_file, sd1_folder, tmp_path):
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="its pipes end otherwise")
+@pytest.mark.parametrize(("argument", "unbuffered"), [("schedules", ""), ("schedules", "1"), ("--help", "")])
+def test_a_reader_that_ends_early_is_told_in_a_sentence(argument, unbuffered):
+    """As in `latent-upscale schedules | head -1`; Python's own words for it are a warning at its end."""
+    read, write = os.pipe()
+    os.close(read)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, "-m", "lib_latent_upscale", argument]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+    os.close(write)
+    assert done.stderr == "latent-upscale: the program that read the output has ended.\n"
+    assert done.returncode == 1
+
+
 @pytest.fixture
 def album(tmp_path, photo):
     """Three pictures, two of one size; beside them something that is no picture."""

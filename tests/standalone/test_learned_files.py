@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from lib_latent_upscale.learned import weights_hash
 from lib_latent_upscale.learned.files import file_hash
 from lib_latent_upscale.standalone.commands.cli import main
+from lib_latent_upscale.standalone.engine import models
 from lib_latent_upscale.standalone.engine.infotext import read_infotext
 from tests.core import latent_files
 
@@ -51,6 +52,21 @@ def test_what_it_cannot_do_is_said(picture_file, sd1_folder, own, tmp_path, caps
     assert made(picture_file, "-o", output, "--model", sd1_folder, "--learned", own, *more) == 2
     assert message in capsys.readouterr().err
     assert not output.exists()
+
+
+def test_a_file_that_is_no_upscaler_is_refused_before_the_model_is_loaded(
+    picture_file, sd1_folder, tmp_path, capsys, monkeypatch
+):
+    def load(*_, **__):
+        raise AssertionError("too late")
+
+    monkeypatch.setattr(models, "load_model", load)
+    other, pickle = tmp_path / "other.safetensors", tmp_path / "own.pt"
+    save_file({"weight": torch.zeros(2)}, other)
+    torch.save(latent_files.nnlatent(), pickle)
+    for path, said in ((other, "does not hold a supported latent upscaler"), (pickle, "latent-upscale convert own.pt")):
+        assert made(picture_file, "--model", sd1_folder, "--learned", path) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_a_pickle_becomes_a_safetensors_file_with_the_same_numbers(tmp_path, capsys):

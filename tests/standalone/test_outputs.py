@@ -16,7 +16,7 @@ from lib_latent_upscale.standalone.commands import convert, schedules, upscaler
 from lib_latent_upscale.standalone.commands.cli import main
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.files.folders import Results
-from lib_latent_upscale.standalone.files.inputs import Found, Inputs, find_pictures
+from lib_latent_upscale.standalone.files.inputs import Found, Inputs, find_inputs, find_pictures
 from lib_latent_upscale.standalone.files.outputs import Outputs, check_output_folder
 from lib_latent_upscale.standalone.files.settings import FileSettings
 from lib_latent_upscale.writing import write_whole
@@ -170,6 +170,23 @@ def test_outputs_that_cannot_be_written_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
     with pytest.raises(InputError, match="not writable"):
         Outputs([]).named(tmp_path / "out.png")
+
+
+def test_a_folder_that_may_not_be_written_is_refused_before_any_work_wherever_results_go(tmp_path, monkeypatch):
+    """Also that of one picture among others, whose result goes beside it, and a subfolder that is there already."""
+    for place in ("in", "in/sub", "locked", "out/sub"):
+        (tmp_path / place).mkdir(parents=True)
+    for name in ("in/a.png", "in/sub/b.png", "locked/c.png"):
+        Image.new("RGB", (16, 16)).save(tmp_path / name)
+    locked = [tmp_path / "locked", tmp_path / "out" / "sub"]
+    monkeypatch.setattr("os.access", lambda path, *_: Path(path) not in locked)  # root may write everywhere
+    several = find_inputs([str(tmp_path / "in" / "a.png"), str(tmp_path / "locked" / "c.png")])
+    with pytest.raises(InputError, match="locked is not writable"):
+        Results(several, FileSettings(), "upscaled").check()
+    deep = find_inputs([str(tmp_path / "in")], recursive=True)
+    with pytest.raises(InputError, match="sub is not writable"):
+        Results(deep, FileSettings(), "upscaled", tmp_path / "out").check()
+    Results(deep, FileSettings(), "upscaled").check()
 
 
 def test_hidden_files_and_what_an_interrupted_run_left_are_no_pictures(tmp_path):

@@ -398,9 +398,25 @@ def _say(text: str) -> None:
 
 
 def _told(error: Exception) -> str:
+    if isinstance(error, BrokenPipeError):
+        return "the program that read the output has ended."
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}."
     return str(error)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    """Run a subcommand; that its output cannot be written is an error of its own, and not of Python's end."""
+    try:
+        arguments = _parsed(argv)
+        module = importlib.import_module(f"lib_latent_upscale.standalone.commands.{arguments.command}")
+        return int(module.run(arguments))
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:  # what is left would fail again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -409,9 +425,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     quiet_libraries()
     try:
         _end_orderly()
-        arguments = _parsed(argv)
-        module = importlib.import_module(f"lib_latent_upscale.standalone.commands.{arguments.command}")
-        return int(module.run(arguments))
+        return _run(argv)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("", __package__.partition(".")[0]):
             raise  # a fault of ours

@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib_latent_upscale.errors import InputError, printable
+from lib_latent_upscale.errors import InputError, ModelFileError, printable
+from lib_latent_upscale.learned.files import check_kind
 from lib_latent_upscale.method_files import method_of_file
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.commands.flags import check_given, given_settings, given_values, settings_from_flags
@@ -72,6 +73,10 @@ def _method_of(learned: Path, given: Mapping[str, Any]) -> str:
         raise InputError(f"--learned {learned}: there is no such file; give a latent upscaler's .safetensors file.")
     if given["method"] != UpscaleSettings().method:
         raise InputError(f"--learned {learned.name} and --method {given['method']}: give only one of them.")
+    try:
+        check_kind(learned)
+    except ModelFileError as error:
+        raise InputError(f"--learned: {str(error).rstrip('.')}.") from error
     return method_of_file(learned.stem)
 
 

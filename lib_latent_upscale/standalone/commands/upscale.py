@@ -127,8 +127,9 @@ def _upscaling(arguments: argparse.Namespace, files: FileSettings, most: int) ->
 def _work(outcomes: Iterable[Outcome], tally: Tally, jobs: int, *, quiet: bool) -> None:
     with tqdm(total=tally.total, initial=tally.total - jobs, desc="upscale", disable=quiet, unit="pic") as bar:
         for outcome in outcomes:
-            _count(tally, _shown(outcome))
+            _count(tally, outcome)
             bar.update()
+            _shown(outcome)
 
 
 def _count(tally: Tally, outcome: Outcome) -> None:

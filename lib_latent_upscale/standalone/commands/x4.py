@@ -79,8 +79,13 @@ def _single(
     size, parameters = _enlarged_size(picture), read_parameters(source)
     output = single_output(source, output, size, parameters, files, overwrite=arguments.overwrite)
     model = load_upscaler(arguments.model, arguments)
-    _upscale(model, settings, files, picture, _Job(source, output, arguments.overwrite), quiet=arguments.quiet)
+    job = _Job(source, output, arguments.overwrite)
+    _show(_upscale(model, settings, files, picture, job, quiet=arguments.quiet))
     return 0
+
+
+def _show(output: Path) -> None:
+    sys.stdout.write(f"{output}\n")
 
 
 def _enlarged_size(picture: Picture) -> tuple[int, int]:
@@ -109,7 +114,10 @@ def _many(
     def work(jobs: list[_Job], tally: Tally) -> None:
         model = load_upscaler(arguments.model, arguments)
         for job in tqdm(jobs, desc=model.name, disable=arguments.quiet, unit="pic"):
-            tally.done += tried(partial(upscale, model, job), job.source, tally.failures) is not None
+            output = tried(partial(upscale, model, job), job.source, tally.failures)
+            if output is not None:
+                tally.done += 1
+                _show(output)
 
     def upscale(model: X4Model, job: _Job, source: Path) -> Path:
         picture = load_picture(source, _SMALLEST_SIDE)
@@ -134,9 +142,7 @@ def _upscale(
         raise type(error)(f"{job.source}: {error}") from error
     labels = {**result.settings.with_model(model.name), **({MARK: job.mark} if job.mark else {})}
     parameters = add_labels(read_parameters(job.source), labels)
-    output = save_picture(result.image, job.output, parameters, picture, files.quality, overwrite=job.overwrite)
-    sys.stdout.write(f"{output}\n")
-    return output
+    return save_picture(result.image, job.output, parameters, picture, files.quality, overwrite=job.overwrite)
 
 
 def load_upscaler(source: str, arguments: argparse.Namespace) -> X4Model:

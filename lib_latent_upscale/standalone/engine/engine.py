@@ -161,7 +161,7 @@ class Engine:
         try:
             return weights_of(generation.upscale.method, self.model.family, self._file(generation))
         except ValueError as error:
-            raise InputError(f"{self.model.name}: {error}.") from error
+            raise InputError(f"{self.model.name}: {str(error).rstrip('.')}.") from error
 
     def settled(self, generation: GenerationSettings, fit: Fit) -> GenerationSettings:
         """The settings with the method that "automatic" means for these sizes and this model."""

@@ -25,6 +25,7 @@ from lib_latent_upscale.checkpoints import (
     PICKLES,
     UNET_OUTPUT,
     Shapes,
+    check_readable,
     is_hub_id,
     is_sdxl,
     is_whole_checkpoint,
@@ -301,7 +302,7 @@ def header_shapes(weights: Path, named: Path) -> Shapes:
         named: the model's file or folder, for errors.
 
     Raises:
-        ModelFileError: it is a pickle, not a safetensors file, or damaged.
+        ModelFileError: it is a pickle, not a safetensors file, damaged, or may not be read.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -309,6 +310,7 @@ def header_shapes(weights: Path, named: Path) -> Shapes:
         raise ModelFileError(
             f"{named}: a pickle, which can run code when it is opened; give a .safetensors file instead."
         )
+    check_readable(weights)
     try:
         with safe_open(weights, framework="pt"):  # checks more than the header's own sizes
             return read_header(weights).shapes

@@ -63,8 +63,8 @@ class Results:
         """
         for source in self.inputs.folders:
             check_output_folder(self._home(source), source)
-        if self.folder is not None:
-            check_output_folder(self.folder)
+        for folder in filter(None, (self.folder, *map(self._folder, self.inputs.found))):
+            check_output_folder(folder)
 
     def place(self, one: Found, size: tuple[int, int], mark: str) -> tuple[Path, bool]:
         """The path of a picture's result of `size` (width, height), and whether it is finished, with this mark.
