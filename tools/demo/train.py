@@ -49,6 +49,7 @@ from tools.learned.critic import Critic
 from tools.learned.pictures import SIDE
 from tools.learned.train import gradients, spectrum
 from tools.muon import Muon
+from tools.precision import HALF, autocast
 
 CELL = 8
 """Pixels of a side that one latent cell covers."""
@@ -150,13 +151,13 @@ def taught(options: argparse.Namespace, half: str, channels: tuple[int, ...]) ->
     parameters = [*autoencoder.trained(vae, half), *hints.parameters()]
     training = Training(options.work / f"{half}.pt", nn.ModuleDict({"vae": vae, "hints": hints}), parameters)
     teacher = taesd.load(options.taesd, "sd1")[("encoder", "decoder").index(half)]
-    return training, teacher.bfloat16()
+    return training, teacher.to(HALF)
 
 
 @torch.no_grad()
 def lesson(teacher: nn.Sequential, half: str, x: Tensor, features: int = 3) -> tuple[Tensor, list[Tensor]]:
     """TAESD's result and its features, as many as are asked for; with fewer than all the result is not computed."""
-    found, x = [], x.bfloat16()
+    found, x = [], x.to(HALF)
     for number, layer in enumerate(teacher):
         x = layer(x)
         if number in TEACHER_FEATURES[half]:
@@ -203,7 +204,7 @@ def train_encoder(options: argparse.Namespace) -> None:
     def loss(rng: np.random.Generator, share: float) -> Loss:
         x = seen_by_encoder(rng, store)
         wanted, theirs = lesson(teacher, "encoder", (x + 1) / 2)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             latent, ours = autoencoder.encode(vae, x)
             parts = distances(hints, ours, theirs, 0.3 * (1 - share) + 0.02)
         error = latent.float() - wanted
@@ -216,9 +217,9 @@ def train_encoder(options: argparse.Namespace) -> None:
 @torch.no_grad()
 def encode_pictures(options: argparse.Namespace) -> None:
     """The pictures' latents, as TAESD encodes them: (count, 4, 32, 32) in half precision."""
-    encoder, store = taesd.load(options.taesd, "sd1")[0].bfloat16(), pictures(options.work)
+    encoder, store = taesd.load(options.taesd, "sd1")[0].to(HALF), pictures(options.work)
     latents = [
-        encoder(((as_tensor(np.array(store[start : start + 8])) + 1) / 2).bfloat16()).half()
+        encoder(((as_tensor(np.array(store[start : start + 8])) + 1) / 2).to(HALF)).half()
         for start in range(0, len(store), 8)
     ]
     torch.save(torch.cat(latents), options.work / "latents.pt")
@@ -277,7 +278,7 @@ def train_decoder(options: argparse.Namespace) -> None:
         latent = torch.stack([place.of_latents(latents) for place in places])
         latent = latent.contiguous(memory_format=torch.channels_last)
         wanted, theirs = lesson(teacher, "decoder", latent, min(levels, 3))
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             result, ours = autoencoder.decode(vae, latent, levels)
             parts = distances(hints, ours, theirs, 1.0 if levels < 4 else 0.1 if share < 0.6 else 0.03)
         if result is None:
@@ -310,7 +311,7 @@ def train_polish(options: argparse.Namespace) -> None:
     vae = joined(options.work).to(memory_format=torch.channels_last)
     parameters = [*autoencoder.trained(vae, "encoder"), *autoencoder.trained(vae, "decoder")]
     training = Training(options.work / "polish.pt", nn.ModuleDict({"vae": vae}), parameters, 4e-4)
-    encoder, decoder = (half.bfloat16() for half in taesd.load(options.taesd, "sd1"))
+    encoder, decoder = (half.to(HALF) for half in taesd.load(options.taesd, "sd1"))
     store, critic = pictures(options.work), Critic()
 
     def loss(rng: np.random.Generator, share: float) -> Loss:
@@ -318,9 +319,9 @@ def train_polish(options: argparse.Namespace) -> None:
         places = [Place.draw(rng, len(store), size) for _ in range(count)]
         truth = as_tensor(np.stack([place.of_pictures(store) for place in places]))
         with torch.no_grad():
-            latent = encoder(((truth + 1) / 2).bfloat16()).float()
-            wanted = decoder(latent.bfloat16()).float() * 2 - 1
-        with torch.autocast("cpu", torch.bfloat16):
+            latent = encoder(((truth + 1) / 2).to(HALF)).float()
+            wanted = decoder(latent.to(HALF)).float() * 2 - 1
+        with autocast():
             read = autoencoder.encode(vae, truth)[0] if rng.random() < 0.5 else latent
             result = autoencoder.decode(vae, read)[0].float()
         given, made, true = ((one + 1) / 2 for one in (wanted, result, truth))
@@ -389,7 +390,7 @@ def train_unet(options: argparse.Namespace) -> None:
         size, count = sizes[rng.integers(len(sizes))]
         clean = torch.stack([Place.draw(rng, len(latents), size).of_latents(latents) for _ in range(count)])
         noisy = Noisy.draw(rng, clean, prompts, bend=1.6)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             epsilon = unet(noisy.latent, noisy.timestep, noisy.prompt).sample
         return {"epsilon": F.mse_loss(epsilon.float(), noisy.noise)}
 
@@ -421,7 +422,7 @@ def train_tile(options: argparse.Namespace) -> None:
         places = [Place.draw(rng, len(latents), size) for _ in range(count)]
         noisy = Noisy.draw(rng, torch.stack([place.of_latents(latents) for place in places]), prompts, bend=1)
         shown = coarse(rng, (as_tensor(np.stack([place.of_pictures(store) for place in places])) + 1) / 2)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             down, middle = controlnet(noisy.latent, noisy.timestep, noisy.prompt, shown, return_dict=False)
             epsilon = unet(
                 noisy.latent,

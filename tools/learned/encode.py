@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tools.learned import taesd
 from tools.learned.pictures import SIDE
+from tools.precision import autocast
 
 CHUNK = 64
 SIDES = {64: 0.08, 80: 0.12, 96: 0.12, 128: 0.32, 160: 0.2, 192: 0.16}
@@ -44,7 +45,7 @@ def encoded(encoder: nn.Module, pictures: list[Image.Image]) -> Tensor:
     """Latents in half precision, in batches that a small machine can hold."""
     latents = []
     for start in range(0, len(pictures), 8):
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             latents.append(encoder(pixels(pictures[start : start + 8])))
     return torch.cat([latent.half() for latent in latents])
 

@@ -28,6 +28,7 @@ from lib_latent_upscale.learned.networks import Enlarge, Restore
 from tools.learned import taesd
 from tools.learned.critic import Critic
 from tools.muon import Muon
+from tools.precision import autocast
 
 NETWORKS = {"restore": Restore, "enlarge": Enlarge}
 RATE = 1e-3
@@ -107,7 +108,7 @@ def run(network: nn.Module, given: Tensor, wanted: Tensor, factor: float) -> Ten
     """The network's answer at the wanted size."""
     given = given.contiguous(memory_format=torch.channels_last)
     argument = factor if isinstance(network, Restore) else tuple(wanted.shape[-2:])
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast():
         result: Tensor = network(given, argument)
     return result.float()
 
@@ -171,8 +172,8 @@ class Losses:
 
 
 def decode(decoder: nn.Module, latent: Tensor) -> Tensor:
-    """The picture in 0..1, in half precision inside."""
-    with torch.autocast("cpu", torch.bfloat16):
+    """The picture in 0..1."""
+    with autocast():
         picture: Tensor = decoder(latent.contiguous(memory_format=torch.channels_last))
     return picture.float()
 
