@@ -51,7 +51,7 @@ __all__ = [
     "upscale_settings",
 ]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 SMALLEST_SCALE, LARGEST_SCALE, DEFAULT_SCALE = 0.25, 8.0, 2.0
 
@@ -118,7 +118,7 @@ def opened(path: Path, smallest: int = SMALLEST_SIDE) -> Picture:
     """
     picture = load_picture(path, smallest)
     for note in picture.notes:
-        logger.warning("%s: %s", path, note)
+        _log.warning("%s: %s", path, note)
     return picture
 
 
@@ -162,7 +162,7 @@ def target_size(size: tuple[int, int], arguments: argparse.Namespace) -> tuple[i
     wanted = kept_shape(size, width, height)
     change, shape = change_of_shape(size, wanted), given_settings(arguments, ShapeSettings)
     if width and height and change > VISIBLE_CHANGE and shape.resize_mode == "stretch":
-        logger.warning(
+        _log.warning(
             "%dx%d is stretched to %dx%d, by %.0f %%; --resize-mode crop or fill, or --size %dx, keeps its shape.",
             *(*size, *wanted, 100 * change, width),
         )
@@ -240,9 +240,9 @@ _DEMO = ": for demonstrations, too small for photographs, ignores prompts; use y
 def _introduce(arguments: argparse.Namespace, name: str) -> None:
     """Log which model is used, and that the demo model ignores the prompt if one is given."""
     demo = arguments.model == DEMO
-    logger.info("Model: %s%s.", name, _DEMO if demo else "")
+    _log.info("Model: %s%s.", name, _DEMO if demo else "")
     if demo and (getattr(arguments, "prompt", "") or getattr(arguments, "negative_prompt", "")):
-        logger.warning("The prompt is recorded in the picture, but the demo model ignores it.")
+        _log.warning("The prompt is recorded in the picture, but the demo model ignores it.")
 
 
 @contextmanager

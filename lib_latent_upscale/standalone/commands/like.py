@@ -34,7 +34,7 @@ from lib_latent_upscale.tile_settings import TileSettings
 
 __all__ = ["made_like"]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _PASSES: Mapping[str, type[Settings]] = {kind.MODEL_LABEL: kind for kind in WITH_MODEL}
 """Settings of the passes by the infotext label of their model."""
@@ -75,7 +75,7 @@ def made_like(arguments: argparse.Namespace, given: argparse.Namespace) -> argpa
     except InputError as error:
         raise InputError(f"{source}: {shorten(str(error), _LONGEST)}") from error
     for note in reader.notes:
-        logger.warning("%s: %s", source, shorten(note, _LONGEST))
+        _log.warning("%s: %s", source, shorten(note, _LONGEST))
     return argparse.Namespace(**{**vars(arguments), **found, **explicit})
 
 

@@ -48,7 +48,7 @@ from lib_latent_upscale.tile_settings import TileSettings
 
 __all__ = ["Inputs", "Page"]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _CHANGES = {"stretch": "everything becomes {}", "crop": "two sides are cut off", "fill": "two borders are repeated"}
 """What a resize mode does to a picture, by its name."""
@@ -156,7 +156,7 @@ class Page:
     def __init__(self, arguments: argparse.Namespace, folder: Path) -> None:
         self.arguments = arguments
         self.folder = folder
-        self.tell: Callable[[str], object] = logger.warning
+        self.tell: Callable[[str], object] = _log.warning
         """Tells the user about problems with a picture that was read."""
         self._stop = threading.Event()
         self._passes: dict[PassRow, Pass] = {}

@@ -37,7 +37,7 @@ from lib_latent_upscale.standalone.files.settings import FileSettings, ShapeSett
 
 __all__ = ["run"]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _single(arguments: argparse.Namespace, files: FileSettings, source: Path, output: Path | None) -> int:
     if arguments.ray is not None:
-        logger.warning("One picture is worked on here, without Ray.")
+        _log.warning("One picture is worked on here, without Ray.")
     picture = opened(source)
     generation = _generation(arguments, picture.size)
     size, parameters = _final_size(generation, arguments), write_parameters(generation)

@@ -55,7 +55,7 @@ __all__ = [
     "model_name",
 ]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 DEMO = "demo"
 DEMO_FILE = Path(__file__).parents[2] / "weights" / "demo-model" / "demo.safetensors"

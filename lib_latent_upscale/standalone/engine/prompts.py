@@ -13,7 +13,7 @@ from torch import Tensor
 
 __all__ = ["Conditioning", "TextEncoder", "encode_prompt"]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _SYNTAX = re.compile(r"\([^()]*:\s*[\d.]+\s*\)|<\w+:[^<>]*>")
 
@@ -69,13 +69,13 @@ def encode_prompt(encoders: Sequence[TextEncoder], text: str) -> Conditioning:
     (word:1.2) or <lora:name:1>, is not interpreted here; a warning says so.
     """
     if _SYNTAX.search(text):
-        logger.warning(
+        _log.warning(
             "Weights and networks in prompts, such as (word:1.2) and <lora:name:1>, are plain text here: %s", text
         )
     chunks = [_chunks(encoder, text) for encoder in encoders]
     count = max(len(part) for part in chunks)
     if count > 1:
-        logger.info("The prompt is longer than the model's %d tokens: encoded in %d chunks.", len(chunks[0][0]), count)
+        _log.info("The prompt is longer than the model's %d tokens: encoded in %d chunks.", len(chunks[0][0]), count)
     padded = [
         part + [_empty_chunk(encoder)] * (count - len(part)) for encoder, part in zip(encoders, chunks, strict=True)
     ]

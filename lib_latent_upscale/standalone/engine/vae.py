@@ -17,7 +17,7 @@ from lib_latent_upscale.tiling import Tile, TileBlend, tile_grid
 
 __all__ = ["TILE", "decode_latent", "encode_picture"]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 TILE = 128
 """Latent cells: pictures with longer sides (1024 pixels) are tiled, and smaller ones only if memory runs out."""
@@ -135,7 +135,7 @@ class _Coder:
         except RuntimeError as error:
             if tile <= _SMALLEST_TILE or not is_out_of_memory(error):
                 raise
-        logger.info("Not enough memory for tiles of %d cells: trying tiles of half that size.", tile)
+        _log.info("Not enough memory for tiles of %d cells: trying tiles of half that size.", tile)
         return self._within_memory(values, tile // 2)  # outside of except: the error holds on to the memory
 
     def _tiled(self, values: Tensor, cells: tuple[int, int], tile: int) -> Tensor:

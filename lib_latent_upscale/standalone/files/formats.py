@@ -20,7 +20,7 @@ from lib_latent_upscale.writing import write_whole
 
 __all__ = ["FORMATS", "SUFFIXES", "Format", "check_format", "encoded", "format_of", "save_picture"]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def encoded(image: Image.Image, path: Path, parameters: str | None, source: Pict
     chosen = next(one for one in FORMATS.values() if path.suffix.lower() in one.suffixes)
     finished = source.with_alpha(image)
     if finished.mode == "RGBA" and not chosen.transparent:
-        logger.warning("%s: %s holds no transparency; what was transparent is white.", path, chosen.name)
+        _log.warning("%s: %s holds no transparency; what was transparent is white.", path, chosen.name)
         finished = _on_white(finished)
     options = {"PNG": _png, "JPEG": _jpeg, "WebP": _webp}[chosen.name](parameters, source, quality)
     file = io.BytesIO()
@@ -126,7 +126,7 @@ def _jpeg(parameters: str | None, source: Picture, quality: int) -> dict[str, An
     exif = exif_with(source.exif, parameters, None)
     segment = xmp_segment(source.xmp)
     if source.xmp and not segment:
-        logger.warning("The XMP data of a picture is too long for a JPEG, and left out.")
+        _log.warning("The XMP data of a picture is too long for a JPEG, and left out.")
     return {"quality": quality, "subsampling": "4:4:4", **_given(exif=exif, dpi=source.density, extra=segment)}
 
 

@@ -14,7 +14,7 @@ from lib_latent_upscale.errors import InputError
 
 __all__ = ["PICTURE_SUFFIXES", "Found", "Inputs", "find_inputs", "find_pictures", "is_folder_name"]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 PICTURE_SUFFIXES = frozenset(
     {
@@ -116,7 +116,7 @@ def _pictures_of(path: Path, recursive: bool, skipped: set[str], *, alone: bool)
     except InputError as error:
         if alone:
             raise
-        logger.warning("%s", error)
+        _log.warning("%s", error)
         return []
 
 
@@ -135,7 +135,7 @@ def find_pictures(folder: Path, *, recursive: bool = False, skipped: Iterable[st
         further = f"; there are {told}" if told else ""
         raise InputError(f"{folder}: no pictures in this folder{further}.")
     if told:
-        logger.info("%s: left out: %s.", folder, told)
+        _log.info("%s: left out: %s.", folder, told)
     return pictures
 
 

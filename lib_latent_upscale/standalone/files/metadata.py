@@ -20,7 +20,7 @@ __all__ = [
     "xmp_segment",
 ]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _EXIF, _GPS = 0x8769, 0x8825
 """Tags that point to further tags."""
@@ -54,7 +54,7 @@ def kept_exif(image: Image.Image) -> bytes:
     try:
         return _kept(image.getexif())
     except BROKEN as error:
-        logger.warning("The EXIF data of a picture is damaged and left out (%s).", error)
+        _log.warning("The EXIF data of a picture is damaged and left out (%s).", error)
         return b""
 
 
@@ -98,10 +98,10 @@ def kept_xmp(image: Image.Image) -> str:
     try:
         text = found.decode() if isinstance(found, bytes) else str(found or "")
     except UnicodeDecodeError:
-        logger.warning("The XMP data of a picture is damaged and left out.")
+        _log.warning("The XMP data of a picture is damaged and left out.")
         return ""
     if _OF_FURTHER_PARTS.search(text):
-        logger.warning("The XMP data of a picture is about further parts of its file, such as a gain map: left out.")
+        _log.warning("The XMP data of a picture is about further parts of its file, such as a gain map: left out.")
         return ""
     return _OF_OLD_PIXELS.sub("", text.strip("\0"))
 

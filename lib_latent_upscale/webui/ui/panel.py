@@ -25,7 +25,7 @@ from lib_latent_upscale.webui.ui.fields import make_controls, pasted_methods, re
 
 __all__ = ["HOST_INPUTS", "Panel", "make_panel", "plot_schedule", "watch"]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 HOST_INPUTS = ("img2img_steps", "img2img_denoising_strength", "img2img_scheduler", "img2img_sampling")
 """Ids of the host's controls that the plot depends on: the first arguments of `plot_schedule`."""
@@ -79,7 +79,7 @@ def _pasted_method(infotext: Mapping[str, Any]) -> Any:
         return name
     method = learned_files.found_again(name, weights)
     for note in learned_files.others(method, weights):
-        logger.warning("Latent upscale, the pasted picture: %s", note)
+        _log.warning("Latent upscale, the pasted picture: %s", note)
         if hasattr(gr, "Warning"):  # Gradio 3.39 and later
             gr.Warning(f"Latent upscale, the pasted picture: {note}")
     return pasted_methods(UpscaleSettings, "method", method) if file_of(name) else name
