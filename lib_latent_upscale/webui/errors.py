@@ -7,8 +7,12 @@ from contextlib import contextmanager
 
 from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.options import SettingsError
+from lib_latent_upscale.settings import TITLE
 
-__all__ = ["ArgumentError", "refusing"]
+__all__ = ["PREFIX", "ArgumentError", "refusing"]
+
+PREFIX = f"{TITLE}: "
+"""Before our messages, which a WebUI shows among those of other extensions."""
 
 
 class ArgumentError(InputError):
@@ -20,6 +24,10 @@ class ArgumentError(InputError):
         self.status_code = 422
         self.detail = message
         self.on_page = message if on_page is None else on_page
+
+    def for_page(self) -> ArgumentError:
+        """The same error with the message for the page."""
+        return ArgumentError(self.on_page)
 
 
 @contextmanager
@@ -39,5 +47,5 @@ def refusing() -> Iterator[None]:
 
 def _answer(error: ValueError) -> ArgumentError:
     if isinstance(error, SettingsError):
-        return ArgumentError(f"Latent Upscale: {error.in_call}", f"Latent Upscale: {error.on_page}")
-    return ArgumentError(f"Latent Upscale: {error}")
+        return ArgumentError(f"{PREFIX}{error.in_call}", f"{PREFIX}{error.on_page}")
+    return ArgumentError(f"{PREFIX}{error}")

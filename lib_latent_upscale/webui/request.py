@@ -92,6 +92,7 @@ def named_arguments(arguments: Sequence[Any]) -> Mapping[str, Any]:
     return dict(zip(POSITIONS, arguments, strict=False))
 
 
+@refusing()
 def given_arguments(script: Any, runner: Any, script_args: Sequence[Any]) -> list[Any]:
     """The arguments of `script` that the caller has really given.
 
@@ -102,7 +103,7 @@ def given_arguments(script: Any, runner: Any, script_args: Sequence[Any]) -> lis
         ArgumentError: the WebUI is still starting.
     """
     if script.args_from is None or len(script_args) < script.args_from:
-        raise ArgumentError("Latent Upscale: the WebUI is still starting and has lost the arguments; call again")
+        raise InputError("the WebUI is still starting and has lost the arguments; call again")
     expected = max(other.args_to for other in runner.scripts)
     moved = len(script_args) - max(expected, 1)
     return list(script_args[script.args_from : max(script.args_to + moved, script.args_from)])

@@ -282,9 +282,31 @@ def save_image(picture: Image.Image, *_: Any, info: Any, **__: Any) -> None:
     sys.modules["modules.images"].saved.append((picture, info))
 
 
-def infotext(p: Img2Img) -> dict[str, Any]:
+class Infotext(str):  # noqa: SLOT000 - what it is made of is kept
+    """A text, as the host's infotexts are; its values are looked up by their labels."""
+
+    def __new__(cls, values: dict[str, Any]) -> Any:
+        made = super().__new__(cls, ", ".join(f"{label}: {quote(str(value))}" for label, value in values.items()))
+        made.labels, made.get, made.items, made.keys = values, values.get, values.items, values.keys
+        return made
+
+    def __contains__(self, label: object) -> bool:
+        return label in self.labels
+
+    def __getitem__(self, label: Any) -> Any:
+        return self.labels[label]
+
+    def __iter__(self) -> Any:
+        return iter(self.labels)
+
+
+def quote(text: str) -> str:
+    return f'"{text}"' if set(text) & set(",:") else text
+
+
+def infotext(p: Img2Img) -> Infotext:
     written = {"Size": f"{p.width}x{p.height}", "Schedule type": p.scheduler, **p.extra_generation_params}
-    return {label: value for label, value in written.items() if value is not None}
+    return Infotext({label: value for label, value in written.items() if value is not None})
 
 
 def run_hooks(p: Img2Img, name: str, *args: Any) -> None:
@@ -424,7 +446,7 @@ def modules() -> dict[str, ModuleType]:
             "saved": [],
         },
         "errors": {"exception_records": []},
-        "infotext_utils": {"quote": lambda text: f'"{text}"'},
+        "infotext_utils": {"quote": quote},
         "rng": {
             "randn": lambda seed, _shape, generator=None: torch.manual_seed(seed),
             "create_generator": lambda seed: torch.Generator().manual_seed(seed),

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lib_latent_upscale.comparison.settings import CompareSettings
+from lib_latent_upscale.errors import OutOfMemory
 from lib_latent_upscale.settings import UpscaleSettings
-from lib_latent_upscale.x4_upscaler import X4OutOfMemory
 from tests.webui.comparing_host import RECORD, names
 from tests.webui.x4_double import fail
 
@@ -103,7 +103,7 @@ class TestWhatIsKept:
     def test_callers_of_the_api_who_see_no_comments_are_told_too(self, host, picture):
         host.fails[3] = RuntimeError("out of memory")
         result = host.compare(picture, FOUR)
-        said = ["nearest-exact + karras failed: out of memory"]
+        said = ["nearest-exact + karras failed: out of memory."]
         assert result.extra_generation_params[RECORD]["failed"] == said
         assert json.loads(result.infotexts[0])["Latent upscale note"] == said[0]
         host.fails.clear()
@@ -184,7 +184,7 @@ class TestPasses:
         assert self.record(result)[3]["same_result"] == []
 
     def test_one_whose_pass_failed_is_left_out_and_it_is_said(self, host, upscaler, picture):
-        upscaler.happens[1] = fail(X4OutOfMemory("The memory is not enough"))
+        upscaler.happens[1] = fail(OutOfMemory("The memory is not enough"))
         result = host.compare(picture, {"x4": True})
         assert names(result) == [*HOST, "Latent Upscale"]
         assert "The memory is not enough" in result.comments

@@ -307,7 +307,7 @@ class TestNothingIsLeftBehind:
 
 def test_infotext_settings_and_defaults(webui, picture):
     written = webui.run(webui.process(picture), "lanczos", "karras", False, True).infotexts[0]
-    assert written == {
+    assert dict(written) == {
         "Size": "128x128",
         "Script": "Latent Upscale",
         "Latent upscale method": "lanczos",

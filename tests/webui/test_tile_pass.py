@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from lib_latent_upscale.schedules import get_sigmas
-from lib_latent_upscale.tile_settings import TILE_MODEL_LABEL, TileSettings
+from lib_latent_upscale.tile_settings import TileSettings
 
 TABLE = torch.linspace(0.03, 14.6, 1000)
 WIDTHS = {"SD 1.x": 768, "SD 2.x": 1024, "SDXL": 2048, "thin": 64}
@@ -169,10 +169,10 @@ class TestDuringTheUpscale:
 
     def test_the_infotext_has_everything(self, lab, picture):
         written = lab.run(picture, {"tile_controlnet": True, "tile_controlnet_weight": 0.5}).infotexts[0]
-        assert written[TILE_MODEL_LABEL] == "control_v11f1e_sd15_tile"
+        assert written[TileSettings.MODEL_LABEL] == "control_v11f1e_sd15_tile"
         assert TileSettings.from_infotext(written) == TileSettings(weight=0.5)
         assert "ControlNet 0" not in written
-        assert TILE_MODEL_LABEL not in lab.run(picture, {}).infotexts[0]
+        assert TileSettings.MODEL_LABEL not in lab.run(picture, {}).infotexts[0]
 
     def test_the_panel_counts_in_an_xyz_plot(self, lab, picture):
         p = lab.webui.process(picture)
@@ -184,7 +184,10 @@ class TestDuringTheUpscale:
         cell = copy.copy(p)
         axis.apply(cell, "area", ["area"])
         written = lab.webui.host_alone(cell).infotexts[0]
-        assert (written[TILE_MODEL_LABEL], written["Latent upscale method"]) == ("control_v11f1e_sd15_tile", "area")
+        assert (written[TileSettings.MODEL_LABEL], written["Latent upscale method"]) == (
+            "control_v11f1e_sd15_tile",
+            "area",
+        )
         p.script_args[own.args_from + fields.index("tile_controlnet_second_pass")] = True
         cell = copy.copy(p)
         axis.apply(cell, "area", ["area"])
@@ -384,7 +387,7 @@ class TestModels:
         lab.checkpoint("SDXL")
         given = {"tile_controlnet": True}
         written = lab.run(picture, given, override_settings={"sd_model_checkpoint": "SD 1.x"}).infotexts[0]
-        assert written[TILE_MODEL_LABEL] == "control_v11f1e_sd15_tile"
+        assert written[TileSettings.MODEL_LABEL] == "control_v11f1e_sd15_tile"
 
     @pytest.mark.parametrize("name", ["new_tile", "automatic"])
     def test_a_model_that_was_put_there_a_minute_ago(self, lab, picture, name):
@@ -425,7 +428,7 @@ class TestSecondPass:
     def test_the_infotext_describes_both(self, lab, picture):
         plain = lab.run(picture, {"method": "area"}, scheduler="Karras").infotexts[0]
         both = lab.run(picture, {"method": "area", **self.given}, scheduler="Karras").infotexts[0]
-        assert {label: both.get(label) for label in plain} == plain
+        assert {label: both.get(label) for label in plain} == dict(plain)
         assert both["Steps"] == 4
         assert both["Denoising strength"] == 0.5
         settings = TileSettings.from_infotext(both)
@@ -475,9 +478,16 @@ class TestSecondPass:
         for made, picture_before in zip(result.images, expected, strict=True):
             np.testing.assert_array_equal(np.asarray(made), np.asarray(picture_before))
         assert "this is the picture before it" in result.infotexts[-1]
-        assert TILE_MODEL_LABEL not in result.infotexts[-1]
+        assert TileSettings.MODEL_LABEL not in result.infotexts[-1]
         assert any("the second pass was" in text for text in p.comments)
         assert [np.asarray(one).tobytes() for one, _ in saved][-1] == np.asarray(first[1]).tobytes()
+
+    def test_what_was_noted_before_a_second_run_that_fails_is_still_noted(self, lab, picture):
+        lab.script.fails = RuntimeError("no control")
+        result = lab.run(picture, {"scheduler": "karras", **self.given}, sampler_name="DPM adaptive")
+        (note,) = result.infotexts[0].split("Latent upscale note: ")[1:]
+        assert note.startswith('"DPM adaptive takes only the ends')
+        assert note.endswith('this is the picture before it."')
 
     def test_progress_knows_of_all_runs(self, lab, picture):
         lab.run(picture, self.given, batch_size=2, n_iter=2)

@@ -19,7 +19,7 @@ from lib_latent_upscale.webui.host import saving
 from lib_latent_upscale.webui.host.geometry import cut_for_encoding, picture_mode, placed
 from lib_latent_upscale.webui.passes.base import Passes
 from lib_latent_upscale.webui.request import Request
-from lib_latent_upscale.webui.run.latent_upscale import NOTE_LABEL
+from lib_latent_upscale.webui.run.notes import NOTE_LABEL, joined_notes
 from lib_latent_upscale.writing import write_whole
 
 __all__ = ["RECORD", "Done", "Results"]
@@ -147,14 +147,13 @@ class Results:
         """The infotext from which the comparison can be made again."""
         p = copy(self._first.p)
         compared = replace(self._asked, compare=True)
-        notes = [self._first.extra.get(NOTE_LABEL, ""), *self._failed]
         p.extra_generation_params = {
             **self._first.extra,
             "Script": TITLE,
             **self._own.to_infotext(),
             **compared.to_infotext(),
             **self._passes.infotext,
-            NOTE_LABEL: "; ".join(filter(None, notes)) or None,
+            NOTE_LABEL: joined_notes(self._first.extra.get(NOTE_LABEL), *self._failed) or None,
         }
         return saving.infotext(p, index)
 

@@ -13,11 +13,12 @@ from typing import Any
 from PIL import Image
 
 from lib_latent_upscale.comparison.variants import Variant, merge_same
-from lib_latent_upscale.settings import TITLE, UpscaleSettings
+from lib_latent_upscale.errors import InputError
+from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.webui.compare.recorder import EncodeCache, Recorder
 from lib_latent_upscale.webui.compare.results import Done, Results
 from lib_latent_upscale.webui.compare.variants import make_variants
-from lib_latent_upscale.webui.errors import ArgumentError, refusing
+from lib_latent_upscale.webui.errors import PREFIX, ArgumentError, refusing
 from lib_latent_upscale.webui.host import machine as host_machine
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.passes.base import ModelCache, Passes
@@ -86,11 +87,7 @@ class _Runs:
         p.do_not_save_grid = True
         for name, value in variant.overrides.items():
             setattr(p, name, value)
-        known = host.sampler_names()
-        if p.sampler_name not in known:
-            raise ArgumentError(
-                f"Latent Upscale: {variant.name}: sampler_name is {p.sampler_name!r}; choose from: {', '.join(known)}"
-            )
+        _check_sampler(variant.name, p.sampler_name)
         passes, record = self._passes_for(p).first(len(variant.passes)), Recorder(self._encoded)
         return _Prepared(p, LatentUpscale(p, variant.settings, record), passes, record)
 
@@ -140,7 +137,7 @@ class _Runs:
             if not self.finished:
                 raise
             _log.warning("%s failed", group[0].name, exc_info=True)
-            self.failed.append(f"{group[0].name} failed: {str(error).removeprefix(f'{TITLE}: ')}")
+            self.failed.append(f"{group[0].name} failed: {str(error).removeprefix(PREFIX).rstrip('.')}.")
             host.comment(self._base, self.failed[-1])
             return
         seconds = time.perf_counter() - (record.started or time.perf_counter())
@@ -154,6 +151,13 @@ class _Runs:
             self.finished.append(
                 Done(group[0], group[1:], ran, p, extra, processed, pictures, infotexts, record, seconds)
             )
+
+
+@refusing()
+def _check_sampler(variant: str, name: str) -> None:
+    known = host.sampler_names()
+    if name not in known:
+        raise InputError(f"{variant}: sampler_name is {name!r}; choose from: {', '.join(known)}")
 
 
 def _own_pictures(p: Any, processed: Any, passes: Passes) -> tuple[list[Image.Image], list[str]]:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lib_latent_upscale.tile_settings import CONTROL_MODES, TileSettings
+from lib_latent_upscale.webui.errors import PREFIX
 from lib_latent_upscale.webui.host.overrides import overridden
 
 __all__ = ["ControlNet", "Unit", "control_modes", "find_controlnet", "find_models", "is_there"]
@@ -255,7 +256,7 @@ class ControlNet:
             said = [text for text in new if text not in ("", "None")]  # Forge's ControlNet raises some errors empty
             why = f"it says: {_shortened(said[0])}" if said else "the WebUI's console says why"
             raise RuntimeError(
-                f"Latent Upscale: ControlNet has not taken the tile unit with {model}; {why}. No picture was made."
+                f"{PREFIX}ControlNet has not taken the tile unit with {model}; {why}. No picture was made."
             )
         self._forget_infotext(p)  # with a refiner it is written only now
         return sample(*args, **kwargs)

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from lib_latent_upscale.learned import family_of
 from lib_latent_upscale.noise_tables import LEAST_ALPHA
-from lib_latent_upscale.settings import TITLE
-from lib_latent_upscale.webui.errors import ArgumentError
+from lib_latent_upscale.webui.errors import PREFIX, ArgumentError
 from lib_latent_upscale.webui.host.overrides import overridden
 
 __all__ = [
@@ -186,7 +185,7 @@ _EXACT_STEPS = "img2img_fix_steps"
 
 def comment(p: Any, text: str) -> None:
     """Say something below the result, where the user looks, after the name of this extension."""
-    p.comment(f"{TITLE}: {text}")
+    p.comment(f"{PREFIX}{text}")
 
 
 def told(p: Any, run: Callable[[], Any]) -> Any:
@@ -200,11 +199,11 @@ def told(p: Any, run: Callable[[], Any]) -> Any:
     except (ValueError, RuntimeError) as error:
         if p.is_api or not (isinstance(error, ArgumentError) or _page_hides_errors()):
             raise
-        said = error.on_page if isinstance(error, ArgumentError) else str(error)
+        shown = error.for_page() if isinstance(error, ArgumentError) else error
         if not _page_hides_errors():
-            raise ArgumentError(said) from error
+            raise shown from error
         _log.warning("%s", error, exc_info=isinstance(error, RuntimeError))
-        comment(p, said)
+        comment(p, str(shown))
         return processing.Processed(p, [])
 
 

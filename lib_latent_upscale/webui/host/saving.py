@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ def infotext(p: Any, index: int) -> str:
 
 
 def with_label(text: str, label: str, value: str) -> str:
-    """An infotext with one more label."""
-    return f"{text}, {label}: {infotext_utils.quote(value)}"
+    """An infotext with a label at its end, in place of the same one elsewhere."""
+    others = re.sub(rf', {re.escape(label)}: ("(?:\\.|[^"\\])*"|[^,\n]*)', "", text)
+    return f"{others}, {label}: {infotext_utils.quote(value)}"
 
 
 def write_infotext(picture: Image.Image, text: str) -> None:

@@ -13,11 +13,12 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
+from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.options import Settings
-from lib_latent_upscale.webui.errors import ArgumentError
+from lib_latent_upscale.webui.errors import refusing
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host.overrides import overridden
-from lib_latent_upscale.webui.run.latent_upscale import NOTE_LABEL
+from lib_latent_upscale.webui.run.notes import NOTE_LABEL, joined_notes
 from lib_latent_upscale.webui.ui.fields import PassPanel
 
 __all__ = ["ModelCache", "Outcome", "OwnRun", "Pass", "Passes", "passes_of"]
@@ -130,6 +131,7 @@ class Passes:
         """The run after the latent upscale that a pass needs; None if all passes belong to the upscale itself."""
         return next((one.own_run for one in self._passes if one.own_run is not None), None)
 
+    @refusing()
     def check_within_one_run(self) -> None:
         """Check that the passes can be used in a script that runs the host itself.
 
@@ -137,7 +139,7 @@ class Passes:
             ArgumentError: a pass needs a run of its own.
         """
         if self.own_run is not None:
-            raise ArgumentError("Latent Upscale: X/Y/Z plot runs no second pass; switch it off in the script's panel")
+            raise InputError("X/Y/Z plot runs no second pass; switch it off in the script's panel")
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -197,8 +199,7 @@ class Passes:
         self._write({**dict.fromkeys(one.infotext), **done.infotext})  # the host leaves out what is None
         for text in done.notes:
             host.comment(self._p, text)
-            earlier = self._p.extra_generation_params.get(NOTE_LABEL)
-            self._write({NOTE_LABEL: " ".join(filter(None, [earlier, text]))})
+            self._write({NOTE_LABEL: joined_notes(self._p.extra_generation_params.get(NOTE_LABEL), text)})
         return done.picture
 
     def _write(self, entries: Mapping[str, Any]) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.interpolation import INTERPOLATIONS
 from lib_latent_upscale.latent_layouts import resized
 from lib_latent_upscale.learned.files import check_size
 from lib_latent_upscale.method_files import file_of
 from lib_latent_upscale.methods import METHODS, weights_of
 from lib_latent_upscale.settings import TITLE, WEIGHTS_LABEL, UpscaleSettings
-from lib_latent_upscale.webui.errors import ArgumentError, refusing
+from lib_latent_upscale.webui.errors import refusing
 from lib_latent_upscale.webui.host import hires, learned_files
 from lib_latent_upscale.webui.host import processing as host
 
@@ -109,9 +110,9 @@ def _enlarged(p: Any, name: str, latent: Tensor, size: tuple[int, int], seeds: S
         ArgumentError: no network knows these latents, or it cannot make the size.
     """
     settings, family = _settings(name), host.latent_family(p.sd_model)
-    if settings is None:
-        raise ArgumentError(f"{name}: there is no such upscaler; known are: {', '.join(UPSCALERS)}")
     with refusing():
+        if settings is None:
+            raise InputError(f"there is no upscaler {name}; known are: {', '.join(UPSCALERS)}")
         file = learned_files.file_for(settings.method)
         weights = weights_of(settings.method, family, file)
         if weights:  # X/Y/Z plot's copies of `p` share the dictionary

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,22 +14,22 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.latent_layouts import resized
 from lib_latent_upscale.methods import weights_of
 from lib_latent_upscale.options import SettingsError
 from lib_latent_upscale.schedules import MAX_STEPS, scheduled_steps
 from lib_latent_upscale.settings import AUTOMATIC, TITLE, WEIGHTS_LABEL, UpscaleSettings
-from lib_latent_upscale.webui.errors import ArgumentError, refusing
+from lib_latent_upscale.webui.errors import PREFIX, refusing
 from lib_latent_upscale.webui.host import learned_files, samplers
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host.geometry import cut_for_encoding, picture_mode, placed, whole_cells
 from lib_latent_upscale.webui.host.machine import stopped
 from lib_latent_upscale.webui.host.overrides import overridden
 from lib_latent_upscale.webui.run.collaborator import Collaborator
+from lib_latent_upscale.webui.run.notes import NOTE_LABEL, joined_notes
 
-__all__ = ["NOTE_LABEL", "SAMPLER_NOTES", "LatentUpscale", "upscale_of"]
-
-NOTE_LABEL = "Latent upscale note"
+__all__ = ["SAMPLER_NOTES", "LatentUpscale", "upscale_of"]
 
 _ATTRIBUTE = "latent_upscale"
 _ORIGINAL_CONTENT = (0, 1)
@@ -162,10 +161,10 @@ class LatentUpscale:
     def _note(self, text: str) -> None:
         """Tell the user what could not be done, below the result and in the infotext."""
         extra = self._p.extra_generation_params
-        if text in extra.get(NOTE_LABEL, ""):
-            return  # already noted for an earlier picture
-        host.comment(self._p, text)
-        extra[NOTE_LABEL] = " ".join([*([extra[NOTE_LABEL]] if NOTE_LABEL in extra else []), text])
+        earlier = extra.get(NOTE_LABEL) or ""
+        if text not in earlier:  # it may be there for an earlier picture
+            host.comment(self._p, text)
+            extra[NOTE_LABEL] = joined_notes(earlier, text)
 
     # init
 
@@ -178,18 +177,19 @@ class LatentUpscale:
             with host.replaced_encode(partial(self._encode, all_seeds)):
                 self._host_init(all_prompts, all_seeds, all_subseeds)
         if self._encode_again is None:
-            raise RuntimeError("Latent Upscale: this version of the WebUI does not encode where expected.")
+            raise RuntimeError(f"{PREFIX}this version of the WebUI does not encode where expected.")
         if self._p.paste_to is not None:
             self._enlarge_surroundings()
         self._adapt_sampler()
         self._collaborator.prepared(self._p)
 
+    @refusing()
     def _take_size(self) -> None:
         """Round the sides as the model needs it, which is loaded only now; the host may have rounded them already."""
         p = self._p
         if host.makes_video(p):
-            raise ArgumentError(
-                f"Latent Upscale: a batch size of {p.batch_size} makes a video with this model, and only pictures are "
+            raise InputError(
+                f"a batch size of {p.batch_size} makes a video with this model, and only pictures are "
                 "enlarged; set the batch size to 1"
             )
         multiple = host.side_multiple(p.sd_model)
@@ -213,7 +213,8 @@ class LatentUpscale:
         if ran != self._asked:
             self._say_what_ran(ran)
         self.settings = ran
-        weights = _checked_weights(self.settings, self.family, self._file)
+        with refusing():  # no network may know the latents, or the user's own file may not fit
+            weights = weights_of(ran.method, self.family, self._file)
         if weights:
             self._p.extra_generation_params[WEIGHTS_LABEL] = weights
 
@@ -331,6 +332,7 @@ class LatentUpscale:
         start = "matched" if self.settings.matched_noise else self.settings.starting_noise
         return self.settings.scheduler + (f" and the {start} starting noise" if self.settings.starts_anywhere else "")
 
+    @refusing()
     def _fix_steps(self, *, follows_sigmas: bool) -> None:
         """Have exactly the requested steps run, by an argument of the sampler; the host's option is not changed."""
         p = self._p
@@ -339,8 +341,8 @@ class LatentUpscale:
             p.sampler.sample_img2img = lambda _p, x, *_args, **_kwargs: x
             self._note("denoising strength 0: no step ran.")
         elif not follows_sigmas and total > MAX_STEPS:
-            raise ArgumentError(
-                f"Latent Upscale: {p.steps} steps at denoising strength {p.denoising_strength} need {total} timesteps "
+            raise InputError(
+                f"{p.steps} steps at denoising strength {p.denoising_strength} need {total} timesteps "
                 f"of {p.sampler_name}, which has {MAX_STEPS}; raise the denoising strength, or use another sampler"
             )
         else:
@@ -368,16 +370,7 @@ def _overlay(picture: Image.Image, mask: Image.Image) -> Image.Image:
     return overlay
 
 
-def _checked_weights(settings: UpscaleSettings, family: str | None, file: Path | None) -> str:
-    """The hash of the weights that will be used; empty if there are none.
-
-    Raises:
-        ArgumentError: no network knows the loaded model's latents, or the user's own file cannot be used for them.
-    """
-    with refusing():
-        return weights_of(settings.method, family, file)
-
-
+@refusing()
 def _check(p: Any, settings: UpscaleSettings) -> None:
     """Check values before any work.
 
@@ -387,12 +380,10 @@ def _check(p: Any, settings: UpscaleSettings) -> None:
     if settings.starts_anywhere and settings.scheduler == AUTOMATIC:
         said = "{matched_noise}" if settings.matched_noise else "{starting_noise}"
         said += " needs a scheduler of this script; {scheduler} is {0!r}"
-        with refusing():
-            raise SettingsError(UpscaleSettings, said, AUTOMATIC)
+        raise SettingsError(UpscaleSettings, said, AUTOMATIC)
     if not p.init_images or any(picture is None for picture in p.init_images):
-        raise ArgumentError("Latent Upscale: there is no picture to enlarge; put one into img2img (API: init_images)")
+        raise InputError("there is no picture to enlarge; put one into img2img (API: init_images)")
     for name in ("width", "height"):
         if not isinstance(getattr(p, name), int) or getattr(p, name) < 1:
-            raise ArgumentError(f"Latent Upscale: {name} is {getattr(p, name)!r}; an integer of at least 1 is needed")
-    with refusing():
-        scheduled_steps(p.steps, p.denoising_strength)
+            raise InputError(f"{name} is {getattr(p, name)!r}; an integer of at least 1 is needed")
+    scheduled_steps(p.steps, p.denoising_strength)

@@ -18,7 +18,8 @@ from lib_latent_upscale.webui.host.geometry import STRETCH, picture_mode
 from lib_latent_upscale.webui.host.overrides import overridden
 from lib_latent_upscale.webui.passes.base import OwnRun, Passes
 from lib_latent_upscale.webui.run.collaborator import Collaborator
-from lib_latent_upscale.webui.run.latent_upscale import NOTE_LABEL, LatentUpscale
+from lib_latent_upscale.webui.run.latent_upscale import LatentUpscale
+from lib_latent_upscale.webui.run.notes import NOTE_LABEL, joined_notes
 
 __all__ = ["generate"]
 
@@ -149,7 +150,7 @@ class _Runs:
             processed = self._second(shot)
         except host_machine.failures() as error:
             _log.warning("the second pass failed", exc_info=True)
-            return self._kept(shot, f"failed: {error}")
+            return self._kept(shot, f"failed: {str(error).rstrip('.')}")
         if host_machine.stopped():
             stopped = host_machine.stopped()
             host_machine.forget_skip()
@@ -201,7 +202,8 @@ class _Runs:
         """A picture of the first run as a final one; saved here, since the first run saves nothing."""
         note = f"the second pass {why}; this is the picture before it."
         host.comment(self._p, note)
-        infotext = saving.with_label(shot.infotext, NOTE_LABEL, note)
+        notes = joined_notes(self._written.get(NOTE_LABEL), note)
+        infotext = saving.with_label(shot.infotext, NOTE_LABEL, notes)
         saving.write_infotext(shot.picture, infotext)
         wanted = host.option("samples_save") and not self._p.do_not_save_samples
         if wanted and (shot.whole or host.option("save_incomplete_images")):

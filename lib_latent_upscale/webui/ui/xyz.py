@@ -90,7 +90,7 @@ def install_axes(p: Any) -> None:
         arguments = [with_axes(named_arguments(_panel_arguments(p, script)), values)]
         prepare(p, Request.parse(arguments), {} if script is None else script.kept)
     except ArgumentError as error:
-        p.init = partial(_refuse, error if p.is_api else ArgumentError(error.on_page))
+        p.init = partial(_refuse, error if p.is_api else error.for_page())
 
 
 def _refuse(error: ArgumentError, *_args: Any) -> None:
