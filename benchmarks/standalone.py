@@ -29,11 +29,13 @@ from typing import Any
 import torch
 from PIL import Image
 
+from lib_latent_upscale.memory import default_device
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
-from lib_latent_upscale.standalone.engine.models import DEMO, DEMO_FILE, best_device, load_model
+from lib_latent_upscale.standalone.engine.models import DEMO, DEMO_FILE, load_model
 
 ROOT = Path(__file__).resolve().parents[1]
+DEVICE = default_device().type
 MIB = 2**20
 STRENGTH = 0.5
 METHOD = "nearest-exact"
@@ -62,7 +64,7 @@ def ours(model: str, steps: int) -> Call:
 def theirs(model: str, steps: int) -> Call:
     from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionImg2ImgPipeline
 
-    kind = {"torch_dtype": torch.float32 if best_device() == "cpu" else torch.float16, "safety_checker": None}
+    kind = {"torch_dtype": torch.float32 if DEVICE == "cpu" else torch.float16, "safety_checker": None}
     if model == DEMO:
         pipeline = StableDiffusionImg2ImgPipeline.from_single_file(
             str(DEMO_FILE), config=str(DEMO_FILE.parent / "diffusers"), local_files_only=True, **kind
@@ -70,7 +72,7 @@ def theirs(model: str, steps: int) -> Call:
     else:
         pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(model, **kind)
     pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(pipeline.scheduler.config)
-    pipeline.to(best_device()).set_progress_bar_config(disable=True)
+    pipeline.to(DEVICE).set_progress_bar_config(disable=True)
 
     def call(picture: Image.Image, size: int) -> Image.Image:
         large = picture.resize((size, size), Image.Resampling.LANCZOS)
@@ -88,8 +90,8 @@ RUNNERS = {"ours": ours, "theirs": theirs}
 
 def peak_memory() -> int:
     """Bytes: the most that torch held on the accelerator, or that this process held."""
-    if best_device() != "cpu":
-        return int(getattr(torch, best_device()).max_memory_allocated())
+    if DEVICE != "cpu":
+        return int(getattr(torch, DEVICE).max_memory_allocated())
     status = Path("/proc/self/status")
     if status.exists():  # ru_maxrss would also count what the process was before it became this program
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
@@ -105,7 +107,7 @@ def work(name: str, model: str, size: int, steps: int) -> Figures:
     call = RUNNERS[name](model, steps)
     call(Image.new("RGB", (64, 64), "teal"), 128)
     picture = Image.effect_noise((size // 2, size // 2), 60).convert("RGB")
-    clock = time.process_time if best_device() == "cpu" else time.perf_counter
+    clock = time.process_time if DEVICE == "cpu" else time.perf_counter
     started = clock()
     result = call(picture, size)
     seconds = clock() - started
@@ -167,7 +169,7 @@ def table(results: dict[int, dict[str, Figures | str]], options: argparse.Namesp
         f"# `upscale`: time and memory beside diffusers\n\n{lines}\n\n"
         f"Model {Path(options.model).name}, {options.steps} steps of Euler a with guidance, fastest of "
         f"{options.repeats}; seconds are the processor's where the device is one. Memory is the whole process's peak. "
-        f"Device {best_device()}, {threads} threads, {platform.system()} {platform.machine()}, "
+        f"Device {DEVICE}, {threads} threads, {platform.system()} {platform.machine()}, "
         f"torch {torch.__version__}, diffusers {diffusers.__version__}.\n{growth(results)}"
     )
 

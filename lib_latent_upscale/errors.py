@@ -26,6 +26,7 @@ __all__ = [
     "NotFinite",
     "OutOfMemory",
     "SizeError",
+    "first_line",
     "printable",
 ]
 
@@ -65,3 +66,8 @@ class Interrupted(LatentUpscaleError):  # noqa: N818 - not an error: it was aske
 def printable(text: str) -> str:
     """A message as a terminal may show it: what names and infotexts of others' files could do to it is escaped."""
     return "".join(sign if sign.isprintable() or sign in "\n\t" else ascii(sign)[1:-1] for sign in text)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, without a full stop; libraries add whole paragraphs."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

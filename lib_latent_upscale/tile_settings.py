@@ -12,16 +12,13 @@ from typing import ClassVar
 from lib_latent_upscale.options import MAX_STEPS, Settings, SettingsError, option
 from lib_latent_upscale.settings import SCHEDULERS
 
-__all__ = ["CONTROL_MODES", "PREPROCESSORS", "TILE_MODEL_LABEL", "TileSettings"]
+__all__ = ["CONTROL_MODES", "PREPROCESSORS", "TileSettings"]
 
 PREPROCESSORS = ("none", "tile_resample", "tile_colorfix", "tile_colorfix+sharp")
 """What is done to the control picture, by the names of sd-webui-controlnet."""
 
 CONTROL_MODES = ("Balanced", "My prompt is more important", "ControlNet is more important")
 """Which has priority, prompt or control picture, by the names of sd-webui-controlnet."""
-
-TILE_MODEL_LABEL = "Tile ControlNet model"
-"""Infotext label of the model's name; the model itself is not a field."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class TileSettings(Settings):
     NAME: ClassVar[str] = "Tile ControlNet"
     SWITCH: ClassVar[str] = "tile_controlnet"
     MODEL: ClassVar[str] = "Tile model"
-    MODEL_LABEL: ClassVar[str] = TILE_MODEL_LABEL
+    MODEL_LABEL: ClassVar[str] = "Tile ControlNet model"
     MODEL_FLAG: ClassVar[str] = "--tile-controlnet"
     PREFIX: ClassVar[str] = "tile_controlnet_"
     ELEMENTS: ClassVar[str] = "tile_"

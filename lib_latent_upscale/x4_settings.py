@@ -10,13 +10,11 @@ from lib_latent_upscale.options import MAX_STEPS, Settings, SettingsError, optio
 from lib_latent_upscale.samplers import X4_SAMPLERS
 from lib_latent_upscale.settings import SCHEDULES
 
-__all__ = ["SMALLEST_TILE", "X4_MODEL_LABEL", "X4Settings"]
+__all__ = ["SMALLEST_TILE", "X4Settings"]
 
 MAX_NOISE_LEVEL = 349
 """The model was trained with noise levels 0 to 349; diffusers also allows 350."""
 
-X4_MODEL_LABEL = "x4 upscaler model"
-"""Infotext label of the model's name; the model itself is not a field."""
 
 AUTOMATIC_TILE = 0
 SMALLEST_TILE = 32
@@ -38,7 +36,7 @@ class X4Settings(Settings):
     NAME: ClassVar[str] = "x4 upscaler"
     SWITCH: ClassVar[str] = "x4"
     MODEL: ClassVar[str] = "x4 model"
-    MODEL_LABEL: ClassVar[str] = X4_MODEL_LABEL
+    MODEL_LABEL: ClassVar[str] = "x4 upscaler model"
     MODEL_FLAG: ClassVar[str] = "--x4"
     PREFIX: ClassVar[str] = "x4_"
     ELEMENTS: ClassVar[str] = "x4_"

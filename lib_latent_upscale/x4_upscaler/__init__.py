@@ -9,24 +9,15 @@ configuration x4-upscaling.yaml. The input picture is noised and shown to the UN
 input's height and width; the autoencoder enlarges four times.
 """
 
-from lib_latent_upscale.errors import InputError, Interrupted, NotFinite, OutOfMemory
-from lib_latent_upscale.x4_settings import X4_MODEL_LABEL, X4Settings
+from lib_latent_upscale.x4_settings import X4Settings
 from lib_latent_upscale.x4_upscaler.loading import X4Model, check_x4, load_x4
 from lib_latent_upscale.x4_upscaler.sampling import X4Result, upscale_x4
 
 __all__ = [
-    "X4_MODEL_LABEL",
-    "X4Error",
-    "X4Interrupted",
     "X4Model",
-    "X4NotFinite",
-    "X4OutOfMemory",
     "X4Result",
     "X4Settings",
     "check_x4",
     "load_x4",
     "upscale_x4",
 ]
-
-X4Error, X4NotFinite, X4OutOfMemory, X4Interrupted = InputError, NotFinite, OutOfMemory, Interrupted
-"""The names that these had while the x4 upscaler had errors of its own."""

@@ -8,9 +8,15 @@ from pathlib import Path
 import pytest
 
 from lib_latent_upscale import errors, options
-from lib_latent_upscale.errors import GenerationError, InputError, LatentUpscaleError
+from lib_latent_upscale.errors import (
+    GenerationError,
+    InputError,
+    Interrupted,
+    LatentUpscaleError,
+    NotFinite,
+    OutOfMemory,
+)
 from lib_latent_upscale.memory import is_out_of_memory
-from lib_latent_upscale.x4_upscaler import X4Error, X4Interrupted, X4NotFinite, X4OutOfMemory
 
 PACKAGE = Path(errors.__file__).parent
 CLASSES = {name for name, _ in inspect.getmembers(errors, inspect.isclass)} | {"SettingsError", "ArgumentError"}
@@ -61,10 +67,9 @@ def test_the_tree_in_the_docstring_is_the_tree():
         (InputError, ValueError),
         (options.SettingsError, ValueError),
         (GenerationError, RuntimeError),
-        (X4Error, ValueError),
-        (X4NotFinite, X4Error),
-        (X4OutOfMemory, RuntimeError),
-        (X4Interrupted, LatentUpscaleError),
+        (NotFinite, InputError),
+        (OutOfMemory, RuntimeError),
+        (Interrupted, LatentUpscaleError),
     ],
 )
 def test_what_callers_have_caught_is_caught(kind, caught_as):
@@ -72,4 +77,4 @@ def test_what_callers_have_caught_is_caught(kind, caught_as):
 
 
 def test_numbers_that_are_none_are_no_lack_of_memory():
-    assert not is_out_of_memory(X4NotFinite("not finite"))
+    assert not is_out_of_memory(NotFinite("not finite"))

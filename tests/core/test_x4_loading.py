@@ -18,18 +18,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from lib_latent_upscale.checkpoints import read_header
+from lib_latent_upscale.errors import InputError, OutOfMemory
 from lib_latent_upscale.memory import default_device
 from lib_latent_upscale.noise_tables import NoiseTable
-from lib_latent_upscale.x4_upscaler import (
-    X4Error,
-    X4OutOfMemory,
-    X4Settings,
-    check_x4,
-    load_x4,
-    loading,
-    tokenizer,
-    upscale_x4,
-)
+from lib_latent_upscale.x4_upscaler import X4Settings, check_x4, load_x4, loading, tokenizer, upscale_x4
 from lib_latent_upscale.x4_upscaler.layouts import SINGLE_FILE_PARTS
 from lib_latent_upscale.x4_upscaler.loading import CONFIGURATION, convert_open_clip
 from lib_latent_upscale.x4_upscaler.tokenizer import ClipTokenizer, find_merges
@@ -193,7 +185,7 @@ def test_an_incomplete_file_is_refused(
     path = tmp_path / "x4.safetensors"
     tensors = {name: tensor.contiguous().clone() for name, tensor in single_file_tensors(parts).items()}
     save_file(change(tensors), path)
-    with pytest.raises(X4Error, match=said):
+    with pytest.raises(InputError, match=said):
         load_x4(path, device="cpu", configuration=configuration)
 
 
@@ -204,9 +196,9 @@ INPUT = "model.diffusion_model.input_blocks.0.0.weight"
 
 def _refused(path: str | Path, said: str) -> None:
     """The check before any work and the loading say the same."""
-    with pytest.raises(X4Error, match=said):
+    with pytest.raises(InputError, match=said):
         check_x4(path)
-    with pytest.raises(X4Error, match=said):
+    with pytest.raises(InputError, match=said):
         load_x4(path, device="cpu")
 
 
@@ -259,7 +251,7 @@ def test_damaged_files_are_refused(data: bytes, tmp_path: Path) -> None:
 def test_a_download_that_broke_off_is_refused(single_file: Path) -> None:
     size = single_file.stat().st_size
     single_file.write_bytes(single_file.read_bytes()[:-1000])
-    with pytest.raises(X4Error, match=rf"has {size - 1000} bytes but should have {size}"):
+    with pytest.raises(InputError, match=rf"has {size - 1000} bytes but should have {size}"):
         read_header(single_file)
 
 
@@ -349,7 +341,7 @@ def test_a_folder_that_is_something_else_is_refused(changed: Path, damage: Calla
 )
 def test_a_folder_that_lacks_a_tensor_is_refused(changed: Path, file: str, said: str) -> None:
     _drop_tensor(changed / f"{file}.safetensors")
-    with pytest.raises(X4Error, match=said):
+    with pytest.raises(InputError, match=said):
         load_x4(changed, device="cpu")
 
 
@@ -374,7 +366,7 @@ def test_a_model_that_the_memory_does_not_hold_is_a_sentence(
         raise error
 
     monkeypatch.setattr(loading, "_tensors", full)
-    with pytest.raises(X4OutOfMemory, match=rf"memory is not enough for the x4 upscaler {path.name}: close other"):
+    with pytest.raises(OutOfMemory, match=rf"memory is not enough for the x4 upscaler {path.name}: close other"):
         load_x4(path, device="cpu", configuration=configuration)
 
 
@@ -409,13 +401,13 @@ def test_a_hub_id_is_checked_before_its_weights_are_fetched(folder: Path, monkey
 
 
 def test_a_hub_id_that_cannot_be_had_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(X4Error, match=r"someone/not-cached-x4 is not a folder here and cannot be downloaded"):
+    with pytest.raises(InputError, match=r"someone/not-cached-x4 is not a folder here and cannot be downloaded"):
         load_x4("someone/not-cached-x4", device="cpu", download=False)
 
 
 def test_missing_packages_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "diffusers", None)
-    with pytest.raises(X4Error, match="needs the packages diffusers and transformers"):
+    with pytest.raises(InputError, match="needs the packages diffusers and transformers"):
         load_x4(folder, device="cpu")
 
 
@@ -456,7 +448,7 @@ def test_merges_beside_the_model_come_first(tmp_path: Path) -> None:
 
 def test_without_merges_the_person_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tokenizer, "_LISTS", (("no_such_package", "merges.txt"),))
-    with pytest.raises(X4Error, match=r"open_clip_torch.*merges\.txt"):
+    with pytest.raises(InputError, match=r"open_clip_torch.*merges\.txt"):
         find_merges(tmp_path / "x4.safetensors")
 
 

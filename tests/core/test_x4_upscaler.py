@@ -23,22 +23,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lib_latent_upscale import memory
+from lib_latent_upscale.errors import InputError, Interrupted, NotFinite, OutOfMemory
 from lib_latent_upscale.noise_tables import NoiseTable
 from lib_latent_upscale.samplers import SAMPLERS, X4_SAMPLERS
 from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.tiling import split_evenly
-from lib_latent_upscale.x4_upscaler import (
-    X4Error,
-    X4Interrupted,
-    X4Model,
-    X4NotFinite,
-    X4OutOfMemory,
-    X4Result,
-    X4Settings,
-    load_x4,
-    plans,
-    upscale_x4,
-)
+from lib_latent_upscale.x4_upscaler import X4Model, X4Result, X4Settings, load_x4, plans, upscale_x4
 from lib_latent_upscale.x4_upscaler.loading import CONFIGURATION, _numbers
 from lib_latent_upscale.x4_upscaler.picture import guard_colours
 from lib_latent_upscale.x4_upscaler.tokenizer import ClipTokenizer
@@ -297,7 +287,7 @@ def test_colours_of_invisible_pixels_do_not_bleed() -> None:
 
 
 def test_an_empty_picture_is_refused() -> None:
-    with pytest.raises(X4Error, match="0x5"):
+    with pytest.raises(InputError, match="0x5"):
         upscale_x4(Image.new("RGB", (0, 5)), oracle(), quick())
 
 
@@ -525,7 +515,7 @@ def test_words_for_a_lack_of_memory(said: str, expected: bool) -> None:
 def test_out_of_memory_for_good_is_a_sentence() -> None:
     unet = Greedy()
     unet.limit = 0
-    with pytest.raises(X4OutOfMemory, match="even with tiles of 32"):
+    with pytest.raises(OutOfMemory, match="even with tiles of 32"):
         upscale_x4(picture(64, 64), replace(oracle(), unet=unet), quick(tile=64))
 
 
@@ -536,7 +526,7 @@ def test_a_model_that_does_not_fit_is_a_sentence() -> None:
         raise MemoryError("no room")
 
     model.text_encoder.forward = full
-    with pytest.raises(X4OutOfMemory, match=r"oracle.*no room"):
+    with pytest.raises(OutOfMemory, match=r"oracle.*no room"):
         upscale_x4(picture(64, 64), model, quick())
 
 
@@ -554,7 +544,7 @@ def test_other_errors_stay_what_they_are() -> None:
 def test_values_that_are_no_numbers_are_not_a_black_picture() -> None:
     model = oracle()
     model.vae.decode = lambda latents, return_dict: (F.interpolate(latents[:, :3] * torch.nan, scale_factor=4),)
-    with pytest.raises(X4NotFinite, match="dtype float32"):
+    with pytest.raises(NotFinite, match="dtype float32"):
         upscale_x4(picture(64, 64), model, quick())
 
 
@@ -592,14 +582,14 @@ def test_a_part_goes_back_to_where_it_was(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_interrupt_stops_within_one_tile() -> None:
     model = oracle()
-    with pytest.raises(X4Interrupted):
+    with pytest.raises(Interrupted):
         upscale_x4(picture(64, 64), model, quick(steps=50), interrupted=lambda: len(model.unet.seen) == 3)
     assert len(model.unet.seen) == 3
 
 
 def test_interrupt_before_the_start_costs_nothing() -> None:
     model = oracle()
-    with pytest.raises(X4Interrupted):
+    with pytest.raises(Interrupted):
         upscale_x4(picture(64, 64), model, quick(), interrupted=lambda: True)
     assert model.unet.seen == []
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib_latent_upscale.tile_settings import TILE_MODEL_LABEL, TileSettings
+from lib_latent_upscale.tile_settings import TileSettings
 from tests.live.calls import TILE_FAST, control_file, encoded, parameters, refused, square_mask, tile
 
 
@@ -67,10 +67,10 @@ def _blue() -> str:
 
 def test_the_infotext_makes_it_again(webui, picture, made, tile_model):
     written = parameters(made(tile(weight=0.5)).infotext)
-    assert written[TILE_MODEL_LABEL] == tile_model
+    assert written[TileSettings.MODEL_LABEL] == tile_model
     assert TileSettings.from_infotext(written) == TileSettings(weight=0.5)
     assert "ControlNet 0" not in written
-    again = webui.ours(picture, tile(weight=0.5, model=written[TILE_MODEL_LABEL]), **TILE_FAST)
+    again = webui.ours(picture, tile(weight=0.5, model=written[TileSettings.MODEL_LABEL]), **TILE_FAST)
     webui.same(again.pixels, made(tile(weight=0.5)).pixels)
 
 
@@ -138,8 +138,8 @@ class TestComparison:
         ]
         *others, last = record["comparisons"][0]["variants"]
         assert last["passes"] == ["tile ControlNet"]
-        assert f"{TILE_MODEL_LABEL}: {tile_model}" in last["parameters"]
-        assert not any(TILE_MODEL_LABEL in one["parameters"] for one in others)
+        assert f"{TileSettings.MODEL_LABEL}: {tile_model}" in last["parameters"]
+        assert not any(TileSettings.MODEL_LABEL in one["parameters"] for one in others)
         for index, alone in ((-4, before), (-2, made({}).pixels), (-1, made(tile()).pixels)):
             webui.same(np.asarray(result.pictures[index].convert("RGB")), alone)
         webui.warm(picture, **TILE_FAST)
@@ -157,7 +157,7 @@ class TestFiles:
 
     def test_one_put_there_just_now_is_found(self, webui, picture, made, put_tile):
         result = webui.ours(picture, tile(model=put_tile("just_now_tile").stem), **TILE_FAST)
-        assert parameters(result.infotext)[TILE_MODEL_LABEL] == "just_now_tile"
+        assert parameters(result.infotext)[TileSettings.MODEL_LABEL] == "just_now_tile"
         webui.same(result.pixels, made(tile()).pixels)
 
     def test_one_that_has_gone_is_refused(self, webui, picture, put_tile):
@@ -194,7 +194,7 @@ class TestFiles:
     def test_in_a_second_pass_the_first_picture_is_kept(self, webui, picture, made, strange_tile):
         kept = webui.ours(picture, tile(model=strange_tile.stem, **SECOND), **TILE_FAST)
         assert "the second pass failed: Latent Upscale: ControlNet has not taken the tile unit" in kept.infotext
-        assert TILE_MODEL_LABEL not in kept.infotext
+        assert TileSettings.MODEL_LABEL not in kept.infotext
         webui.same(kept.pixels, made({}).pixels)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lib_latent_upscale.settings import AUTOMATIC
-from lib_latent_upscale.tile_settings import TILE_MODEL_LABEL
+from lib_latent_upscale.tile_settings import TileSettings
 from tests.live.browser import Accordion, Page
 from tests.live.calls import TILE_FAST, control_file, tile
 
@@ -120,7 +120,7 @@ def test_a_picture_with_the_chosen_model_comes_out(accordion, page, webui, pictu
     page.choose("Tile model", tile_model)
     page.generate()
     assert page.results[-1].size == (128, 128)
-    assert f"{TILE_MODEL_LABEL}: {tile_model}, Tile ControlNet weight: 1" in page.infotext
+    assert f"{TileSettings.MODEL_LABEL}: {tile_model}, Tile ControlNet weight: 1" in page.infotext
     made = pixels(page.results[-1])
     webui.same(made, by_api(webui, picture, tile(), page))
     assert np.abs(made - by_api(webui, picture, {}, page)).mean() > 0.1
@@ -149,7 +149,7 @@ def test_controls_of_the_second_pass_appear_when_it_is_on(accordion, page):
 
 
 def test_a_pasted_infotext_sets_every_control_and_its_absence_switches_it_off(accordion, page, tile_model):
-    text = f"{FIRST}, {TILE_MODEL_LABEL}: {tile_model}, {TEXT}"
+    text = f"{FIRST}, {TileSettings.MODEL_LABEL}: {tile_model}, {TEXT}"
     page.paste(text)
     accordion.is_on(True)
     page.labelled("Second pass steps").wait_for()
@@ -163,7 +163,7 @@ def test_a_pasted_infotext_sets_every_control_and_its_absence_switches_it_off(ac
     page.paste(FIRST)
     accordion.is_on(False)
     page.generate()
-    assert TILE_MODEL_LABEL not in page.infotext
+    assert TileSettings.MODEL_LABEL not in page.infotext
 
 
 def test_the_last_generation_is_pasted_with_its_pass(accordion, page):
@@ -217,7 +217,7 @@ def test_it_counts_in_an_xyz_plot(accordion, page, webui, picture):
     texts = {result.info["parameters"]: result for result in page.results if result.size == (128, 128)}
     cells = {re.search("Latent upscale method: ([^,]+)", text).group(1): cell for text, cell in texts.items()}
     assert len(cells) == 2
-    assert all(TILE_MODEL_LABEL in text for text in texts)
+    assert all(TileSettings.MODEL_LABEL in text for text in texts)
     for method, cell in cells.items():
         webui.same(pixels(cell), by_api(webui, picture, {"method": method, **tile()}, page))
 
@@ -231,7 +231,7 @@ class TestWhatIsWrongIsSaid:
         assert "Tile start must be smaller than Tile end" in accordion.error
 
     def test_a_pasted_model_that_is_not_here(self, accordion, page, tile_model):
-        page.paste(f"{FIRST}, {TILE_MODEL_LABEL}: somebodys_tile, {TEXT}")
+        page.paste(f"{FIRST}, {TileSettings.MODEL_LABEL}: somebodys_tile, {TEXT}")
         accordion.is_on(True)
         page.generate()
         assert f"Tile model is 'somebodys_tile'; choose one of: {tile_model}" in accordion.error

@@ -13,11 +13,12 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from lib_latent_upscale.errors import InputError
+from lib_latent_upscale.memory import default_device
 from lib_latent_upscale.noise_tables import sd1_sigmas
 from lib_latent_upscale.standalone.engine import models
 from lib_latent_upscale.standalone.engine.engine import Engine
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
-from lib_latent_upscale.standalone.engine.models import best_device, checked_source, load_model, model_name
+from lib_latent_upscale.standalone.engine.models import checked_device, checked_source, load_model, model_name
 from lib_latent_upscale.standalone.engine.prompts import encode_prompt
 from tests.standalone import tiny_model
 
@@ -27,7 +28,7 @@ PROMPTS = ["", "a cat", "ein Käse"]
 
 def test_a_folder_gives_sd1s_noise_table(engine):
     model = engine.model
-    assert (model.channels, model.vae_scale_factor, model.is_sdxl, model.predicts_v) == (4, 8, False, False)
+    assert (model.vae_scale_factor, len(model.encoders), model.predicts_v) == (8, 1, False)
     assert torch.allclose(model.sigmas, sd1_sigmas(), rtol=1e-3)
     assert model.device.type == "cpu"
 
@@ -45,7 +46,7 @@ def test_sdxl_prompts_are_encoded_as_diffusers_encodes_them(sdxl_folder, prompt)
     expected, _, pooled, _ = pipeline.encode_prompt(prompt, device="cpu", do_classifier_free_guidance=False)
     model = load_model(str(sdxl_folder), device="cpu")
     cond = encode_prompt(model.encoders, prompt)
-    assert model.is_sdxl
+    assert len(model.encoders) == 2
     assert torch.allclose(cond.embeddings, expected, atol=1e-5)
     assert torch.allclose(cond.pooled, pooled, atol=1e-5)
 
@@ -74,7 +75,7 @@ def small(**changes) -> GenerationSettings:
 def test_other_families_run(tmp_path, photo, options):
     model = load_model(str(tiny_model.save_sd1(tmp_path / "model", **options)), device="cpu")
     assert model.predicts_v == ("prediction" in options)
-    assert model.channels == options.get("channels", 4)
+    assert model.unet.config.in_channels == options.get("channels", 4)
     assert Engine(model).upscale([photo], small()).pictures[0].size == (96, 64)
 
 
@@ -282,9 +283,9 @@ def test_the_best_device_is_torchs_accelerator(monkeypatch):
             return torch.device("xpu")
 
     monkeypatch.setattr(torch, "accelerator", Accelerator)
-    assert best_device() == "xpu"
+    assert default_device() == torch.device("xpu")
     monkeypatch.delattr(torch, "accelerator")
-    assert best_device() == "cpu"
+    assert default_device() == checked_device(None) == torch.device("cpu")
 
 
 def test_names_as_the_webui_writes_them():
@@ -296,7 +297,7 @@ def test_names_as_the_webui_writes_them():
 
 def test_the_demo_model_is_one_file_with_its_configurations(demo_engine):
     model = demo_engine.model
-    assert (model.name, model.channels, model.vae_scale_factor, model.predicts_v) == ("demo", 4, 8, False)
+    assert (model.name, model.vae_scale_factor, model.predicts_v) == ("demo", 8, False)
     assert torch.allclose(model.sigmas, sd1_sigmas(), rtol=1e-3)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save_file
 
-from lib_latent_upscale.errors import InputError
+from lib_latent_upscale.errors import InputError, OutOfMemory
 from lib_latent_upscale.samplers import X4_SAMPLERS
 from lib_latent_upscale.schedules import SCHEDULES
 from lib_latent_upscale.standalone.commands import x4
@@ -27,7 +27,7 @@ from lib_latent_upscale.standalone.engine.generation import (
 )
 from lib_latent_upscale.standalone.engine.infotext import add_labels
 from lib_latent_upscale.standalone.engine.tile_models import TileModel
-from lib_latent_upscale.x4_upscaler import X4OutOfMemory, X4Settings, load_x4, upscale_x4
+from lib_latent_upscale.x4_upscaler import X4Settings, load_x4, upscale_x4
 from tests.standalone.parameters import parse_parameters, read_x4
 
 
@@ -244,7 +244,7 @@ def test_out_of_memory_is_a_sentence_and_nothing_is_written(small_file, x4_folde
 
 def test_a_model_that_the_memory_does_not_hold_is_a_sentence(small_file, x4_folder, capsys, monkeypatch):
     def load(path, **_):
-        raise X4OutOfMemory(f"The memory is not enough for {path}.")
+        raise OutOfMemory(f"The memory is not enough for {path}.")
 
     monkeypatch.setattr(x4, "load_x4", load)
     assert alone(small_file, x4_folder) == 1
@@ -258,7 +258,7 @@ def _exhaust(monkeypatch, after=0):
 
     def upscale(*arguments, **options):
         if next(calls, None) is None:
-            raise X4OutOfMemory("not even tiles of 32 fit.")
+            raise OutOfMemory("not even tiles of 32 fit.")
         return upscale_x4(*arguments, **options)
 
     monkeypatch.setattr(x4, "upscale_x4", upscale)

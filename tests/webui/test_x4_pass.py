@@ -11,12 +11,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from lib_latent_upscale.x4_upscaler import (
-    X4OutOfMemory,
-    X4Settings,
-    load_x4,
-    upscale_x4,
-)
+from lib_latent_upscale.errors import OutOfMemory
+from lib_latent_upscale.x4_upscaler import X4Settings, load_x4, upscale_x4
 from tests.webui.x4_double import fail
 
 
@@ -206,13 +202,13 @@ class TestPictures:
 
 def not_finite(text):
     """The error of the core that the adapter knows: "Reload UI" in a test before may have loaded the core again."""
-    return sys.modules["lib_latent_upscale.x4_upscaler"].X4NotFinite(text)
+    return sys.modules["lib_latent_upscale.errors"].NotFinite(text)
 
 
 class TestWhatGoesWrong:
     @pytest.mark.parametrize(
         "error",
-        [X4OutOfMemory("The memory is not enough"), RuntimeError("a kernel failed"), OSError("the file is gone")],
+        [OutOfMemory("The memory is not enough"), RuntimeError("a kernel failed"), OSError("the file is gone")],
     )
     def test_the_picture_before_is_kept_and_it_is_said(self, webui, picture, upscaler, error):
         upscaler.happens[2] = fail(error)

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from lib_latent_upscale.x4_upscaler import X4Interrupted, X4Result, X4Settings
+from lib_latent_upscale.errors import Interrupted
+from lib_latent_upscale.x4_upscaler import X4Result, X4Settings
 
 
 class Upscaler:
@@ -39,7 +40,7 @@ class Upscaler:
         progress(1, 2)
         self.progress.append((self.state.textinfo, self.state.sampling_step, self.state.sampling_steps))
         if interrupted():
-            raise X4Interrupted("The x4 upscaler was interrupted; the picture before it is kept.")
+            raise Interrupted("The x4 upscaler was interrupted; the picture before it is kept.")
         large = picture.resize((4 * picture.width, 4 * picture.height))
         return X4Result(large, replace(settings, tile=96, decoder_tile=128), ("Smaller tiles were used.",))
 

@@ -19,13 +19,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lib_latent_upscale.errors import InputError
+from lib_latent_upscale.errors import InputError, first_line
 from lib_latent_upscale.standalone.commands.cli import quiet_libraries
 from lib_latent_upscale.standalone.commands.common import checked_models, notice
 from lib_latent_upscale.standalone.commands.flags import attribute_of
 from lib_latent_upscale.standalone.commands.passes import WITH_MODEL
 from lib_latent_upscale.standalone.commands.upscaler import Job, Outcome, Upscaler, read
-from lib_latent_upscale.standalone.engine.models import first_line
 from lib_latent_upscale.standalone.files.folders import not_written
 from lib_latent_upscale.standalone.files.images import Picture
 from lib_latent_upscale.standalone.files.settings import FileSettings

@@ -199,13 +199,13 @@ def generation_settings(arguments: argparse.Namespace, size: tuple[int, int]) ->
         cfg_scale=arguments.cfg_scale,
         seed=drawn_seed(arguments.seed),
         denoising_strength=arguments.denoise,
-        model=arguments.model,
+        model=model_name(arguments.model),
         upscale=upscale_settings(arguments),
     )
 
 
 def checked_models(arguments: argparse.Namespace) -> None:
-    """Check that the model and the tile ControlNet exist, before either is loaded.
+    """Check that the model and the tile ControlNet exist, before anything is loaded.
 
     Raises:
         InputError: one does not.
@@ -216,7 +216,7 @@ def checked_models(arguments: argparse.Namespace) -> None:
 
 
 def load_engine(arguments: argparse.Namespace) -> Engine:
-    """The engine on the model, tile ControlNet, device and dtype of the arguments.
+    """The engine on the model, tile ControlNet, device and dtype of the arguments, after `checked_models`.
 
     Raises:
         InputError: a model is missing or cannot be used.
@@ -225,7 +225,6 @@ def load_engine(arguments: argparse.Namespace) -> Engine:
     from lib_latent_upscale.standalone.engine.models import load_model
     from lib_latent_upscale.standalone.engine.tile_models import load_tile
 
-    checked_models(arguments)
     tile, learned = arguments.tile_controlnet, getattr(arguments, "learned", None)
     with notice("Loading the model ...", quiet=arguments.quiet):
         model = load_model(arguments.model, device=arguments.device, dtype=arguments.dtype)

@@ -31,7 +31,6 @@ from lib_latent_upscale.standalone.commands.flags import given_settings
 from lib_latent_upscale.standalone.commands.passes import leave_out
 from lib_latent_upscale.standalone.engine.engine import Engine, Prepared
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
-from lib_latent_upscale.standalone.engine.models import model_name
 from lib_latent_upscale.standalone.engine.tile import check_range
 from lib_latent_upscale.standalone.files.images import Picture, save_png
 from lib_latent_upscale.standalone.files.inputs import find_inputs
@@ -218,7 +217,7 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.input = inputs.paths[0]
     checked_models(arguments)
     picture = opened(arguments.input)
-    base = replace(generation_settings(arguments, picture.size), model=model_name(arguments.model))
+    base = generation_settings(arguments, picture.size)
     picture = shaped(picture, base.size, given_settings(arguments, ShapeSettings).resize_mode)
     with_tile = tile_variants(tile_overrides(arguments), base)
     for variant in with_tile:

@@ -53,7 +53,6 @@ def run(arguments: argparse.Namespace) -> int:
     check_cluster(arguments)
     asked_passes(arguments)
     files = given_settings(arguments, FileSettings)
-    arguments.model_name = model_name(arguments.model)
     inputs, output = given_inputs(arguments, files)
     if inputs.single:
         return _single(arguments, files, inputs.found[0].path, output)
@@ -79,7 +78,7 @@ def _shown(outcome: Outcome) -> Outcome:
 
 
 def _generation(arguments: argparse.Namespace, size: tuple[int, int]) -> GenerationSettings:
-    generation = replace(generation_settings(arguments, size), model=arguments.model_name, **tile_overrides(arguments))
+    generation = replace(generation_settings(arguments, size), **tile_overrides(arguments))
     check_range(generation)
     return generation
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from lib_latent_upscale.errors import GenerationError, InputError
+from lib_latent_upscale.errors import GenerationError, InputError, first_line
 from lib_latent_upscale.standalone.commands.common import (
     given_inputs,
     opened,
@@ -24,7 +24,6 @@ from lib_latent_upscale.standalone.commands.common import (
 from lib_latent_upscale.standalone.commands.flags import given_settings
 from lib_latent_upscale.standalone.engine.infotext import add_labels
 from lib_latent_upscale.standalone.engine.models import (
-    best_device,
     checked_device,
     dtype_named,
     hub_answers,
@@ -152,7 +151,7 @@ def load_upscaler(source: str, arguments: argparse.Namespace) -> X4Model:
         InputError: there is no such model, or it is not an x4 upscaler.
         GenerationError: it does not fit into memory.
     """
-    device = checked_device(arguments.device or best_device())
+    device = checked_device(arguments.device)
     dtype = dtype_named(arguments.dtype) if arguments.dtype else None
     for library in ("diffusers", "transformers"):
         with suppress(ImportError, RuntimeError):  # `load_x4` reports it
@@ -160,7 +159,7 @@ def load_upscaler(source: str, arguments: argparse.Namespace) -> X4Model:
     try:
         return load_x4(source, device=device, dtype=dtype, download=Path(source).exists() or hub_answers())
     except (InputError, OSError) as error:
-        raise InputError(f"x4 upscaler: {str(error).splitlines()[0]}") from error
+        raise InputError(f"x4 upscaler: {first_line(error)}.") from error
 
 
 @dataclass(frozen=True)

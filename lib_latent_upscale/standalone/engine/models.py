@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 import socket
 import tempfile
@@ -33,9 +32,10 @@ from lib_latent_upscale.checkpoints import (
     read_header,
     text_width,
 )
-from lib_latent_upscale.errors import InputError, ModelFileError
+from lib_latent_upscale.errors import InputError, ModelFileError, first_line
 from lib_latent_upscale.learned import family_of
-from lib_latent_upscale.noise_tables import LEAST_ALPHA
+from lib_latent_upscale.memory import default_device
+from lib_latent_upscale.noise_tables import LEAST_ALPHA, sigmas_of
 from lib_latent_upscale.standalone.engine.prompts import TextEncoder
 from lib_latent_upscale.standalone.engine.tokenizer import END_OF_TEXT, clip_tokenizer
 
@@ -43,19 +43,15 @@ __all__ = [
     "DEMO",
     "DTYPES",
     "LatentModel",
-    "best_device",
     "check_weights",
     "checked_device",
     "checked_source",
     "dtype_named",
-    "first_line",
     "header_shapes",
     "hub_answers",
     "load_model",
     "model_name",
 ]
-
-_log = logging.getLogger(__name__)
 
 DEMO = "demo"
 DEMO_FILE = Path(__file__).parents[2] / "weights" / "demo-model" / "demo.safetensors"
@@ -93,14 +89,13 @@ class LatentModel:
     alphas_cumprod: Tensor
     """The model's noise table, float32 on the CPU."""
     predicts_v: bool = False
-    is_sdxl: bool = False
     zeroes_empty_negative: bool = False
     """Whether the embeddings of an empty negative prompt are all zeros, as for SDXL base."""
 
     @cached_property
     def sigmas(self) -> Tensor:
         """The noise table as sigmas: 1-D, ascending, float32 on the CPU."""
-        return ((1 - self.alphas_cumprod) / self.alphas_cumprod) ** 0.5
+        return sigmas_of(self.alphas_cumprod)
 
     @property
     def vae_scale_factor(self) -> int:
@@ -116,36 +111,23 @@ class LatentModel:
         return family_of(config.scaling_factor, getattr(config, "shift_factor", None) or 0.0, config.latent_channels)
 
     @property
-    def channels(self) -> int:
-        """Channels of a latent."""
-        return int(self.unet.config.in_channels)
-
-    @property
     def device(self) -> torch.device:
         """The device of the UNet."""
         return torch.device(self.unet.device)
 
 
-def best_device() -> str:
-    """Name of the accelerator that torch finds, otherwise "cpu"."""
-    accelerator = getattr(torch, "accelerator", None)  # torch 2.6 and later
-    if accelerator is None or not accelerator.is_available():
-        return "cpu"
-    return str(accelerator.current_accelerator().type)
-
-
-def checked_device(name: str) -> torch.device:
-    """The device of this name.
+def checked_device(name: str | None) -> torch.device:
+    """The device of this name; for None the best one that torch finds.
 
     Raises:
         InputError: torch cannot use it.
     """
+    name = name or str(default_device())
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # "meta" holds no values
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"Device {name!r} cannot be used ({reason}); 'cpu' always works.") from error
+        raise InputError(f"Device {name!r} cannot be used ({first_line(error)}); 'cpu' always works.") from error
     return device
 
 
@@ -159,14 +141,14 @@ def load_model(source: str, *, device: str | None = None, dtype: str | None = No
 
     Args:
         source: "demo", a .safetensors checkpoint, a diffusers folder or a hub id.
-        device: as torch names it; None for `best_device`.
+        device: as torch names it; None for the best one that torch finds.
         dtype: a name in `DTYPES`; None for float16, or float32 on the CPU.
 
     Raises:
         InputError: the model is missing, damaged, a pickle (which could run code) or of another kind; or the device or
             dtype cannot be used.
     """
-    target = checked_device(device or best_device())
+    target = checked_device(device)
     number = dtype_named(dtype or ("float32" if target.type == "cpu" else "float16"))
     pipeline = _load_pipeline(source, number)
     model = _from_pipeline(model_name(source), pipeline)
@@ -473,11 +455,6 @@ def _unused(is_sdxl: bool) -> dict[str, Any]:
     return {} if is_sdxl else {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, without a full stop; libraries add whole paragraphs."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
 def _from_pipeline(name: str, pipeline: Any) -> LatentModel:
     unet, scheduler = pipeline.unet, pipeline.scheduler
     _check_inputs(name, unet.config.in_channels, unet.config.out_channels)
@@ -495,6 +472,5 @@ def _from_pipeline(name: str, pipeline: Any) -> LatentModel:
         encoders=[encoder for encoder in encoders if encoder.model is not None],
         alphas_cumprod=scheduler.alphas_cumprod.float().cpu().clamp(min=LEAST_ALPHA),
         predicts_v=prediction == "v_prediction",
-        is_sdxl=second is not None,
         zeroes_empty_negative=bool(pipeline.config.get("force_zeros_for_empty_prompt", False)),
     )

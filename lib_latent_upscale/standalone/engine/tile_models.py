@@ -12,13 +12,12 @@ from typing import Any
 import torch
 
 from lib_latent_upscale.checkpoints import FAMILIES, is_controlnet, is_hub_id, text_width
-from lib_latent_upscale.errors import InputError, ModelFileError
+from lib_latent_upscale.errors import InputError, ModelFileError, first_line
 from lib_latent_upscale.standalone.engine.models import (
     DEMO,
     DEMO_FILE,
     LatentModel,
     check_weights,
-    first_line,
     header_shapes,
     hub_answers,
     model_name,
@@ -72,9 +71,15 @@ def checked_tile(source: str) -> Path | None:
     Raises:
         InputError: it is missing, damaged, a pickle (which could run code), or not a ControlNet.
     """
+    path = _found(source)
+    if path is not None:
+        _header(path)
+    return path
+
+
+def _found(source: str) -> Path | None:
     path = DEMO_TILE if source == DEMO else Path(source)
     if path.exists():
-        _header(path)
         return path
     if is_hub_id(source):
         return None
@@ -90,7 +95,7 @@ def load_tile(source: str, model: LatentModel) -> TileModel:
     Raises:
         InputError: as for `checked_tile`; or the two are of different families.
     """
-    path = checked_tile(source)
+    path = _found(source)
     if path is None:
         network = _from_pretrained(source, **({} if hub_answers() else {"local_files_only": True}))
     else:
