@@ -40,17 +40,22 @@ def _part(kind: type[Settings]) -> Iterator[str]:
     yield f"## {kind.HEADING}\n"
     yield "| WebUI | API | command | values | default | | what it does |"
     yield "|---|---|---|---|---|---|---|"
+    flag = kind.MODEL_FLAG
     if kind.SWITCH:
-        yield f"| {kind.NAME} | `{kind.SWITCH}` | `{kind.MODEL_FLAG}` | on, off | off | X | whether it runs at all |"
-        yield f"| {kind.MODEL} | `{kind.api_name('model')}` | `{kind.MODEL_FLAG} MODEL` | a model | | | which one |"
-    known = flags(kind)
+        yield f"| {kind.NAME} | `{kind.SWITCH}` | {_code(flag)} | on, off | off | X | whether it runs at all |"
+        model = flag and f"{flag} MODEL"
+        yield f"| {kind.MODEL} | `{kind.api_name('model')}` | {_code(model)} | a model | | | which one |"
+    known = flags(kind) if flag or not kind.SWITCH else {}  # a pass without a flag is the WebUI's alone
     for name, row in rows(kind).items():
-        flag = f"`{known[name]}`" if name in known else ""
         yield (
-            f"| {row.label if row.control else ''} | `{kind.api_name(name)}` | {flag} | {row.allowed.text} "
-            f"| {_plain(row)} | {_marks(row)} | {row.tip} |"
+            f"| {row.label if row.control else ''} | `{kind.api_name(name)}` | {_code(known.get(name))} "
+            f"| {row.allowed.text} | {_plain(row)} | {_marks(row)} | {row.tip} |"
         )
     yield ""
+
+
+def _code(text: str | None) -> str:
+    return f"`{text}`" if text else ""
 
 
 def _command_only() -> Iterator[str]:

@@ -3,18 +3,14 @@
 And docs/options.md says what the options say.
 """
 
-import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGE = "lib_latent_upscale"
+from tests.webui.copied import ROOT, copy_to, seen_in
 
 FIELDS = {
     "settings.py": 'sharpen: float = option(0.5, low=0, high=2, label="Sharpen", infotext="L sharpen", tip="edges")',
@@ -26,19 +22,11 @@ OPTION = re.compile(r"^    \w+: .* = option\($.*?^    \)$", re.MULTILINE | re.DO
 NEW = ["sharpen", "compare_twice", "tile_controlnet_hush", "x4_mood"]
 
 SCRIPT = """
-import argparse, importlib.util, json, sys
-from types import SimpleNamespace
-def load(name, path):
-    spec = importlib.util.spec_from_file_location(name, path)
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-from PIL import Image
+import argparse
 from lib_latent_upscale.catalogue import CATALOGUE, POSITIONS
 from lib_latent_upscale.standalone.commands import app, cli, common
 from tools.document_options import document
-outer = load("webui_conftest", "tests/webui/conftest.py")
-seen = {"positions": POSITIONS[-4:], "document": document(), "infotext": {}}
+seen |= {"positions": POSITIONS[-4:], "document": document(), "infotext": {}}
 for kind in CATALOGUE:
     seen["infotext"] |= kind().to_infotext()
 commands = next(a for a in cli.build_parser()._actions if isinstance(a, argparse._SubParsersAction)).choices
@@ -58,33 +46,19 @@ with outer.double.installed() as host:
 import gradio
 with gradio.Blocks():
     seen["page"] = list(app._controls(gradio))
-print(json.dumps(seen))
 """
-
-
-def with_one_more(folder):
-    shutil.copytree(ROOT / PACKAGE, folder / PACKAGE, ignore=shutil.ignore_patterns("weights", "__pycache__"))
-    for name in ("scripts", "tools"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("core", "webui"):  # what webui's conftest.py imports
-        shutil.copytree(ROOT / "tests" / name, folder / "tests" / name)
-    for name, field in FIELDS.items():
-        path = folder / PACKAGE / name
-        text = path.read_text(encoding="utf-8")
-        *_, last = OPTION.finditer(text)
-        path.write_text(f"{text[: last.end()]}\n    {field}{text[last.end() :]}", encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
     folder = tmp_path_factory.mktemp("copy")
-    with_one_more(folder)
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    package = copy_to(folder)
+    for name, field in FIELDS.items():
+        path = package / name
+        text = path.read_text(encoding="utf-8")
+        *_, last = OPTION.finditer(text)
+        path.write_text(f"{text[: last.end()]}\n    {field}{text[last.end() :]}", encoding="utf-8")
+    return seen_in(folder, SCRIPT)
 
 
 def test_it_has_a_control_at_the_end_of_the_apis_order(seen):
