@@ -1,4 +1,4 @@
-"""Latent upscalers of a person's own in `models/latent-upscaler`, against a real WebUI whose latents are SD 1.x's."""
+"""The user's own latent upscalers in `models/latent-upscaler`, against a real WebUI whose latents are SD 1.x's."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
