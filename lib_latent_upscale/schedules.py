@@ -23,8 +23,8 @@ from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.options import MAX_STEPS
 
 __all__ = [
-    "MAX_STEPS",
     "SCHEDULES",
+    "Limits",
     "Schedule",
     "StepPlan",
     "continuous_start",
@@ -269,6 +269,22 @@ def get_sigmas(
     return _finish(schedule.sigmas(_whole_steps(steps, _MAX_SCHEDULED + 1), table))
 
 
+@dataclass(frozen=True)
+class Limits:
+    """Other ends and another curvature than a schedule's own, as for `get_sigmas`; None where it keeps its own."""
+
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+    rho: float | None = None
+
+    def sigmas(self, name: str, steps: int, model_sigmas: Tensor | Sequence[float]) -> Tensor:
+        """`get_sigmas` within these limits."""
+        return get_sigmas(name, steps, model_sigmas, sigma_min=self.sigma_min, sigma_max=self.sigma_max, rho=self.rho)
+
+
+_OWN_LIMITS = Limits()
+
+
 @dataclass(frozen=True, eq=False)
 class StepPlan:
     """A schedule and the part that actually runs."""
@@ -322,24 +338,23 @@ def plan_steps(
     model_sigmas: Tensor | Sequence[float],
     *,
     exact: bool = True,
-    sigma_min: float | None = None,
-    sigma_max: float | None = None,
-    rho: float | None = None,
+    limits: Limits = _OWN_LIMITS,
     start_sigma: float | None = None,
     discard_penultimate: bool = False,
 ) -> StepPlan:
     """Build a schedule and cut it by the denoising strength.
 
     Args:
-        name, model_sigmas, sigma_min, sigma_max, rho: as for `get_sigmas`.
+        name, model_sigmas: as for `get_sigmas`.
         steps: the steps that were asked for, 1 to 1000.
         denoising_strength: 0 (nothing runs) to 1 (from pure noise).
         exact: run exactly `steps` steps, the last ones of a schedule of `scheduled_steps`. Otherwise cut as the WebUI
             does by default: of a schedule of `steps` steps, only the last int(strength * steps) + 1 run.
+        limits: other ends of the schedule than the table's.
         start_sigma: matched noise: instead of cutting, build a schedule that runs exactly `steps` steps from this
             sigma to zero. The schedule's own spacing is kept: it is `get_sigmas` with `sigma_max=start_sigma`. So
             schedules can be compared that start from the same amount of noise. Below the schedule's smallest sigma
-            the steps to zero are even. `exact` has no say then, and `sigma_max` only allows higher starts.
+            the steps to zero are even. `exact` has no say then, and `limits.sigma_max` only allows higher starts.
         discard_penultimate: build one step more and leave out the smallest sigma above zero, as the WebUI does for
             samplers such as DPM2 that evaluate the model between two sigmas. The number of steps that run is the same.
 
@@ -349,9 +364,9 @@ def plan_steps(
     total, matched = scheduled_steps(steps, denoising_strength), start_sigma is not None
     length = (total if exact and total and not matched else steps) + int(discard_penultimate)
     if start_sigma is None:
-        whole = get_sigmas(name, length, model_sigmas, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho)
+        whole = limits.sigmas(name, length, model_sigmas)
     else:
-        whole = sigmas_from(name, length, model_sigmas, start_sigma, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho)
+        whole = sigmas_from(name, length, model_sigmas, start_sigma, limits)
     if discard_penultimate:
         whole = torch.cat([whole[:-2], whole[-1:]])
     runs = 0 if not total else steps if exact or matched else default_steps(steps, denoising_strength)
@@ -366,13 +381,7 @@ _FINE = 1000
 
 
 def continuous_start(
-    name: str,
-    denoising_strength: float,
-    model_sigmas: Tensor | Sequence[float],
-    *,
-    sigma_min: float | None = None,
-    sigma_max: float | None = None,
-    rho: float | None = None,
+    name: str, denoising_strength: float, model_sigmas: Tensor | Sequence[float], limits: Limits = _OWN_LIMITS
 ) -> float:
     """The sigma at which a schedule, infinitely fine, stands at a denoising strength.
 
@@ -380,14 +389,15 @@ def continuous_start(
     from, without the rounding to whole steps that few steps show.
 
     Args:
-        name, model_sigmas, sigma_min, sigma_max, rho: as for `get_sigmas`.
+        name, model_sigmas: as for `get_sigmas`.
         denoising_strength: 0 to 1.
+        limits: other ends of the schedule than the table's.
 
     Raises:
         ValueError: as for `get_sigmas`; a denoising strength that is not in 0 to 1.
     """
     strength = _checked_strength(denoising_strength)
-    fine = get_sigmas(name, _FINE, model_sigmas, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho).double().numpy()
+    fine = limits.sigmas(name, _FINE, model_sigmas).double().numpy()
     position = (1 - strength) * _FINE
     if position >= _FINE - 1:  # between the smallest sigma and zero
         return float(fine[-2] * (_FINE - position))
@@ -399,25 +409,23 @@ def sigmas_from(
     steps: int,
     model_sigmas: Tensor | Sequence[float],
     start_sigma: float,
-    *,
-    sigma_min: float | None = None,
-    sigma_max: float | None = None,
-    rho: float | None = None,
+    limits: Limits = _OWN_LIMITS,
 ) -> Tensor:
     """A schedule of `steps` steps from a sigma to zero, with the spacing that it has on that range.
 
     Args:
-        name, model_sigmas, sigma_min, rho: as for `get_sigmas`.
+        name, model_sigmas: as for `get_sigmas`.
         steps: 1 to 1001, one more than a run may have, for samplers that leave one sigma out.
-        start_sigma: the first one, up to the model's largest or, where that is larger, `sigma_max`.
+        start_sigma: the first one, up to the model's largest or, where that is larger, `limits.sigma_max`.
+        limits: other ends of the schedule than the table's.
 
     Raises:
         ValueError: as for `get_sigmas`; a start that is too large.
     """
     schedule, steps = _schedule(name), _whole_steps(steps, MAX_STEPS + 1)
-    table = _table(model_sigmas, sigma_min, None, schedule.rho if rho is None else rho)
+    table = _table(model_sigmas, limits.sigma_min, None, schedule.rho if limits.rho is None else limits.rho)
     start = _positive("start_sigma", start_sigma)
-    largest = max(table.sigma_max, sigma_max or 0.0)
+    largest = max(table.sigma_max, limits.sigma_max or 0.0)
     if start > largest * (1 + _ROUNDED):
         raise InputError(f"start_sigma is {start:g}; the largest noise level is {largest:g}")
     values = schedule.sigmas(steps, replace(table, high=start))

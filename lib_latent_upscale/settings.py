@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from lib_latent_upscale.schedules import StepPlan
+    from lib_latent_upscale.schedules import Limits, StepPlan
 
 __all__ = ["AUTOMATIC", "METHODS", "SCHEDULERS", "SCHEDULES", "TITLE", "WEIGHTS_LABEL", "UpscaleSettings"]
 
@@ -174,9 +174,7 @@ class UpscaleSettings(Settings):
         *,
         host_schedule: str = "normal",
         discard_penultimate: bool = False,
-        sigma_min: float | None = None,
-        sigma_max: float | None = None,
-        rho: float | None = None,
+        limits: Limits | None = None,
     ) -> StepPlan:
         """The sigmas that these settings run.
 
@@ -185,16 +183,16 @@ class UpscaleSettings(Settings):
             model_sigmas: the model's own table, ascending.
             host_schedule: what the host runs by itself, a name in `SCHEDULES`; used where the schedule is left to it.
             discard_penultimate: for samplers that leave the smallest sigma above zero out.
-            sigma_min, sigma_max, rho: the user's own limits and curvature of schedules.
+            limits: the user's own limits and curvature of schedules.
 
         Raises:
             ValueError: as for `plan_steps`.
         """
-        from lib_latent_upscale.schedules import plan_steps
+        from lib_latent_upscale.schedules import Limits, plan_steps
 
+        limits = limits or Limits()
         schedule = host_schedule if self.scheduler == AUTOMATIC else self.scheduler
-        ends = {"sigma_min": sigma_min, "sigma_max": sigma_max, "rho": rho}
-        start = self._start_sigma(schedule, steps, denoising_strength, model_sigmas, **ends)
+        start = self._start_sigma(schedule, steps, denoising_strength, model_sigmas, limits)
         return plan_steps(
             schedule,
             steps,
@@ -203,11 +201,11 @@ class UpscaleSettings(Settings):
             exact=self.exact_steps,
             start_sigma=start,
             discard_penultimate=discard_penultimate,
-            **ends,
+            limits=limits,
         )
 
     def _start_sigma(
-        self, schedule: str, steps: int, denoising_strength: float, model_sigmas: Tensor, **ends: float | None
+        self, schedule: str, steps: int, denoising_strength: float, model_sigmas: Tensor, limits: Limits
     ) -> float | None:
         """The first sigma; None if it is that of the schedule after the cut."""
         if not self.starts_anywhere or denoising_strength == 0:
@@ -218,7 +216,7 @@ class UpscaleSettings(Settings):
             return plan_steps("normal", steps, denoising_strength, model_sigmas).run[0].item()
         if self.starting_noise == "matched":
             return continuous_start("normal", denoising_strength, model_sigmas)
-        return continuous_start(schedule, denoising_strength, model_sigmas, **ends)
+        return continuous_start(schedule, denoising_strength, model_sigmas, limits)
 
     def host_sigmas(
         self,
@@ -227,9 +225,7 @@ class UpscaleSettings(Settings):
         denoising_strength: float,
         model_sigmas: Tensor,
         *,
-        sigma_min: float | None = None,
-        sigma_max: float | None = None,
-        rho: float | None = None,
+        limits: Limits | None = None,
     ) -> Tensor:
         """A schedule of `length` steps for a host that cuts it itself, after which the steps of `plan` are left.
 
@@ -241,12 +237,12 @@ class UpscaleSettings(Settings):
         """
         import torch
 
-        from lib_latent_upscale.schedules import get_sigmas, scheduled_steps, sigmas_from
+        from lib_latent_upscale.schedules import Limits, scheduled_steps, sigmas_from
 
-        ends = {"sigma_min": sigma_min, "sigma_max": sigma_max, "rho": rho}
-        start = self._start_sigma(self.scheduler, steps, denoising_strength, model_sigmas, **ends)
+        limits = limits or Limits()
+        start = self._start_sigma(self.scheduler, steps, denoising_strength, model_sigmas, limits)
         if start is None:
-            return get_sigmas(self.scheduler, length, model_sigmas, **ends)
+            return limits.sigmas(self.scheduler, length, model_sigmas)
         dropped = length - scheduled_steps(steps, denoising_strength)
-        run = sigmas_from(self.scheduler, steps + dropped, model_sigmas, start, **ends)
+        run = sigmas_from(self.scheduler, steps + dropped, model_sigmas, start, limits)
         return torch.cat([run[:1].expand(length + 1 - len(run)), run])

@@ -143,7 +143,6 @@ def map_tiles(
     overlap: int,
     *,
     factor: int = 1,
-    multiple: int = 8,
     finished: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Apply `function` to tiles of `values` (..., height, width) and blend what it returns.
@@ -153,7 +152,7 @@ def map_tiles(
     The result is float32 on the CPU; only one tile at a time is anywhere else.
     """
     height, width = values.shape[-2:]
-    tiles = tile_grid((height, width), tile, overlap, multiple)
+    tiles = tile_grid((height, width), tile, overlap)
     blend = TileBlend((height * factor, width * factor), overlap * factor)
     for done, part in enumerate(tiles, start=1):
         blend.add(part.scaled(factor), function(part.cut(values)))

@@ -29,7 +29,7 @@ COLOURS = {
     "learned": "#D55E00",
     "learned-latent": "#009E73",
 }
-"""Okabe and Ito's, which can be told apart without seeing all colours; the others are left out, they lie beside these."""
+"""Okabe and Ito's, which colour-blind readers can tell apart, too; the others are left out, they lie beside these."""
 
 
 def save(figure: Figure, path: Path) -> None:

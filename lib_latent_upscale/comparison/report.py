@@ -14,7 +14,7 @@ from lib_latent_upscale.comparison.metrics import Box, Metrics, choose_crops, di
 from lib_latent_upscale.comparison.page import make_page
 from lib_latent_upscale.comparison.sheet import Panel, make_sheet
 from lib_latent_upscale.comparison.variants import Role, Variant, difference
-from lib_latent_upscale.settings import UpscaleSettings
+from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 
 __all__ = ["LEGEND", "PLAIN_NAME", "Entry", "Report", "Subject", "make_report"]
 
@@ -59,8 +59,8 @@ class Entry:
     """Its infotext, from which it can be made again."""
     method: str
     """The method that ran, never "automatic"."""
-    schedule: str
-    """The schedule that ran; after "automatic", the host's own in brackets."""
+    host_schedule: str
+    """The schedule that ran where the settings leave it to the host."""
     steps: int
     """Steps that actually ran."""
     first_sigma: float | None
@@ -88,6 +88,12 @@ class Entry:
         further = "".join(f", {difference(name, value)}" for name, value in values.items() if value != usual[name])
         shrunk = ["{} x {} pixels, shrunk here".format(*self.shrunk_from)] if self.shrunk_from else []
         return [f"{self._method} + {self.schedule}, {self._cut}{further}", self._start, *shrunk, *self.remarks]
+
+    @property
+    def schedule(self) -> str:
+        """The schedule that ran; after "automatic", the host's own in brackets."""
+        asked = self.variant.settings.scheduler
+        return f"{AUTOMATIC} ({self.host_schedule})" if asked == AUTOMATIC else asked
 
     @property
     def _method(self) -> str:

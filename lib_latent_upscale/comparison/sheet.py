@@ -22,6 +22,8 @@ _FRAMES = ("#ff7a1a", "#12a5e0", "#c13fd0", "#2fa84f")
 """Colours of the crops' frames, on the picture and around the enlarged crop."""
 _TALLEST = 1.5
 """Pictures are shown with at most this ratio of height to width."""
+_MOST_IN_A_ROW = 5
+"""Panels."""
 _BITMAP_HEIGHT = 11
 """Height in pixels of the only font in Pillow before 10.1."""
 
@@ -65,23 +67,21 @@ def make_sheet(
     *,
     title: str = "",
     footer: str = "",
-    columns: int = 5,
     column_width: int = 460,
     font: Path | None = None,
 ) -> Image.Image:
     """Draw the sheet, RGB.
 
     Args:
-        panels: the pictures in order; more than `columns` are continued in further rows.
+        panels: the pictures in order; more than fit are continued in further rows of about the same length.
         crops: boxes in pixels of the largest picture, shown enlarged below each picture.
         title, footer: a line above and below.
-        columns: the most panels in a row; several rows have about the same length.
         column_width: pixels.
         font: a TrueType file; by default Pillow's own font.
     """
     style = _Style(column_width, max(column_width // 20, 12), column_width // 20, font)
     whole = largest_size(panels)
-    columns = math.ceil(len(panels) / math.ceil(len(panels) / columns))
+    columns = math.ceil(len(panels) / math.ceil(len(panels) / _MOST_IN_A_ROW))
     rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     width = columns * (style.column + style.gap) + style.gap
     head = _paragraph([(title, style.title, _INK)], width - 2 * style.gap, style) if title else None

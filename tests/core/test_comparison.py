@@ -128,7 +128,7 @@ def test_of_equal_variants_the_first_stays_and_passes_set_apart():
 
 
 def entry(picture, variant, **changes):
-    values = {"same": [], "parameters": "", "schedule": "karras", "steps": 4, "first_sigma": 1.613, "seconds": 2.0}
+    values = {"same": [], "parameters": "", "host_schedule": "normal", "steps": 4, "first_sigma": 1.613, "seconds": 2.0}
     ran = {"method": variant.settings.method}
     return Entry(**{**values, **ran, "variant": variant, "picture": picture, **changes})
 
@@ -154,8 +154,8 @@ def test_what_is_ours_is_known_by_its_role_not_by_its_name(report, original):
 
 def test_the_notes_say_what_ran(report):
     notes = {name: "\n".join(lines) for name, lines in report.notes.items()}
-    assert "bilinear + karras, steps cut by the denoising strength\nno step ran" in notes["WebUI, latent upscale"]
-    assert "lanczos + karras, exact steps, keep statistics\n4 steps ran from sigma 1.61" in notes["WebUI mine"]
+    assert "bilinear + automatic (normal), steps cut by the denoising strength\nno step ran" in notes["WebUI, latent upscale"]
+    assert "lanczos + simple, exact steps, keep statistics\n4 steps ran from sigma 1.61" in notes["WebUI mine"]
     assert "the same as twin (area): not run twice" in notes["WebUI mine"]
     assert "512 x 384 pixels, shrunk here\nwith a pass" in notes["Latent Upscale"]
     assert notes["Original"] == "256 x 192 pixels"
@@ -174,7 +174,7 @@ def test_the_record_is_json_with_the_settings_of_every_variant(report):
 def test_notes_and_record_say_which_method_automatic_was(original, source):
     one = entry(original, Variant("mine", UpscaleSettings("automatic"), role="own"), method="learned")
     report = make_report(Subject(source, 7, 20, "Euler", 0.5, 7.0, "model"), [one])
-    assert report.notes["mine"][0] == "automatic (learned) + karras, exact steps"
+    assert report.notes["mine"][0] == "automatic (learned) + simple, exact steps"
     (record,) = report.record["variants"]
     assert (record["method"], record["method_run"]) == ("automatic", "learned")
 

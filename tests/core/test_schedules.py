@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.special import betaincinv
 
 from lib_latent_upscale.samplers import import_k_diffusion
-from lib_latent_upscale.schedules import SCHEDULES, continuous_start, get_sigmas, plan_steps, scheduled_steps
+from lib_latent_upscale.schedules import SCHEDULES, Limits, continuous_start, get_sigmas, plan_steps, scheduled_steps
 
 NAMES = list(SCHEDULES)
 PUBLISHED = {
@@ -350,7 +350,7 @@ class TestPlan:
         assert float(plan.run[-2]) > float(kept.run[-2])
 
     def test_overrides_reach_the_schedule(self):
-        plan = plan_steps("karras", 10, 1.0, SD1, sigma_min=0.1, sigma_max=9.0, rho=5.0)
+        plan = plan_steps("karras", 10, 1.0, SD1, limits=Limits(0.1, 9.0, 5.0))
         assert torch.equal(plan.sigmas, get_sigmas("karras", 10, SD1, sigma_min=0.1, sigma_max=9.0, rho=5.0))
 
     @given(steps=st.integers(1, 1000), strength=st.floats(0.001, 1))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib_latent_upscale.interpolation import INTERPOLATIONS
-from lib_latent_upscale.schedules import SCHEDULES, get_sigmas, scheduled_steps
+from lib_latent_upscale.schedules import SCHEDULES, Limits, scheduled_steps
 from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
 
 any_settings = st.builds(
@@ -121,15 +121,15 @@ def test_a_start_of_ones_own_at_full_strength_whatever_the_end(scheduler, own_en
     """Where a host cuts its own schedule, and where ours is run, with samplers that leave out a sigma, too."""
     chosen = {"matched_noise": True} if start == "matched noise" else {"starting_noise": start}
     settings, table = UpscaleSettings("area", scheduler, **chosen), torch.linspace(*SD1, 1000, dtype=torch.float64)
-    ends = {"sigma_min": None, "sigma_max": own_end, "rho": None}
-    asked = settings.plan(4, 1.0, table, **ends).run
+    limits = Limits(sigma_max=own_end)
+    asked = settings.plan(4, 1.0, table, limits=limits).run
     total = scheduled_steps(4, 1.0)
-    assert torch.equal(settings.host_sigmas(total, 4, 1.0, table, **ends)[-5:], asked)
-    skipping = settings.host_sigmas(total + 1, 4, 1.0, table, **ends)
+    assert torch.equal(settings.host_sigmas(total, 4, 1.0, table, limits=limits)[-5:], asked)
+    skipping = settings.host_sigmas(total + 1, 4, 1.0, table, limits=limits)
     assert torch.equal(
-        skipping[-6:][[0, 1, 2, 3, 5]], settings.plan(4, 1.0, table, discard_penultimate=True, **ends).run
+        skipping[-6:][[0, 1, 2, 3, 5]], settings.plan(4, 1.0, table, discard_penultimate=True, limits=limits).run
     )
-    largest = SD1[1] if start != "continuous" else get_sigmas(scheduler, 1000, table, **ends)[0].item()
+    largest = SD1[1] if start != "continuous" else limits.sigmas(scheduler, 1000, table)[0].item()
     assert asked[0].item() == pytest.approx(largest, rel=1e-4)
 
 

@@ -18,7 +18,7 @@ from lib_latent_upscale.comparison.variants import Variant, further_variant, mer
 from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.options import rows, shortened
 from lib_latent_upscale.samplers import SAMPLERS
-from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
+from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.commands.common import (
     checked_models,
     generation_settings,
@@ -154,18 +154,12 @@ def _entry(
         picture=done.pictures[0],
         parameters=engine.parameters(done.generation),
         method=done.generation.upscale.method,
-        schedule=_schedule(generation),
+        host_schedule=SAMPLERS[generation.sampler].automatic,
         steps=done.plan.steps,
         first_sigma=done.plan.run[0].item() if done.plan.steps else None,
         seconds=done.seconds,
         remarks=_tile_notes(generation),
     )
-
-
-def _schedule(generation: GenerationSettings) -> str:
-    scheduler = generation.upscale.scheduler
-    own = SAMPLERS[generation.sampler].automatic
-    return f"{AUTOMATIC} ({own})" if scheduler == AUTOMATIC else scheduler
 
 
 def _tile_notes(generation: GenerationSettings) -> list[str]:

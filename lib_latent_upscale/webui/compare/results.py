@@ -12,7 +12,7 @@ from PIL import Image
 
 from lib_latent_upscale.comparison.report import LEGEND, PLAIN_NAME, Entry, Report, Subject, make_report
 from lib_latent_upscale.comparison.variants import Role, Variant
-from lib_latent_upscale.settings import AUTOMATIC, TITLE, UpscaleSettings
+from lib_latent_upscale.settings import TITLE, UpscaleSettings
 from lib_latent_upscale.webui.compare.recorder import Recorder
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host import saving
@@ -126,16 +126,13 @@ class Results:
 
     def _entry(self, done: Done, index: int) -> Entry:
         picture, size = done.pictures[index].convert("RGB"), self._size
-        scheduler = done.variant.settings.scheduler
-        if scheduler == AUTOMATIC:
-            scheduler = f"{AUTOMATIC} ({host.default_schedule(done.p.scheduler, done.p.sampler_name)})"
         return Entry(
             variant=done.variant,
             same=done.same,
             picture=picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS),
             parameters=done.infotexts[index],
             method=done.ran.method,
-            schedule=scheduler,
+            host_schedule=host.default_schedule(done.p.scheduler, done.p.sampler_name),
             steps=done.record.steps,
             fewer=done.record.fewer,
             first_sigma=done.record.first_sigma,

@@ -1,4 +1,4 @@
-"""Everything that is read from or changed in the host: the one place that knows how hosts differ."""
+"""The host's processing object, its model, options, messages and random numbers, and how hosts differ in them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from lib_latent_upscale.learned import family_of
-from lib_latent_upscale.noise_tables import LEAST_ALPHA
+from lib_latent_upscale.noise_tables import LEAST_ALPHA, sigmas_of
 from lib_latent_upscale.webui.errors import PREFIX, ArgumentError
 from lib_latent_upscale.webui.host.overrides import overridden
 
@@ -346,15 +346,10 @@ def loaded_model_sigmas() -> Tensor | None:
     return sigmas.float()
 
 
-def _sigmas_of_kept(kept: Tensor) -> Tensor:
-    """Sigmas from cumulative products of alphas, the share of the picture's variance at each step."""
-    return ((1 - kept) / kept).sqrt()
-
-
 _TABLES: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
     ("forge_objects.unet.model.predictor.sigmas", lambda sigmas: sigmas),
-    ("alphas_cumprod_original", _sigmas_of_kept),
-    ("alphas_cumprod", _sigmas_of_kept),
+    ("alphas_cumprod_original", sigmas_of),
+    ("alphas_cumprod", sigmas_of),
 )
 """Attributes that hold the model's noise table: in Forge and its forks, in v1.10.1 as trained, and there after changes.
 Forge's forks also leave an `alphas_cumprod` on flow models after a timestep sampler, which is not theirs."""
@@ -367,9 +362,9 @@ def _zero_terminal(sigmas: Tensor) -> Tensor:
     """
     signal = (sigmas**2 + 1).rsqrt()
     stretched = (signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])
-    kept = stretched**2
-    kept[-1] = LEAST_ALPHA
-    return _sigmas_of_kept(kept)
+    alphas = stretched**2
+    alphas[-1] = LEAST_ALPHA
+    return sigmas_of(alphas)
 
 
 def is_flow_model(p: Any) -> bool:
@@ -418,7 +413,7 @@ _SCHEDULE_OPTIONS = {
 
 
 def schedule_options() -> tuple[dict[str, float], dict[str, float]]:
-    """The user's own settings of schedules: arguments of `get_sigmas`, and the host's infotext labels and values."""
+    """The user's own settings of schedules: fields of `Limits`, and the host's infotext labels and values."""
     chosen = {name: float(option(name, 0) or 0) for name in _SCHEDULE_OPTIONS}
     chosen = {name: value for name, value in chosen.items() if value}
     infotext = {_SCHEDULE_OPTIONS[name]: value for name, value in chosen.items()}

@@ -17,8 +17,8 @@ from torch import Tensor
 from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.latent_layouts import resized
 from lib_latent_upscale.methods import weights_of
-from lib_latent_upscale.options import SettingsError
-from lib_latent_upscale.schedules import MAX_STEPS, scheduled_steps
+from lib_latent_upscale.options import MAX_STEPS, SettingsError
+from lib_latent_upscale.schedules import Limits, scheduled_steps
 from lib_latent_upscale.settings import AUTOMATIC, TITLE, WEIGHTS_LABEL, UpscaleSettings
 from lib_latent_upscale.webui.errors import PREFIX, refusing
 from lib_latent_upscale.webui.host import learned_files, samplers
@@ -356,7 +356,8 @@ class LatentUpscale:
         table = host.model_sigmas(self._p)
         options, written = host.schedule_options()
         self._p.extra_generation_params.update(written)  # not earlier: the host has applied `override_settings` by now
-        return self.settings.host_sigmas(steps, self._p.steps, self._p.denoising_strength, table, **options)
+        limits = Limits(**options)
+        return self.settings.host_sigmas(steps, self._p.steps, self._p.denoising_strength, table, limits=limits)
 
 
 def _pixels(picture: Image.Image) -> Tensor:

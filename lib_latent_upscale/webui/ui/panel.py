@@ -16,7 +16,7 @@ from torch import Tensor
 from lib_latent_upscale.method_files import file_of
 from lib_latent_upscale.noise_tables import sd1_sigmas
 from lib_latent_upscale.plot import host_curve, jump_note, own_curve, schedule_svg
-from lib_latent_upscale.schedules import SCHEDULES, StepPlan, described
+from lib_latent_upscale.schedules import SCHEDULES, Limits, StepPlan, described
 from lib_latent_upscale.settings import AUTOMATIC, WEIGHTS_LABEL, UpscaleSettings
 from lib_latent_upscale.webui.host import learned_files, samplers
 from lib_latent_upscale.webui.host import processing as host
@@ -190,9 +190,7 @@ class _Asked:
             self.strength,
             sampler.table(self.table),
             discard_penultimate=sampler.discards_penultimate,
-            sigma_min=options.get("sigma_min"),
-            sigma_max=options.get("sigma_max"),
-            rho=options.get("rho"),
+            limits=Limits(**options),
         )
         if settings.exact_steps or settings.starts_anywhere or plan.steps:
             return plan
