@@ -20,6 +20,9 @@ from lib_latent_upscale.errors import ModelFileError
 __all__ = [
     "FAMILIES",
     "PICKLES",
+    "SD1_WIDTH",
+    "SD2_WIDTH",
+    "SDXL_WIDTH",
     "UNET_INPUT",
     "UNET_OUTPUT",
     "Header",
@@ -42,7 +45,10 @@ Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 PICKLES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl"})
 """Suffixes of files that can run code when they are opened; none is ever opened here."""
 
-FAMILIES: Mapping[int, str] = MappingProxyType({768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"})
+SD1_WIDTH, SD2_WIDTH, SDXL_WIDTH = 768, 1024, 2048
+"""Widths of text embeddings."""
+
+FAMILIES: Mapping[int, str] = MappingProxyType({SD1_WIDTH: "SD 1.x", SD2_WIDTH: "SD 2.x", SDXL_WIDTH: "SDXL"})
 """Model families by the width of their text embeddings."""
 
 UNET_INPUT = "model.diffusion_model.input_blocks.0.0.weight"

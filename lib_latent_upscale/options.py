@@ -418,7 +418,7 @@ class Option:
         """What is wrong with a value; empty if nothing is."""
         return self.allowed.problem(value)
 
-    def brought(self, value: Any) -> Any:
+    def normalised(self, value: Any) -> Any:
         """A value in the type of the field; unchanged if it is not allowed, so that an error can repeat it."""
         normal = self.allowed.normal(value)
         return value if self.problem(normal) else normal
@@ -597,7 +597,7 @@ class Settings:
         """
         known = rows(cls)
         given = {name: values[cls.api_name(name)] for name in known if cls.api_name(name) in values}
-        return replace(defaults, **{name: known[name].brought(value) for name, value in given.items()})
+        return replace(defaults, **{name: known[name].normalised(value) for name, value in given.items()})
 
     @classmethod
     def labels(cls) -> dict[str, str]:

@@ -8,13 +8,14 @@ from typing import Any
 
 from modules import script_callbacks, scripts
 
+from lib_latent_upscale.catalogue import POSITIONS
 from lib_latent_upscale.comparison.settings import CompareSettings
 from lib_latent_upscale.settings import TITLE, UpscaleSettings
 from lib_latent_upscale.webui.dispatch import dispatch
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host.options import add_options, default_settings
 from lib_latent_upscale.webui.passes.base import ModelCache, passes_of
-from lib_latent_upscale.webui.request import PASSES, POSITIONS, Request, given_arguments
+from lib_latent_upscale.webui.request import PASSES, Request, given_arguments
 from lib_latent_upscale.webui.run import hires
 from lib_latent_upscale.webui.run.latent_upscale import upscale_of
 from lib_latent_upscale.webui.ui import xyz
@@ -67,7 +68,7 @@ class LatentUpscaleScript(scripts.Script):
             watch(self._panel, self._host_inputs, self._opener)
 
     def run(self, p: Any, *args: Any) -> Any:
-        return host.told(p, partial(self._run, p, *args))
+        return host.report_errors(p, partial(self._run, p, *args))
 
     def _run(self, p: Any, *args: Any) -> Any:
         given = given_arguments(self, p.scripts, p.script_args) if p.scripts is not None else list(args)

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.methods import same_method
-from lib_latent_upscale.settings import AUTOMATIC, UpscaleSettings
+from lib_latent_upscale.settings import AUTOMATIC, TITLE, UpscaleSettings
 
 __all__ = [
     "HOST_DEFAULT",
@@ -65,7 +65,7 @@ def usual_variants(own: UpscaleSettings, host_schedule: str | None) -> list[Vari
     if own.starts_anywhere and own.starting_noise != "continuous" and host_schedule is not None:
         matched = replace(own, method=HOST_DEFAULT.method, scheduler=host_schedule, keep_statistics=False)
         variants.append(Variant("WebUI, latent upscale, matched noise", matched, role="host"))
-    return [*variants, Variant("Latent Upscale", own, role="own")]
+    return [*variants, Variant(TITLE, own, role="own")]
 
 
 def paired_variants(own: UpscaleSettings, methods: Sequence[str], schedulers: Sequence[str]) -> list[Variant]:

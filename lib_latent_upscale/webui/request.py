@@ -11,21 +11,13 @@ from lib_latent_upscale.comparison.settings import CompareSettings
 from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.options import Settings, Switch, shortened
 from lib_latent_upscale.settings import UpscaleSettings
-from lib_latent_upscale.webui.errors import ArgumentError, refusing
+from lib_latent_upscale.webui.errors import refusing
 from lib_latent_upscale.webui.host.options import default_settings
 from lib_latent_upscale.webui.passes.base import ModelCache, Pass, Passes
 from lib_latent_upscale.webui.passes.tile import TilePass
 from lib_latent_upscale.webui.passes.x4 import X4Pass
 
-__all__ = [
-    "NAMES",
-    "PASSES",
-    "POSITIONS",
-    "ArgumentError",
-    "Request",
-    "given_arguments",
-    "named_arguments",
-]
+__all__ = ["PASSES", "Request", "given_arguments", "named_arguments"]
 
 PASSES: tuple[type[Pass], ...] = (TilePass, X4Pass)
 """The passes in the order in which they run."""

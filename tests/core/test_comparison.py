@@ -154,7 +154,10 @@ def test_what_is_ours_is_known_by_its_role_not_by_its_name(report, original):
 
 def test_the_notes_say_what_ran(report):
     notes = {name: "\n".join(lines) for name, lines in report.notes.items()}
-    assert "bilinear + automatic (normal), steps cut by the denoising strength\nno step ran" in notes["WebUI, latent upscale"]
+    assert (
+        "bilinear + automatic (normal), steps cut by the denoising strength\nno step ran"
+        in notes["WebUI, latent upscale"]
+    )
     assert "lanczos + simple, exact steps, keep statistics\n4 steps ran from sigma 1.61" in notes["WebUI mine"]
     assert "the same as twin (area): not run twice" in notes["WebUI mine"]
     assert "512 x 384 pixels, shrunk here\nwith a pass" in notes["Latent Upscale"]

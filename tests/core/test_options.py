@@ -57,7 +57,7 @@ def test_a_slider_offers_nothing_that_is_refused(row):
     values = [round(row.allowed.least + index * step, 9) for index in range(int(highest / step) + 1)]
     values = [value for value in values if value <= highest]
     assert values[0] == row.allowed.least
-    assert [value for value in values if row.problem(row.brought(value))] == []
+    assert [value for value in values if row.problem(row.normalised(value))] == []
 
 
 @pytest.mark.parametrize("what", ["label", "infotext"])

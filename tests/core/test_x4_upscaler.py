@@ -33,6 +33,7 @@ from lib_latent_upscale.x4_upscaler.loading import CONFIGURATION, _numbers
 from lib_latent_upscale.x4_upscaler.picture import guard_colours
 from lib_latent_upscale.x4_upscaler.tokenizer import ClipTokenizer
 from tests.core.x4_small import write_folder
+from tests.core.x4_strategies import any_settings
 
 GIB = 2**30
 
@@ -637,23 +638,7 @@ def test_unknown_settings_are_refused() -> None:
         X4Settings.from_dict({"nose_level": 20})
 
 
-@given(
-    st.builds(
-        X4Settings,
-        prompt=st.text(alphabet=st.characters(exclude_categories=["Z", "C"])),
-        negative_prompt=st.sampled_from(["", "blurry, dark: bad"]),
-        noise_level=st.integers(0, 349),
-        guidance_scale=st.floats(1, 50),
-        steps=st.integers(1, 1000),
-        sampler=st.sampled_from(X4_SAMPLERS),
-        scheduler=st.sampled_from(list(SCHEDULES)),
-        seed=st.integers(-1, 2**63 - 1),
-        colour_guard=st.booleans(),
-        tile=st.sampled_from([0, 32, 256]),
-        overlap=st.sampled_from([0, 32]),
-        decoder_tile=st.sampled_from([0, 128]),
-    )
-)
+@given(any_settings(st.text(alphabet=st.characters(exclude_categories=["Z", "C"]))))
 def test_infotext_brings_everything_back(settings: X4Settings) -> None:
     assert X4Settings.from_infotext(settings.to_infotext()) == settings
 

@@ -28,6 +28,7 @@ from lib_latent_upscale.standalone.engine.generation import (
 from lib_latent_upscale.standalone.engine.infotext import add_labels
 from lib_latent_upscale.standalone.engine.tile_models import TileModel
 from lib_latent_upscale.x4_upscaler import X4Settings, load_x4, upscale_x4
+from tests.core.x4_strategies import any_settings
 from tests.standalone.parameters import parse_parameters, read_x4
 
 
@@ -451,24 +452,9 @@ def test_help_names_the_samplers_and_schedules(capsys):
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30).map(str.strip)
-SETTINGS = st.builds(
-    X4Settings,
-    prompt=TEXT,
-    negative_prompt=TEXT,
-    noise_level=st.integers(0, 349),
-    guidance_scale=st.floats(1, 50),
-    steps=st.integers(1, 1000),
-    sampler=st.sampled_from(X4_SAMPLERS),
-    scheduler=st.sampled_from(list(SCHEDULES)),
-    seed=st.integers(-1, 2**63 - 1),
-    colour_guard=st.booleans(),
-    tile=st.sampled_from([0, 32, 2048]),
-    overlap=st.sampled_from([0, 32]),
-    decoder_tile=st.sampled_from([0, 64]),
-)
 
 
-@given(SETTINGS, TEXT.filter(bool))
+@given(any_settings(TEXT), TEXT.filter(bool))
 def test_what_is_written_reads_back_as_the_same(settings, model):
     generation = GenerationSettings(64, 48, "a cat", passes=(RanPass(settings, model),))
     assert parse_parameters(write_parameters(generation)) == generation

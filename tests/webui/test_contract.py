@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lib_latent_upscale.catalogue import NAMES, POSITIONS
 from lib_latent_upscale.comparison.settings import CompareSettings
 from lib_latent_upscale.settings import UpscaleSettings
 from lib_latent_upscale.standalone.commands.cli import build_parser
@@ -55,10 +56,9 @@ def test_labels_of_a_comparison_stay(webui):
     assert list(asked.to_infotext()) == list(CONTRACT["infotext"]["compare"].values())
 
 
-def test_positions_and_names_of_the_api_stay(webui):
-    request = webui.adapter("request")
-    assert list(request.POSITIONS)[: len(CONTRACT["positions"])] == CONTRACT["positions"]
-    assert set(CONTRACT["names"]) <= set(request.NAMES)
+def test_positions_and_names_of_the_api_stay():
+    assert list(POSITIONS)[: len(CONTRACT["positions"])] == CONTRACT["positions"]
+    assert set(CONTRACT["names"]) <= set(NAMES)
 
 
 def test_controls_stay(webui):

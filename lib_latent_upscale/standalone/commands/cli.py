@@ -25,7 +25,7 @@ from lib_latent_upscale.errors import GenerationError, InputError, printable
 from lib_latent_upscale.options import rows
 from lib_latent_upscale.samplers import GENERATION_SAMPLERS
 from lib_latent_upscale.settings import SCHEDULES, UpscaleSettings
-from lib_latent_upscale.standalone.commands.flags import add_flags
+from lib_latent_upscale.standalone.commands.flags import OUT_OF_MEMORY, add_flags
 from lib_latent_upscale.standalone.commands.passes import PASSES, PassRow
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
 from lib_latent_upscale.standalone.files.settings import FileSettings, ShapeSettings
@@ -449,5 +449,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         if not is_out_of_memory(error):
             raise
-        _say("out of memory; try a smaller --size or --scale, --batch-size 1, --dtype float16, or --device cpu.")
+        _say(f"{OUT_OF_MEMORY}.")
         return EXIT_FAILED

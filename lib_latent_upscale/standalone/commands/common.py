@@ -27,7 +27,7 @@ from lib_latent_upscale.standalone.engine.tile_models import checked_tile
 from lib_latent_upscale.standalone.files.formats import SUFFIXES, check_format, format_of
 from lib_latent_upscale.standalone.files.images import Picture, load_picture
 from lib_latent_upscale.standalone.files.inputs import Inputs, find_inputs, is_folder_name
-from lib_latent_upscale.standalone.files.outputs import Outputs
+from lib_latent_upscale.standalone.files.outputs import Outputs, sized_name
 from lib_latent_upscale.standalone.files.settings import FileSettings, ShapeSettings
 from lib_latent_upscale.standalone.files.shapes import VISIBLE_CHANGE, change_of_shape, kept_shape
 from lib_latent_upscale.tile_settings import TileSettings
@@ -107,7 +107,7 @@ def single_output(
     outputs = Outputs([source], overwrite)
     if output is not None:
         return outputs.named(output, SUFFIXES)
-    return outputs.free(source.with_name(f"{source.stem}-{size[0]}x{size[1]}{written_as.suffixes[0]}"))
+    return outputs.free(source.with_name(sized_name(source, size, written_as.suffixes[0])))
 
 
 def opened(path: Path, smallest: int = SMALLEST_SIDE) -> Picture:

@@ -15,6 +15,7 @@ from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.options import Integer, Number, OneOf, Option, Settings, SettingsError, Switch, Text, rows
 
 __all__ = [
+    "OUT_OF_MEMORY",
     "add_flags",
     "attribute_of",
     "attributes",
@@ -25,6 +26,9 @@ __all__ = [
     "read_number",
     "settings_from_flags",
 ]
+
+OUT_OF_MEMORY = "out of memory; try a smaller --size or --scale, --batch-size 1, --dtype float16, or --device cpu"
+"""Which flags help where memory runs out."""
 
 S = TypeVar("S", bound=Settings)
 

@@ -42,7 +42,8 @@ from lib_latent_upscale.standalone.engine.models import DEMO, model_name
 from lib_latent_upscale.standalone.engine.tile import check_range
 from lib_latent_upscale.standalone.files.formats import save_picture
 from lib_latent_upscale.standalone.files.images import Picture, load_picture, save_png, upright_size
-from lib_latent_upscale.standalone.files.settings import ShapeSettings
+from lib_latent_upscale.standalone.files.outputs import sized_name
+from lib_latent_upscale.standalone.files.settings import FileSettings, ShapeSettings
 from lib_latent_upscale.standalone.files.shapes import VISIBLE_CHANGE, change_of_shape, kept_shape, shaped
 from lib_latent_upscale.tile_settings import TileSettings
 
@@ -52,8 +53,6 @@ _log = logging.getLogger(__name__)
 
 _CHANGES = {"stretch": "everything becomes {}", "crop": "two sides are cut off", "fill": "two borders are repeated"}
 """What a resize mode does to a picture, by its name."""
-_QUALITY = 95
-"""For lossy formats, which the page does not write."""
 
 
 @dataclass(frozen=True)
@@ -194,11 +193,11 @@ class Page:
             result, generation = self._run_pass(asked, result, generation, progress)
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         before = folder / "before.png"
-        after = folder / f"{Path(str(path)).stem}-{result.width}x{result.height}.png"
+        after = folder / sized_name(Path(str(path)), result.size, ".png")
         plain = plain_resize(picture.rgb, result.size)
         save_png(picture.with_alpha(plain), before, icc_profile=picture.icc_profile)
         parameters = add_labels(self.engine.parameters(generation), inputs.shape.to_infotext())
-        save_picture(result, after, parameters, picture, _QUALITY)
+        save_picture(result, after, parameters, picture, FileSettings.quality)
         return before, after, parameters
 
     def _run_pass(

@@ -13,7 +13,7 @@ from PIL import Image
 from lib_latent_upscale.errors import GenerationError, InputError
 from lib_latent_upscale.memory import is_out_of_memory
 from lib_latent_upscale.standalone.commands.common import checked_models, load_engine, progress_bar
-from lib_latent_upscale.standalone.commands.flags import given_settings
+from lib_latent_upscale.standalone.commands.flags import OUT_OF_MEMORY, given_settings
 from lib_latent_upscale.standalone.commands.passes import load_passes
 from lib_latent_upscale.standalone.engine.generation import GenerationSettings
 from lib_latent_upscale.standalone.engine.infotext import add_labels
@@ -100,7 +100,7 @@ class Upscaler:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            problem = "out of memory; try a smaller --size or --scale, --batch-size 1, --dtype float16"
+            problem = OUT_OF_MEMORY
         except OSError as error:
             problem = not_written(error)
         return [Outcome(job.source, job.output, f"{job.source}: {problem}") for job in jobs]

@@ -22,6 +22,9 @@ from torch import Tensor
 from lib_latent_upscale.checkpoints import (
     FAMILIES,
     PICKLES,
+    SD1_WIDTH,
+    SD2_WIDTH,
+    SDXL_WIDTH,
     UNET_OUTPUT,
     Shapes,
     check_readable,
@@ -38,6 +41,7 @@ from lib_latent_upscale.memory import default_device
 from lib_latent_upscale.noise_tables import LEAST_ALPHA, sigmas_of
 from lib_latent_upscale.standalone.engine.prompts import TextEncoder
 from lib_latent_upscale.standalone.engine.tokenizer import END_OF_TEXT, clip_tokenizer
+from lib_latent_upscale.standalone.engine.vae import shift_factor
 
 __all__ = [
     "DEMO",
@@ -64,15 +68,14 @@ DTYPES: Mapping[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
 }
 
-_SD1_WIDTH, _SD2_WIDTH, _SDXL_WIDTH = 768, 1024, 2048
 SHIPPED: dict[int | None, Path] = {
     width: Path(__file__).with_name("configurations") / family
-    for width, family in ((_SD1_WIDTH, "sd1"), (_SD2_WIDTH, "sd2"), (_SDXL_WIDTH, "sdxl"))
+    for width, family in ((SD1_WIDTH, "sd1"), (SD2_WIDTH, "sd2"), (SDXL_WIDTH, "sdxl"))
 }
 """Configurations of the published models, by the width of the UNet's text embeddings."""
 _REFINER_WIDTH = 1280
 _REFINER = "the SDXL refiner, which only finishes what SDXL has begun; give an ordinary SDXL model."
-_PADDING: dict[int | None, str] = {_SD2_WIDTH: "!"}
+_PADDING: dict[int | None, str] = {SD2_WIDTH: "!"}
 """Padding token of OpenCLIP's text encoders; OpenAI's were trained with the end of the text."""
 _SD2_BASE_STEPS = 875000
 """Training steps of 2.1-base, which predicts noise; the other 2.x predict v. diffusers uses this number, too."""
@@ -108,7 +111,7 @@ class LatentModel:
         config = self.vae.config
         if getattr(config, "latents_mean", None) is not None:  # a mean for each channel
             return None
-        return family_of(config.scaling_factor, getattr(config, "shift_factor", None) or 0.0, config.latent_channels)
+        return family_of(config.scaling_factor, shift_factor(config), config.latent_channels)
 
     @property
     def device(self) -> torch.device:
@@ -258,9 +261,9 @@ def _offline_options(path: Path, width: int | None) -> dict[str, Any]:
         "local_files_only": True,
         "tokenizer": clip_tokenizer(path, _PADDING.get(width, END_OF_TEXT)),
     }
-    if width == _SDXL_WIDTH:
+    if width == SDXL_WIDTH:
         options["tokenizer_2"] = clip_tokenizer(path, "!")
-    if width == _SD2_WIDTH and _trained_steps(path) == _SD2_BASE_STEPS:
+    if width == SD2_WIDTH and _trained_steps(path) == _SD2_BASE_STEPS:
         import diffusers
 
         scheduler = diffusers.DDIMScheduler.from_config(folder / "scheduler", prediction_type="epsilon")

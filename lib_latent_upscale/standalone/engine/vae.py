@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lib_latent_upscale.memory import is_out_of_memory
 from lib_latent_upscale.tiling import Tile, TileBlend, tile_grid
 
-__all__ = ["TILE", "decode_latent", "encode_picture"]
+__all__ = ["TILE", "decode_latent", "encode_picture", "shift_factor"]
 
 _log = logging.getLogger(__name__)
 
@@ -155,6 +155,11 @@ def _ready(vae: Any, values: Tensor) -> Tensor:
     return values.to(vae.device, vae.dtype, memory_format=torch.channels_last)
 
 
+def shift_factor(config: Any) -> float:
+    """The shift of an autoencoder's latents before they are scaled; older configurations have none, or None."""
+    return getattr(config, "shift_factor", None) or 0.0
+
+
 def _on_processor(vae: Any) -> bool:
     device: torch.device = vae.device
     return device.type == "cpu"
@@ -187,7 +192,7 @@ def encode_picture(vae: Any, picture: Tensor, cell: int, seed: int | Sequence[in
         draws = [torch.randn(latent.shape[1:], generator=torch.Generator().manual_seed(one)) for one in seeds]
         latent = latent + deviation * torch.stack(draws).to(latent)
     scaling: float = vae.config.scaling_factor
-    return (latent - (getattr(vae.config, "shift_factor", None) or 0.0)) * scaling
+    return (latent - shift_factor(vae.config)) * scaling
 
 
 @torch.no_grad()
@@ -207,5 +212,5 @@ def decode_latent(vae: Any, latent: Tensor, cell: int) -> Tensor:
         decoded: Tensor = vae.decode(_ready(vae, part)).sample
         return decoded.float()
 
-    unscaled = latent / vae.config.scaling_factor + (getattr(vae.config, "shift_factor", None) or 0.0)
+    unscaled = latent / vae.config.scaling_factor + shift_factor(vae.config)
     return _Coder(vae.decoder, code, 1, cell, _on_processor(vae))(unscaled)

@@ -15,7 +15,7 @@ from lib_latent_upscale.errors import InputError, LatentUpscaleError, printable
 from lib_latent_upscale.standalone.files.formats import format_of
 from lib_latent_upscale.standalone.files.inputs import Found, Inputs
 from lib_latent_upscale.standalone.files.marks import is_marked
-from lib_latent_upscale.standalone.files.outputs import Outputs, check_output_folder
+from lib_latent_upscale.standalone.files.outputs import Outputs, check_output_folder, sized_name
 from lib_latent_upscale.standalone.files.settings import FileSettings
 
 __all__ = ["Results", "Tally", "not_written", "results_folder", "tried", "work_through"]
@@ -100,7 +100,7 @@ class Results:
         """The picture's name in a folder of results; next to the picture itself, its name and the size."""
         suffix = format_of(self.files).suffixes[0]
         if one.folder is None and self.folder is None:
-            return f"{one.path.stem}-{size[0]}x{size[1]}{suffix}"
+            return sized_name(one.path, size, suffix)
         unique = len(self._names[self._folder(one), one.path.stem]) == 1
         return f"{one.path.stem if unique else one.path.name}{suffix}"
 

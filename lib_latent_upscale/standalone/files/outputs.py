@@ -17,10 +17,15 @@ from pathlib import Path
 from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.writing import numbered
 
-__all__ = ["Outputs", "check_output_folder"]
+__all__ = ["Outputs", "check_output_folder", "sized_name"]
 
 _LONGEST_NAME = 255
 """The most bytes of a file's name on common file systems."""
+
+
+def sized_name(source: Path, size: tuple[int, int], suffix: str) -> str:
+    """The name of a result of `size` (width, height) that is written next to its picture: `name-1024x768.png`."""
+    return f"{source.stem}-{size[0]}x{size[1]}{suffix}"
 
 
 def check_output_folder(folder: Path, source: Path | None = None) -> None:

@@ -16,7 +16,7 @@ from lib_latent_upscale.comparison.variants import (
 )
 from lib_latent_upscale.errors import InputError
 from lib_latent_upscale.schedules import SCHEDULES
-from lib_latent_upscale.settings import UpscaleSettings
+from lib_latent_upscale.settings import TITLE, UpscaleSettings
 
 __all__ = ["make_variants"]
 
@@ -59,7 +59,7 @@ def make_variants(
 
 
 def _with_passes(own: UpscaleSettings, passes: Sequence[str]) -> Variant:
-    return Variant(" + ".join(["Latent Upscale", *passes]), own, role="pass", passes=tuple(passes))
+    return Variant(" + ".join([TITLE, *passes]), own, role="pass", passes=tuple(passes))
 
 
 def _further(index: int, given: Mapping[str, Any], own: UpscaleSettings) -> Variant:

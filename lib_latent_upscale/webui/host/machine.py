@@ -28,7 +28,7 @@ __all__ = [
     "stopped",
 ]
 
-_NUMBER_FORMATS = (torch.float16, torch.bfloat16, torch.float32)
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _MEMORY_MANAGERS = ("backend.memory_management", "ldm_patched.modules.model_management")
 """Memory managers of Forge and reForge; both load the checkpoint again when it is next needed."""
 
@@ -67,7 +67,7 @@ def device_and_dtype() -> tuple[torch.device, torch.dtype | None]:
     which are only for the host's checkpoint, are ignored.
     """
     device, dtype = torch.device(shared.device), getattr(devices, "dtype", None)
-    return device, dtype if device.type != "cpu" and dtype in _NUMBER_FORMATS else None
+    return device, dtype if device.type != "cpu" and dtype in _DTYPES else None
 
 
 @contextmanager

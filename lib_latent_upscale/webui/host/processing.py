@@ -45,13 +45,13 @@ __all__ = [
     "own_pictures",
     "preserved_random_state",
     "replaced_encode",
+    "report_errors",
     "sampler_names",
     "saved_rng_state",
     "schedule_options",
     "seed_draws",
     "side_multiple",
     "sides_without_rounding",
-    "told",
     "vae_scale_factor",
     "xyz_axis",
     "xyz_grid",
@@ -188,7 +188,7 @@ def comment(p: Any, text: str) -> None:
     p.comment(f"{PREFIX}{text}")
 
 
-def told(p: Any, run: Callable[[], Any]) -> Any:
+def report_errors(p: Any, run: Callable[[], Any]) -> Any:
     """The result of `run`; if the page would not show its exception, no pictures and the message below them.
 
     Raises:

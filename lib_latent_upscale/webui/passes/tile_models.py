@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib_latent_upscale.checkpoints import FAMILIES, PICKLES, Shapes, is_controlnet, read_header, text_width
+from lib_latent_upscale.checkpoints import (
+    FAMILIES,
+    PICKLES,
+    SD1_WIDTH,
+    SD2_WIDTH,
+    SDXL_WIDTH,
+    Shapes,
+    is_controlnet,
+    read_header,
+    text_width,
+)
 from lib_latent_upscale.errors import ModelFileError
 from lib_latent_upscale.options import AUTOMATIC, SettingsError, shortened
 from lib_latent_upscale.tile_settings import TileSettings
@@ -21,7 +31,7 @@ _PREFERRED = "control_v11f1e_sd15_tile"
 _OF_TRANSFORMERS = (".gguf",)
 """Suffixes of files with transformers, whose headers are not read here."""
 
-_IN_NAMES = (("sd15", 768), ("sd14", 768), ("sd21", 1024), ("xl", 2048))
+_IN_NAMES = (("sd15", SD1_WIDTH), ("sd14", SD1_WIDTH), ("sd21", SD2_WIDTH), ("xl", SDXL_WIDTH))
 """Text widths by parts of names, for files without a header; from sd-webui-controlnet's `detect_from_model_name`."""
 
 
@@ -122,7 +132,7 @@ def _not_found(name: str, models: Sequence[TileModel], checkpoint: _Checkpoint) 
 def where_to_put() -> str:
     """A sentence that says which file is needed, and where to put it."""
     folder = host_machine.models_folder() / "ControlNet"
-    return f"Put tile models, such as {_PREFERRED}.safetensors for {FAMILIES[768]}, into {folder}"
+    return f"Put tile models, such as {_PREFERRED}.safetensors for {FAMILIES[SD1_WIDTH]}, into {folder}"
 
 
 def _family(width: int | None) -> str:

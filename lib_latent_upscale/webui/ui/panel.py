@@ -141,7 +141,7 @@ def plot_schedule(steps: int, strength: float, host_scheduler: str, sampler: str
         if settings.starts_anywhere and settings.scheduler == AUTOMATIC:
             return f"<p>{_NEEDS_SCHEDULER}</p>"
         if not samplers.sampler_named(sampler).takes_sigmas:
-            return f"<p>{escape(_OWN_TIMESTEPS.format(sampler))}</p>"
+            return f"<p>{escape(_TAKES_NO_SIGMAS.format(sampler))}</p>"
         table = host.loaded_model_sigmas()
         if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in (steps, strength)):
             return f"<p>{_NO_NUMBERS}</p>"
@@ -152,7 +152,7 @@ def plot_schedule(steps: int, strength: float, host_scheduler: str, sampler: str
 
 
 _NO_NUMBERS = "Sampling steps and Denoising strength must be numbers; one of them is empty."
-_OWN_TIMESTEPS = (
+_TAKES_NO_SIGMAS = (
     "{0} takes no sigmas: it runs timesteps of its own, whatever the scheduler, and in most hosts one or two fewer "
     "than requested. So there is nothing to draw; the result will say how often the model ran."
 )
