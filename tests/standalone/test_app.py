@@ -1,6 +1,5 @@
 """The page: built, served, and used through Gradio's own client."""
 
-import argparse
 import base64
 import html
 import os
@@ -37,9 +36,10 @@ def free_port():
 
 
 def arguments(model, host="127.0.0.1", port=7870):
-    return argparse.Namespace(
-        model=str(model), device="cpu", dtype=None, quiet=True, host=host, port=port, open=False, tile_controlnet=None
-    )
+    given = ["app", "--model", str(model), "--device", "cpu", "--host", host, "--port", str(port)]
+    parsed = build_parser().parse_args(given)
+    parsed.quiet = True
+    return parsed
 
 
 INPUTS = Inputs(2, "DPM++ 2M", 2, 0.5, 7, 3, "a cat", None, UpscaleSettings("bislerp", "karras"))

@@ -300,7 +300,7 @@ def _app(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = commands.add_parser(
         "app", help="a page in the browser", description="The same as a page in the browser (Gradio)."
     )
-    parser.set_defaults(quiet=False)
+    parser.set_defaults(quiet=False, learned=None, prompt="", negative_prompt="")  # what else a model is loaded with
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: only this machine)"
     )

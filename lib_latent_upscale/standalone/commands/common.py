@@ -63,7 +63,7 @@ def upscale_settings(arguments: argparse.Namespace) -> UpscaleSettings:
         InputError: a value that is not allowed, or a file that does not exist.
     """
     given = given_values(arguments, UpscaleSettings)
-    if getattr(arguments, "learned", None) is not None:
+    if arguments.learned is not None:
         given["method"] = _method_of(arguments.learned, given)
     return settings_from_flags(given, UpscaleSettings)
 
@@ -140,7 +140,7 @@ def tile_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
         InputError: a value that is not allowed, or an option that would have no effect.
     """
     given = given_values(arguments, TileSettings)
-    if getattr(arguments, "tile_controlnet", None) is None:
+    if arguments.tile_controlnet is None:
         check_given(TileSettings, given)
         return {}
     if not given.get("second_pass"):
@@ -225,10 +225,10 @@ def load_engine(arguments: argparse.Namespace) -> Engine:
     from lib_latent_upscale.standalone.engine.models import load_model
     from lib_latent_upscale.standalone.engine.tile_models import load_tile
 
-    tile, learned = arguments.tile_controlnet, getattr(arguments, "learned", None)
+    tile = arguments.tile_controlnet
     with notice("Loading the model ...", quiet=arguments.quiet):
         model = load_model(arguments.model, device=arguments.device, dtype=arguments.dtype)
-        engine = Engine(model, None if tile is None else load_tile(tile, model), learned)
+        engine = Engine(model, None if tile is None else load_tile(tile, model), arguments.learned)
     _introduce(arguments, model.name)
     return engine
 
@@ -240,7 +240,7 @@ def _introduce(arguments: argparse.Namespace, name: str) -> None:
     """Log which model is used, and that the demo model ignores the prompt if one is given."""
     demo = arguments.model == DEMO
     _log.info("Model: %s%s.", name, _DEMO if demo else "")
-    if demo and (getattr(arguments, "prompt", "") or getattr(arguments, "negative_prompt", "")):
+    if demo and (arguments.prompt or arguments.negative_prompt):
         _log.warning("The prompt is recorded in the picture, but the demo model ignores it.")
 
 
