@@ -61,11 +61,23 @@ def test_what_the_chosen_schedule_does_stands_below_it_with_a_readable_name(webu
     assert "SGM Uniform (sgm_uniform)" in listener["fn"]("sgm_uniform")
 
 
-def test_every_option_with_a_control_says_what_it_does(webui):
-    panels = webui.adapter("ui.fields")
+def test_every_option_with_a_control_says_what_it_does_once(webui, monkeypatch):
+    made = []
+    monkeypatch.setattr(webui.modules["gradio"], "HTML", lambda value="", **_: made.append(value), raising=False)
+    webui.script.ui(True)
+    shown = "".join(made)
     for kind in CATALOGUE:
-        shown = panels.folded_tips(kind)
-        assert all(html.escape(row.tip) in shown for row in rows(kind).values() if row.control)
+        for name, row in rows(kind).items():
+            assert not row.control or shown.count(f"<b>{row.label}</b>: {html.escape(row.tip)}") == 1, name
+
+
+def test_the_two_main_menus_say_so_without_unfolding(webui, monkeypatch):
+    made = []
+    monkeypatch.setattr(webui.modules["gradio"], "HTML", lambda value="", **_: made.append(value), raising=False)
+    webui.adapter("ui.panel").make_panel(UpscaleSettings(), str)
+    (menus,) = [text for text in made if "<b>" in text and "<details>" not in text]
+    assert "<b>Upscale method</b>" in menus
+    assert "<b>Scheduler</b>" in menus
 
 
 def compared(webui, **changes):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -92,15 +92,16 @@ def rest(kind: type[Settings], layout: Layout) -> Layout:
     return list(by_kind.values())
 
 
-def tips(kind: type[Settings]) -> str:
-    """What the options that have a control do, as HTML."""
-    told = [row for row in rows(kind).values() if row.control]
+def tips(kind: type[Settings], names: Collection[str]) -> str:
+    """What options do, as HTML."""
+    told = [row for name, row in rows(kind).items() if name in names]
     return "<br>".join(f"<small><b>{escape(row.label)}</b>: {escape(row.tip)}</small>" for row in told)
 
 
-def folded_tips(kind: type[Settings]) -> str:
-    """What the options do, as HTML that can be unfolded."""
-    return f"<details><summary><small>What these do</small></summary>{tips(kind)}</details>"
+def folded_tips(kind: type[Settings], without: Collection[str] = ()) -> str:
+    """What the options that have a control do, but for some, as HTML that can be unfolded."""
+    names = [name for name, row in rows(kind).items() if row.control and name not in without]
+    return f"<details><summary><small>What these do</small></summary>{tips(kind, names)}</details>"
 
 
 def is_ours(infotext: Mapping[str, Any]) -> bool:

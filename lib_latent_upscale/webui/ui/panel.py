@@ -21,7 +21,7 @@ from lib_latent_upscale.settings import AUTOMATIC, WEIGHTS_LABEL, UpscaleSetting
 from lib_latent_upscale.webui.host import learned_files, samplers
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.run.latent_upscale import SAMPLER_NOTES
-from lib_latent_upscale.webui.ui.fields import make_controls, pasted_methods, rest, tips
+from lib_latent_upscale.webui.ui.fields import folded_tips, make_controls, pasted_methods, rest, tips
 
 __all__ = ["HOST_INPUTS", "Panel", "make_panel", "plot_schedule", "watch"]
 
@@ -94,11 +94,13 @@ def make_panel(shown: UpscaleSettings, elem_id: Callable[[str], str]) -> Panel:
 
     The host calls this several times, also to read the API's defaults.
     """
+    menus = [name for names in _MENUS for name in names]
     controls = make_controls(shown, elem_id, _MENUS)
+    gr.HTML(tips(UpscaleSettings, menus))
     about = gr.HTML(_about(shown.scheduler), elem_id=elem_id("about"))
     controls |= make_controls(shown, elem_id, (*_SWITCHES, *rest(UpscaleSettings, (*_MENUS, *_SWITCHES))))
     gr.HTML(elem_id=elem_id("size"))  # filled by javascript/latent_upscale_size.js
-    gr.HTML(tips(UpscaleSettings) + _SCHEDULES)
+    gr.HTML(folded_tips(UpscaleSettings, menus) + _SCHEDULES)
     scheduler = controls["scheduler"]
     scheduler.change(fn=_about, inputs=[scheduler], outputs=[about], show_progress=False, queue=False)
     return Panel(controls, gr.HTML(elem_id=elem_id("drawing")))
