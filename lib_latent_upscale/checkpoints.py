@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
@@ -30,6 +30,7 @@ __all__ = [
     "check_readable",
     "is_controlnet",
     "is_hub_id",
+    "is_quantised",
     "is_sdxl",
     "is_whole_checkpoint",
     "kind_of",
@@ -64,6 +65,10 @@ _SDXL = (
 _TEXT_INPUT = "attn2.to_k.weight"
 _PICTURE_INPUTS = ("controlnet_cond_embedding.conv_in.weight", "input_hint_block.0.weight")
 """The convolution that takes the control picture, as diffusers and the authors name it: only a ControlNet has it."""
+_WHOLE = frozenset({"BOOL", "I8", "U8", "F4", "F6_E2M3", "F6_E3M2"})
+"""Dtypes of quantised weights, some of them packed."""
+_SCALES = ("scaled_fp8", ".scale_weight", ".weight_scale", ".weight_scale_inv", ".absmax")
+"""Ends of the names of what quantised weights are multiplied by."""
 _LARGEST_HEADER = 100_000_000
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -74,6 +79,8 @@ class Header:
 
     shapes: Shapes
     """Shape of every tensor."""
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+    """The same for its dtype, as safetensors names it."""
 
     def numbers(self, prefix: str) -> int:
         """The number of values in all tensors whose names begin with `prefix`."""
@@ -98,12 +105,13 @@ def read_header(path: Path) -> Header:
     try:
         tensors = {name: entry for name, entry in json.loads(text).items() if name != "__metadata__"}
         shapes = {name: tuple(entry["shape"]) for name, entry in tensors.items()}
+        dtypes = {name: str(entry["dtype"]) for name, entry in tensors.items()}
         end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
-    except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise ModelFileError(_corrupt(path)) from error
     if 8 + length + end != size:
         raise ModelFileError(f"{path.name} has {size} bytes but should have {8 + length + end}: download it again.")
-    return Header(shapes)
+    return Header(shapes, dtypes)
 
 
 def check_readable(path: Path) -> None:
@@ -150,6 +158,12 @@ def is_controlnet(shapes: Shapes) -> bool:
 def is_whole_checkpoint(shapes: Shapes) -> bool:
     """Whether the file holds a UNet and a VAE in Stability AI's layout."""
     return UNET_INPUT in shapes and _VAE in shapes
+
+
+def is_quantised(header: Header) -> bool:
+    """Whether weights are whole numbers, or floats with scales of their own: as they are, both make noise."""
+    whole = any(dtype in _WHOLE for name, dtype in header.dtypes.items() if name.endswith(".weight"))
+    return whole or any(name.endswith(_SCALES) for name in header.shapes)
 
 
 def is_sdxl(shapes: Shapes) -> bool:

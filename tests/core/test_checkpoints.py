@@ -3,6 +3,7 @@
 import errno
 import json
 import re
+import struct
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,13 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch
     for read in (read_header, lambda one: header_shapes(one, one), check_kind):
         with pytest.raises(ModelFileError, match=r"model\.safetensors cannot be read: Permission denied"):
             read(path)
+
+
+def test_a_header_nested_without_end_is_a_damaged_file(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", 100_000) + b"[" * 100_000)
+    with pytest.raises(ModelFileError, match="damaged"):
+        read_header(path)
 
 
 def test_a_file_without_attention_has_no_text_width():

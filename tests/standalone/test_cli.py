@@ -92,6 +92,18 @@ def test_a_random_seed_is_written_down(picture_file, sd1_folder, tmp_path):
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
+def test_names_and_values_that_begin_like_an_option_are_told_how_they_are_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("-a.png").touch()
+    for arguments, said in (
+        (["a.png", "-a.png"], "a name that begins with - is written ./-a.png"),
+        (["a.png", "--size", "-5x5"], "--size: expected one argument; one that begins with - is written with ="),
+    ):
+        with pytest.raises(SystemExit):
+            main(["upscale", *arguments])
+        assert said in capsys.readouterr().err
+
+
 @pytest.mark.skipif(os.name == "nt", reason="its pipes end otherwise")
 @pytest.mark.parametrize(("argument", "unbuffered"), [("schedules", ""), ("schedules", "1"), ("--help", "")])
 def test_a_reader_that_ends_early_is_told_in_a_sentence(argument, unbuffered):

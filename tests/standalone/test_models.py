@@ -217,10 +217,42 @@ def test_weights_that_are_no_numbers_are_refused_by_name(checkpoint):
         load()
 
 
-def test_a_missing_tensor_is_refused(checkpoint):
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        ("model.diffusion_model.out.2.bias", r"weights are missing: download the file again"),
+        ("first_stage_model.decoder.conv_out.bias", r"weights are missing: download the file again"),
+        ("cond_stage_model.", r"a part of it is missing, such as the text encoder"),
+    ],
+)
+def test_missing_tensors_are_told_in_our_words(checkpoint, start, said):
     tensors, load = checkpoint
-    del tensors["model.diffusion_model.out.2.bias"]
-    with pytest.raises(InputError, match=r"incomplete|cannot be loaded"):
+    for name in [name for name in tensors if name.startswith(start)]:
+        del tensors[name]
+    with pytest.raises(InputError, match=rf"own.safetensors: the checkpoint cannot be loaded \({said}"):
+        load()
+
+
+def test_weights_of_another_shape_are_told_in_our_words(checkpoint):
+    tensors, load = checkpoint
+    name = "model.diffusion_model.input_blocks.0.0.weight"
+    tensors[name] = tensors[name][:7].clone()
+    with pytest.raises(InputError, match=r"its weights have other shapes than those of SD 1.x"):
+        load()
+
+
+@pytest.mark.parametrize("kind", ["int8", "scaled"])
+def test_quantised_weights_are_refused_and_floats_of_any_size_are_not(checkpoint, kind):
+    """Eight-bit floats without scales are only less exact; whole numbers, and floats with scales, would be noise."""
+    tensors, load = checkpoint
+    large = [name for name, tensor in tensors.items() if name.endswith(".weight") and tensor.dim() > 1]
+    tensors |= {name: tensors[name].to(torch.float8_e4m3fn) for name in large}
+    assert load().name == "own"
+    if kind == "int8":
+        tensors[large[0]] = tensors[large[0]].to(torch.int8)
+    else:
+        tensors[large[0].replace(".weight", ".scale_weight")] = torch.ones(())
+    with pytest.raises(InputError, match=r"own.safetensors: its weights are quantised, .* give the file in float16"):
         load()
 
 

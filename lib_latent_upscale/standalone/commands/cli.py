@@ -44,6 +44,10 @@ class _Parser(argparse.ArgumentParser):
         unknown = message.partition("unrecognized arguments: ")[2]
         if unknown and not unknown.startswith("-"):
             message += "; give all pictures together, before or after all options"
+        elif unknown and os.path.lexists(unknown):
+            message += f"; a name that begins with - is written ./{unknown}"
+        elif message.endswith("expected one argument"):
+            message += "; one that begins with - is written with =, as in --seed=-1"
         self.exit(EXIT_BAD_INPUT, f"{self.prog}: {printable(message)}\n")
 
 

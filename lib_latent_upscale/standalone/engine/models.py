@@ -29,6 +29,7 @@ from lib_latent_upscale.checkpoints import (
     Shapes,
     check_readable,
     is_hub_id,
+    is_quantised,
     is_sdxl,
     is_whole_checkpoint,
     latent_channels,
@@ -227,7 +228,16 @@ def _load_file(path: Path, dtype: torch.dtype) -> Any:
         with _lower_case(path) as file:
             return _pipeline_class(sdxl).from_single_file(file, **_dtype(dtype), **options, **_unused(sdxl))
     except (OSError, ValueError, KeyError, RuntimeError, SingleFileComponentError) as error:
-        raise InputError(f"{path}: the checkpoint cannot be loaded ({first_line(error)}).") from error
+        reason = next((said for words, said in _FAULTS.items() if words in str(error)), first_line(error))
+        raise InputError(f"{path}: the checkpoint cannot be loaded ({reason}).") from error
+
+
+_FAULTS = {
+    "meta tensor": "weights are missing: download the file again",
+    "expected shape": "its weights have other shapes than those of SD 1.x, 2.x and SDXL",
+    "appear to be missing": "a part of it is missing, such as the text encoder: give a complete checkpoint",
+}
+"""What diffusers' messages mean, by words in them."""
 
 
 @contextmanager
@@ -287,7 +297,7 @@ def header_shapes(weights: Path, named: Path) -> Shapes:
         named: the model's file or folder, for errors.
 
     Raises:
-        ModelFileError: it is a pickle, not a safetensors file, damaged, or may not be read.
+        ModelFileError: it is a pickle, not a safetensors file, damaged, quantised, or may not be read.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -298,9 +308,12 @@ def header_shapes(weights: Path, named: Path) -> Shapes:
     check_readable(weights)
     try:
         with safe_open(weights, framework="pt"):  # checks more than the header's own sizes
-            return read_header(weights).shapes
+            header = read_header(weights)
     except (SafetensorError, ModelFileError, OSError) as error:
         raise ModelFileError(f"{named}: not a .safetensors file, or a damaged one ({first_line(error)}).") from error
+    if is_quantised(header):
+        raise ModelFileError(f"{named}: its weights are quantised, which is not supported; give the file in float16.")
+    return header.shapes
 
 
 def _check_checkpoint(path: Path) -> tuple[bool, int | None]:
