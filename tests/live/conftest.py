@@ -1,7 +1,8 @@
 """A running WebUI, given by the address in LATENT_UPSCALE_WEBUI_URL; without one the live tests skip.
 
 The WebUI needs `--api`, this extension, and a checkpoint that makes pictures (not black ones). For further tests it
-needs a second checkpoint (refiner), one whose name contains "inpainting", and one of SD 3 whose name contains "sd3".
+needs a second checkpoint (refiner), one whose name contains "inpainting", and a flow-matching one
+whose name is in the table of test_flow.py.
 """
 
 import base64

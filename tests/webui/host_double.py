@@ -6,6 +6,7 @@ torch's global generator; the sampler records what it was given.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -114,6 +115,46 @@ def schedulers() -> dict[str, Any]:
         row("Turbo", broken),
     ]
     return {name: one for one in rows for name in (one.label, one.label.lower())}
+
+
+class Flux:
+    """Forge's and ersatzForge's predictor of Flux.1 schnell, and their view of it (`k_diffusion.external`, fca12a2).
+
+    Its times are its sigmas, but the view asks for those at positions in the table.
+    """
+
+    def __init__(self) -> None:
+        times = torch.arange(1, 10001) / 10000
+        self.sigmas = math.e / (math.e + (1 / times - 1))
+
+    def sigma(self, time: torch.Tensor) -> torch.Tensor:
+        return time
+
+    def loaded(self) -> Any:
+        """The model as the host holds it."""
+        unet = SimpleNamespace(model=SimpleNamespace(predictor=self))
+        return SimpleNamespace(forge_objects=SimpleNamespace(unet=unet))
+
+
+class ScheduleLinker(torch.nn.Module):
+    def __init__(self, predictor: Any) -> None:
+        super().__init__()
+        self.predictor = predictor
+
+    @property
+    def sigmas(self) -> torch.Tensor:
+        return self.predictor.sigmas
+
+    def get_sigmas(self, n: int) -> torch.Tensor:
+        positions = torch.linspace(len(self.sigmas) - 1, 0, n)
+        return torch.cat([self.predictor.sigma(positions), torch.zeros(1)])
+
+
+def forge_simple(n: int, sigma_min: float, sigma_max: float, inner_model: Any, device: Any) -> torch.Tensor:
+    """ersatzForge's, which asks what kind of predictor it has before it goes on."""
+    assert inner_model.predictor is not None
+    sigmas = [float(inner_model.sigmas[-(1 + int(x * len(inner_model.sigmas) / n))]) for x in range(n)]
+    return torch.FloatTensor([*sigmas, 0.0])
 
 
 class TimestepSampler:

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from lib_latent_upscale.interpolation import INTERPOLATIONS, interpolate_latent
+from tests.webui.host_double import Flux, ScheduleLinker
 
 ERSATZ = {"encodes_in": "sd_samplers_common", "composite_first": True}
 
@@ -389,6 +390,28 @@ class TestTables:
         p = webui.process(picture, next_sampler=plain_sampler)
         webui.run(p)
         assert [text for text in p.comments if "Extra noise spoils" in text]
+
+    @pytest.mark.parametrize(
+        ("schedule_type", "settings", "said"),
+        [
+            ("Automatic", {"scheduler": "automatic"}, "starts from σ 4000 "),
+            ("Automatic", {"scheduler": "simple"}, ""),
+            ("Karras", {"scheduler": "automatic"}, ""),
+        ],
+    )
+    def test_a_schedule_far_above_pure_noise_is_said(
+        self, webui, picture, plain_sampler, monkeypatch, schedule_type, settings, said
+    ):
+        """Forge's and ersatzForge's "Automatic" with Flux.1: the picture is black."""
+        monkeypatch.setattr("k_diffusion.external.ForgeScheduleLinker", ScheduleLinker, raising=False)
+        flux = Flux()
+        webui.modules["modules.sd_models"].model_data.sd_model = flux.loaded()
+        plain_sampler.model_wrap.sigmas = flux.sigmas
+        p = webui.process(picture, next_sampler=plain_sampler, steps=3, denoising_strength=0.5)
+        p.scheduler = schedule_type
+        webui.run(p, settings)
+        noted = "".join(text for text in p.comments if "pure noise is 1" in text)
+        assert (said in noted) if said else not noted
 
 
 def test_a_call_during_the_start_is_refused_instead_of_running_with_defaults(webui, picture):

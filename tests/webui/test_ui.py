@@ -14,6 +14,7 @@ from lib_latent_upscale.catalogue import CATALOGUE
 from lib_latent_upscale.noise_tables import sd1_sigmas
 from lib_latent_upscale.options import rows
 from lib_latent_upscale.settings import UpscaleSettings
+from tests.webui.host_double import Flux, ScheduleLinker, forge_simple
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["Method", "Scheduler", "Exact steps", "Keep statistics", "Matched noise"]
@@ -380,6 +381,25 @@ class TestDrawing:
         )
         drawing = self.draw(webui, scheduler=scheduler, start=start, steps=20)
         assert ("hardly any noise" in drawing) == little
+
+    @pytest.fixture
+    def forge_with_flux(self, webui, monkeypatch):
+        monkeypatch.setattr("k_diffusion.external.ForgeScheduleLinker", ScheduleLinker, raising=False)
+        webui.modules["modules.sd_models"].model_data.sd_model = Flux().loaded()
+        schedules = webui.modules["modules.sd_schedulers"].schedulers_map
+        schedules["Simple"] = SimpleNamespace(label="Simple", function=forge_simple, need_inner_model=True)
+        return webui
+
+    def test_schedule_types_that_ask_forges_view_of_the_model_are_drawn(self, forge_with_flux):
+        """At denoising strength 0.5 of 6 steps, sigma is e t / (1 + (e - 1) t) at t = 0.5."""
+        drawing = self.draw(forge_with_flux, host="Simple", steps=6, strength=0.5)
+        assert "default: simple, 4 of 6 steps run, from σ 0.84" in drawing
+
+    @pytest.mark.parametrize(("scheduler", "drawn"), [("simple", 2), ("automatic", 0)])
+    def test_a_schedule_far_above_pure_noise_is_said_instead_of_drawn(self, forge_with_flux, scheduler, drawn):
+        drawing = self.draw(forge_with_flux, host="Automatic", steps=3, strength=0.5, scheduler=scheduler)
+        assert "own schedule starts from σ 5000 with this model, whose pure noise is 1" in drawing
+        assert drawing.count("<polyline") == drawn
 
     @pytest.mark.parametrize(
         ("changes", "said"),

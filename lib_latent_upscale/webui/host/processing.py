@@ -39,6 +39,7 @@ __all__ = [
     "is_flow_table",
     "latent_family",
     "loaded_model_sigmas",
+    "loaded_predictor",
     "makes_video",
     "model_sigmas",
     "option",
@@ -344,6 +345,12 @@ def loaded_model_sigmas() -> Tensor | None:
     if zero_terminal and not _rescales_around_sampling(model):
         sigmas = _zero_terminal(sigmas)
     return sigmas.float()
+
+
+def loaded_predictor() -> tuple[Any, Any]:
+    """The model that is loaded now, and what Forge and its forks place steps with; None where there is none."""
+    model = getattr(sd_models.model_data, "sd_model", None)
+    return model, _found(model, "forge_objects.unet.model.predictor")
 
 
 _TABLES: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from lib_latent_upscale.samplers import import_k_diffusion
 from lib_latent_upscale.schedules import SigmaTable, StepPlan, default_steps, scheduled_steps
-from lib_latent_upscale.webui.host.processing import option, schedule_options
+from lib_latent_upscale.webui.host.processing import is_flow_table, loaded_predictor, option, schedule_options
 
-__all__ = ["HostSampler", "exact_by_default", "host_plan", "model_calls", "sampler_named"]
+__all__ = ["HostSampler", "beyond_table", "exact_by_default", "host_plan", "model_calls", "sampler_named"]
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def _sigmas(schedule_type: str | None, demands: HostSampler, steps: int, model_s
     inner = _schedule_of(table)
     if scheduler is None or scheduler.function is None:
         sigmas: Tensor = inner.get_sigmas(steps)
-        return sigmas
+        return sigmas.float().cpu()
     chosen, _ = schedule_options()
     ends = {"sigma_min": table[0].item(), "sigma_max": table[-1].item(), **chosen}
     if getattr(scheduler, "default_rho", -1) == -1:
@@ -115,9 +115,34 @@ def _sigmas(schedule_type: str | None, demands: HostSampler, steps: int, model_s
     return made.float().cpu()
 
 
+def beyond_table(plan: StepPlan | None, model_sigmas: Tensor) -> str:
+    """What to tell users of steps that start far above a flow-matching model's largest sigma; empty if they do not.
+
+    Forge and its forks take positions in Flux.1's table, up to 9999, for sigmas if the schedule type is "Automatic".
+    """
+    if plan is None or not plan.steps or not is_flow_table(model_sigmas) or plan.run[0] <= _PURE_NOISE:
+        return ""
+    return _BEYOND.format(plan.run[0].item())
+
+
+_PURE_NOISE = 1.01
+"""A flow-matching model's largest sigma, with room for rounding."""
+
+_BEYOND = (
+    "the WebUI's own schedule starts from σ {0:.0f} with this model, whose pure noise is 1, so its pictures come out "
+    "black; choose another Schedule type, such as Simple, or a scheduler of this script."
+)
+
+
 def _schedule_of(table: Tensor) -> Any:
-    """What schedule types ask about a model: k-diffusion's, or ours where the host's k_diffusion has none."""
+    """What schedule types ask about a model: the host's own view of it, k-diffusion's, or ours if it has neither."""
     external = import_k_diffusion("external")
+    model, predictor = loaded_predictor()
+    own_view = getattr(external, "ForgeScheduleLinker", None)
+    if own_view is not None and predictor is not None and torch.equal(predictor.sigmas.cpu().float(), table):
+        view = own_view(predictor)
+        view.inner_model = model  # as Forge and its forks set it, for schedule types that ask the model itself
+        return view
     if hasattr(external, "DiscreteSchedule"):
         return external.DiscreteSchedule(table, quantize=option("enable_quantization", False))
     return _Schedule(table)

@@ -315,10 +315,22 @@ class LatentUpscale:
             self._note(f"{p.sampler_name} ignores sigmas; its own timesteps ran instead of {self._ignored()}.")
         elif self.settings.scheduler != AUTOMATIC and p.sampler_name in SAMPLER_NOTES:
             self._note(SAMPLER_NOTES[p.sampler_name])
+        elif follows and (beyond := self._beyond()):
+            self._note(beyond)
         if host.option("img2img_extra_noise", 0) and host.is_flow_model(p):
             self._note("the WebUI's option Extra noise spoils pictures of flow-matching models; set it to 0.")
         if self._steps_fixed:
             self._fix_steps(follows_sigmas=follows)
+
+    def _beyond(self) -> str:
+        """What to tell of the host's own schedule, if it starts far above the model's largest sigma."""
+        p, table = self._p, host.model_sigmas(self._p)
+        if self.settings.scheduler != AUTOMATIC or not host.is_flow_table(table):
+            return ""
+        exact = self._steps_fixed or samplers.exact_by_default()
+        schedule_type = getattr(p, "scheduler", None)
+        plan = samplers.host_plan(schedule_type, p.sampler_name, p.steps, p.denoising_strength, table, exact=exact)
+        return samplers.beyond_table(plan, table)
 
     def _say_what_ran(self, ran: UpscaleSettings) -> None:
         """Write the settings that ran, instead of those that were requested."""

@@ -206,11 +206,14 @@ def _plot(asked: _Asked, settings: UpscaleSettings) -> str:
     settings = replace(settings, exact_steps=settings.exact_steps or always)
     default, plan = asked.usual(exact=always), asked.own(settings)
     curves, notes = [], []
+    beyond = samplers.beyond_table(default, asked.table)
     if default is None:
         notes.append(_NOT_PLOTTED.format(usual))
+    elif beyond:
+        notes.append(_NOT_PLOTTED.format(usual) + " " + beyond[0].upper() + beyond[1:])
     else:
         curves.append(host_curve(usual, default))
-    if plan is not None:
+    if plan is not None and not samplers.beyond_table(plan, asked.table):
         curves.append(own_curve(own, plan, settings, asked.strength))
         notes += _warnings(asked, settings, plan)
     title = f"Sigmas of {asked.steps} steps at denoising strength {asked.strength:g}"
