@@ -197,6 +197,7 @@ RESTORED = (
     "always_discard_next_to_last_sigma",
     "face_restoration_model",
     "img2img_color_correction",
+    "img2img_extra_noise",
     "img2img_fix_steps",
     "randn_source",
     "return_mask",
