@@ -181,6 +181,15 @@ def test_an_empty_number_is_said(page, picture_file, name):
             page.upscale(str(picture_file), replace(INPUTS, **{name: value}))
 
 
+@pytest.mark.parametrize("name", ["steps", "seed", "width", "height"])
+def test_half_a_step_or_pixel_is_not_silently_rounded(page, picture_file, name):
+    with pytest.raises(InputError, match=rf"{name.capitalize()} is 20\.5; give a whole number"):
+        page.upscale(str(picture_file), replace(INPUTS, **{name: 20.5}))
+    with pytest.raises(InputError, match=f"{name.capitalize()} is True; give a number"):
+        page.upscale(str(picture_file), replace(INPUTS, **{name: True}))
+    assert "give a whole number" in page.plot(replace(INPUTS, steps=20.5))
+
+
 def test_gradio_hands_numbers_over_as_they_are(page):
     """It would answer an emptied box with "'<' not supported between instances of 'NoneType' and 'int'"."""
     kinds = (gradio.Slider, gradio.Number)

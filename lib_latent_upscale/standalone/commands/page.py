@@ -97,7 +97,7 @@ class Inputs:
         Raises:
             InputError: a value that is missing or not allowed.
         """
-        width, height = int(_given("Width", self.width or 0)), int(_given("Height", self.height or 0))
+        width, height = _whole("Width", self.width or 0), _whole("Height", self.height or 0)
         if not (width or height):
             return scaled_size(source, _given("Scale", self.scale))
         for label, side in (("Width", width), ("Height", height)):
@@ -112,13 +112,13 @@ class Inputs:
             InputError: a value that is missing or not allowed.
         """
         width, height = self.size(size)
-        seed = int(_given("Seed", self.seed))
+        seed = _whole("Seed", self.seed)
         generation = GenerationSettings(
             width=width,
             height=height,
             prompt=self.prompt or "",
             negative_prompt=self.negative_prompt or "",
-            steps=int(_given("Steps", self.steps)),
+            steps=_whole("Steps", self.steps),
             sampler=self.sampler,
             cfg_scale=_given("CFG scale", self.cfg_scale),
             seed=drawn_seed(seed),
@@ -135,9 +135,16 @@ class Inputs:
 def _given(label: str, value: float | None) -> float:
     if value is None:
         raise InputError(f"{label} is empty; give a number.")
-    if not isinstance(value, (int, float)) or not math.isfinite(value):
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
         raise InputError(f"{label} is {shortened(value)}; give a number.")
     return value
+
+
+def _whole(label: str, value: float | None) -> int:
+    number = _given(label, value)
+    if number != int(number):
+        raise InputError(f"{label} is {number:g}; give a whole number.")
+    return int(number)
 
 
 @contextmanager
@@ -292,7 +299,7 @@ class Page:
         """A plot of the schedule that would run and of the WebUI's, as HTML; or the reason why there is none."""
         table = self.engine.model.sigmas if "engine" in self.__dict__ else sd1_sigmas()
         try:
-            steps, strength = int(_given("Steps", inputs.steps)), _given("Denoising strength", inputs.denoise)
+            steps, strength = _whole("Steps", inputs.steps), _given("Denoising strength", inputs.denoise)
             default, own = (
                 plan_of(upscale, inputs.sampler, steps, strength, table) for upscale in (HOST_DEFAULT, inputs.upscale)
             )
