@@ -23,11 +23,7 @@ CONTROL_MODES = ("Balanced", "My prompt is more important", "ControlNet is more 
 
 @dataclass(frozen=True)
 class TileSettings(Settings):
-    """Settings of one tile ControlNet; invalid ones cannot exist.
-
-    Raises:
-        SettingsError: a value that is not allowed; the message names the field, the value and what is allowed.
-    """
+    """Settings of one tile ControlNet; invalid ones cannot exist."""
 
     TITLE: ClassVar[str] = "tile ControlNet settings"
     HEADING: ClassVar[str] = "Tile ControlNet"

@@ -25,11 +25,7 @@ _ON_SLIDER = 32
 
 @dataclass(frozen=True)
 class X4Settings(Settings):
-    """Settings of one pass of the x4 upscaler; invalid ones cannot exist.
-
-    Raises:
-        SettingsError: a value that is not allowed; the message names the field, the value and what is allowed.
-    """
+    """Settings of one pass of the x4 upscaler; invalid ones cannot exist."""
 
     TITLE: ClassVar[str] = "x4 settings"
     HEADING: ClassVar[str] = "x4 upscaler"

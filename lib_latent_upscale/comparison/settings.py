@@ -14,11 +14,7 @@ __all__ = ["CompareSettings"]
 
 @dataclass(frozen=True)
 class CompareSettings(Settings):
-    """Whether to compare, and which variants: every combination of a method and a scheduler is one.
-
-    Raises:
-        SettingsError: a value that is not allowed; the message names the field, the value and what is allowed.
-    """
+    """Whether to compare, and which variants: every combination of a method and a scheduler is one."""
 
     TITLE: ClassVar[str] = "settings of a comparison"
     HEADING: ClassVar[str] = "Compare"

@@ -12,11 +12,7 @@ __all__ = ["FileSettings", "ShapeSettings"]
 
 @dataclass(frozen=True)
 class FileSettings(Settings):
-    """Which files are read and written.
-
-    Raises:
-        SettingsError: a value that is not allowed; the message names the field, the value and what is allowed.
-    """
+    """Which files are read and written."""
 
     TITLE: ClassVar[str] = "settings of files"
     HEADING: ClassVar[str] = "Files"
@@ -41,11 +37,7 @@ class FileSettings(Settings):
 
 @dataclass(frozen=True)
 class ShapeSettings(Settings):
-    """What to do if the result has another aspect ratio than the picture.
-
-    Raises:
-        SettingsError: a value that is not allowed; the message names the field, the value and what is allowed.
-    """
+    """What to do if the result has another aspect ratio than the picture."""
 
     TITLE: ClassVar[str] = "settings of the shape"
     HEADING: ClassVar[str] = "Shape"
