@@ -120,6 +120,8 @@ def check_readable(path: Path) -> None:
     Raises:
         ModelFileError: it cannot.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ModelFileError(f"{path} cannot be read: it is not a file.")
     try:
         path.open("rb").close()
     except OSError as error:

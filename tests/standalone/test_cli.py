@@ -92,6 +92,17 @@ def test_a_random_seed_is_written_down(picture_file, sd1_folder, tmp_path):
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such pipes")
+@pytest.mark.parametrize("flag", ["", "--like", "--model", "--learned", "--tile-controlnet"])
+def test_a_pipe_is_refused_and_not_waited_for(picture_file, tmp_path, flag):
+    os.mkfifo(tmp_path / "pipe.png")
+    given = [flag, tmp_path / "pipe.png"] if flag else []
+    source = picture_file if flag else tmp_path / "pipe.png"
+    done = run_python("-m", "lib_latent_upscale", "upscale", *map(str, (source, *given, "--quiet")), timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+
+
 def test_names_and_values_that_begin_like_an_option_are_told_how_they_are_written(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("-a.png").touch()

@@ -160,6 +160,8 @@ def exif_with(kept: bytes, parameters: str | None, density: tuple[float, float] 
 
 def read_parameters(path: Path) -> str:
     """The infotext of a PNG, JPEG or WebP; empty if it has none or cannot be read."""
+    if not path.is_file():  # a pipe would be waited for
+        return ""
     try:
         with Image.open(path) as image:
             text = image.info.get("parameters") or _comment(image)
