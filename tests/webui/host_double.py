@@ -364,7 +364,7 @@ class Options:
     def __init__(self) -> None:
         self.registered: list[str] = []
         self.data: dict[str, Any] = {"img2img_fix_steps": False}
-        self.data_labels: dict[str, OptionInfo] = {}
+        self.data_labels: dict[str, OptionInfo] = {"img2img_fix_steps": OptionInfo(False, "Fix steps")}
 
     def __getattr__(self, name: str) -> Any:
         try:

@@ -353,9 +353,11 @@ class TestDrawing:
         webui.options.data["img2img_fix_steps"] = True
         assert "default: normal, 10 of 20 steps run" in self.draw(webui)
 
-    def test_a_webui_without_that_option_has_all_steps_always(self, webui):
-        """ersatzForge."""
-        del webui.options.data["img2img_fix_steps"]
+    @pytest.mark.parametrize("left", [{}, {"img2img_fix_steps": False}])
+    def test_a_webui_without_that_option_has_all_steps_always(self, webui, left):
+        """ersatzForge, also with a settings file of a WebUI that has it."""
+        webui.options.data = {**left}
+        del webui.options.data_labels["img2img_fix_steps"]
         assert "default: normal, 10 of 20 steps run" in self.draw(webui)
         assert "Latent Upscale: simple, 10 of 20 steps run" in self.draw(webui, exact=False)
 

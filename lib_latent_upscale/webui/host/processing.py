@@ -37,6 +37,7 @@ __all__ = [
     "generate",
     "is_flow_model",
     "is_flow_table",
+    "knows_option",
     "latent_family",
     "loaded_model_sigmas",
     "loaded_predictor",
@@ -68,6 +69,11 @@ _log = logging.getLogger(__name__)
 def option(name: str, default: Any = None) -> Any:
     """A value of the user's settings."""
     return getattr(shared.opts, name, default)
+
+
+def knows_option(name: str) -> bool:
+    """Whether the host has this option; what a settings file says of others is without effect."""
+    return name in shared.opts.data_labels
 
 
 def generate(p: Any) -> Any:

@@ -14,7 +14,13 @@ from torch import Tensor
 
 from lib_latent_upscale.samplers import import_k_diffusion
 from lib_latent_upscale.schedules import SigmaTable, StepPlan, default_steps, scheduled_steps
-from lib_latent_upscale.webui.host.processing import is_flow_table, loaded_predictor, option, schedule_options
+from lib_latent_upscale.webui.host.processing import (
+    is_flow_table,
+    knows_option,
+    loaded_predictor,
+    option,
+    schedule_options,
+)
 
 __all__ = ["HostSampler", "beyond_table", "exact_by_default", "host_plan", "model_calls", "sampler_named"]
 
@@ -65,8 +71,11 @@ def _in(module: str, table: str, name: str | None) -> bool:
 
 
 def exact_by_default() -> bool:
-    """Whether the host itself runs all steps: because of the user's option, or always if it has no such option."""
-    return bool(option("img2img_fix_steps", True))
+    """Whether the host itself runs all steps: because of the user's option, or always if it has no such option.
+
+    A settings file that comes from another WebUI may have a value that the host does not know.
+    """
+    return not knows_option("img2img_fix_steps") or bool(option("img2img_fix_steps", True))
 
 
 def host_plan(
