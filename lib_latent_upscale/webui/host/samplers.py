@@ -125,9 +125,9 @@ def _sigmas(schedule_type: str | None, demands: HostSampler, steps: int, model_s
 
 
 def beyond_table(plan: StepPlan | None, model_sigmas: Tensor) -> str:
-    """What to tell users of steps that start far above a flow-matching model's largest sigma; empty if they do not.
+    """What to tell users of steps that start above a flow-matching model's largest sigma; empty if they do not.
 
-    Forge and its forks take positions in Flux.1's table, up to 9999, for sigmas if the schedule type is "Automatic".
+    With "Automatic", Forge and ersatzForge take positions in Flux.1's table, up to 9999, for sigmas; Neo's get to 1.58.
     """
     if plan is None or not plan.steps or not is_flow_table(model_sigmas) or plan.run[0] <= _PURE_NOISE:
         return ""
@@ -138,8 +138,8 @@ _PURE_NOISE = 1.01
 """A flow-matching model's largest sigma, with room for rounding."""
 
 _BEYOND = (
-    "the WebUI's own schedule starts from σ {0:.0f} with this model, whose pure noise is 1, so its pictures come out "
-    "black; choose another Schedule type, such as Simple, or a scheduler of this script."
+    "the WebUI's own schedule starts from σ {0:.4g} with this model, whose pure noise is 1, which spoils the picture; "
+    "choose another Schedule type, such as Simple, or a scheduler of this script."
 )
 
 
