@@ -51,7 +51,7 @@ FLOWS = {
     "lumina": Flow("flux1", 6, 1000),
     "zimage": Flow("flux1", 3, 1000),
 }
-"""By a part of the checkpoint's name, the first that it has; their shifts and times as hosts use them."""
+"""By a part of the checkpoint's name, the first that it has; shifts and times as v1.10.1 and ersatzForge have them."""
 
 SIMPLE = {"scheduler": "Simple"}
 """For the host's own pictures: with "Automatic", ersatzForge's of Flux.1 are black."""
