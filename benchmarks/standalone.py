@@ -54,7 +54,13 @@ def ours(model: str, steps: int) -> Call:
 
     def call(picture: Image.Image, size: int) -> Image.Image:
         generation = GenerationSettings(
-            size, size, prompt=PROMPT, steps=steps, denoising_strength=STRENGTH, upscale=UpscaleSettings(METHOD)
+            size,
+            size,
+            prompt=PROMPT,
+            steps=steps,
+            sampler="Euler a",
+            denoising_strength=STRENGTH,
+            upscale=UpscaleSettings(METHOD),
         )
         return engine.upscale([picture], generation).pictures[0]
 

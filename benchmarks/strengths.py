@@ -47,7 +47,7 @@ pictures, in steps of 255, in the mean of all pictures. An even slider changes t
 def made(engine: Engine, source: Image.Image, steps: int, start: str) -> Iterator[NDArray[np.float64]]:
     """One picture a strength."""
     upscale = UpscaleSettings("learned", "simple", starting_noise=start)
-    asked = GenerationSettings(SIZE, SIZE, steps=steps, cfg_scale=1, seed=1, upscale=upscale)
+    asked = GenerationSettings(SIZE, SIZE, steps=steps, sampler="Euler a", cfg_scale=1, seed=1, upscale=upscale)
     for strength in STRENGTHS:
         result = engine.upscale([source], replace(asked, denoising_strength=strength))
         yield np.asarray(result.pictures[0], dtype=np.float64)

@@ -80,7 +80,7 @@ class GenerationSettings:
     prompt: str = ""
     negative_prompt: str = ""
     steps: int = 20
-    sampler: str = "Euler a"
+    sampler: str = "Euler"
     cfg_scale: float = 7.0
     seed: int = 1
     denoising_strength: float = 0.5
