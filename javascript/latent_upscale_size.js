@@ -9,6 +9,7 @@
     if (typeof onAfterUiUpdate !== "function" || typeof gradioApp !== "function") return;
 
     const X4 = 4;
+    const LINE = '[id$="latent_upscale_size"]';
     const find = (selector) => gradioApp().querySelector(selector);
     const number = (id) => Number(find(`#${id} input[type="number"]`)?.value) || 0;
     const seen = (element) => Boolean(element && element.offsetParent);
@@ -42,14 +43,19 @@
     }
 
     function show() {
-        const line = find('[id$="latent_upscale_size"]');
+        const line = find(LINE);
         if (!seen(line)) return;
         const told = text();
         if (line.textContent !== told) line.textContent = told;
     }
 
-    // The page changes when a picture or a box does, and not when a number does.
-    onAfterUiUpdate(show);
+    // The page changes when a picture or a box does, and not when a number does or the panel comes into sight.
+    const sight = new IntersectionObserver(show, {rootMargin: "200%"});
+    onAfterUiUpdate(() => {
+        const line = find(LINE);
+        if (line) sight.observe(line);
+        show();
+    });
     addEventListener("input", () => setTimeout(show), true);
     addEventListener("change", () => setTimeout(show), true);
 })();

@@ -17,6 +17,7 @@ def test_pick_the_script_and_generate(page, webui, picture):
     page.choose("Script", "Latent Upscale")
     assert page.labelled("Upscale method").input_value() == "automatic"
     assert page.labelled("Scheduler").input_value() == "simple"
+    page.panel.get_by_text("Result: 128 x 128 pixels, 2 times each side.").first.wait_for()
     page.generate()
     assert re.search("Latent upscale method: [^,]+, Latent upscale scheduler: simple", page.infotext)
     assert page.results[-1].size == (128, 128)

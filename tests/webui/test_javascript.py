@@ -9,7 +9,7 @@ import pytest
 
 SCRIPT = Path(__file__).resolve().parents[2] / "javascript" / "latent_upscale_size.js"
 PAGE = """
-const page = %s, line = {offsetParent: true, textContent: ""};
+const page = %s, line = {offsetParent: page.hidden ? null : true, textContent: ""};
 const elements = {
     '[id$="latent_upscale_size"]': line,
     '[id$="latent_upscale_x4-checkbox"] input': {checked: page.x4},
@@ -21,8 +21,16 @@ const elements = {
 const gradioApp = () => ({querySelector: (selector) => elements[selector]});
 const onAfterUiUpdate = (show) => show();
 const addEventListener = () => {};
+const watched = [];
+class IntersectionObserver {
+    constructor(seen) { this.observe = (element) => watched.push([element, seen]); }
+}
 %s
 %s
+if (page.hidden) {
+    line.offsetParent = true;
+    for (const [element, seen] of watched) if (element === line) seen();
+}
 console.log(line.textContent);
 """
 KNOWN = "const currentImg2imgSourceResolution = (_w, _h, scale) => [...page.picture, scale];"
@@ -50,7 +58,7 @@ def run(program):
 
 
 def shown(*, known=True, **page):
-    page = {"picture": [512, 768], "width": 1024, "height": 1536, "scale": 0, "x4": False, **page}
+    page = {"picture": [512, 768], "width": 1024, "height": 1536, "scale": 0, "x4": False, "hidden": False, **page}
     program = PAGE % (json.dumps(page), KNOWN if known else "", SCRIPT.read_text())
     return run(program)
 
@@ -60,6 +68,10 @@ def test_size_and_factor_after_the_x4_upscaler_too():
     assert shown(x4=True).endswith("; after the x4 upscaler 4096 x 6144, 8 times each side.")
     assert shown(scale=1.5) == "Result: 768 x 1152 pixels, 1.5 times each side."
     assert "2 times as wide, 1.33 times as high" in shown(height=1024)
+
+
+def test_a_panel_that_comes_into_sight_without_a_change_of_the_page_has_the_line():
+    assert shown(hidden=True) == shown()
 
 
 @pytest.mark.parametrize("page", [{"picture": [0, 0]}, {"known": False}])
