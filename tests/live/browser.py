@@ -6,6 +6,13 @@ from typing import Any
 
 from PIL import Image
 
+PICTURES = "#img2img_gallery img:not(.livePreview *)"
+"""Results. A preview that is loaded late stays in Forge's gallery after the end."""
+
+SHOWN = f"""() => [...document.querySelectorAll('{PICTURES}')].map(image => image.src).join()
+    + (document.querySelector('#html_log_img2img :is(.error, .comments)')?.innerText ?? '')"""
+"""Script for the pictures' addresses and what is written below them."""
+
 
 class Page:
     """The img2img tab as users see it: by labels."""
@@ -87,12 +94,14 @@ class Page:
 
     def generate(self) -> None:
         """Press the button and wait until other pictures, or an error, are there."""
-        shown = """() => [...document.querySelectorAll('#img2img_gallery img')].map(image => image.src).join()
-            + (document.querySelector('#html_log_img2img :is(.error, .comments)')?.innerText ?? '')"""
-        before = self.page.evaluate(shown)
+        before = self.page.evaluate(SHOWN)
         self.page.locator("#img2img_generate").click()
-        self.page.wait_for_function(f"before => ({shown})() !== before", arg=before, timeout=120_000)
+        self.changed(before)
         self.page.wait_for_selector("#img2img_interrupt", state="hidden", timeout=120_000)
+
+    def changed(self, before: str) -> None:
+        """Wait until other pictures, or an error, are there than those that `SHOWN` found."""
+        self.page.wait_for_function(f"before => ({SHOWN})() !== before", arg=before, timeout=120_000)
 
     @property
     def infotext(self) -> str:
@@ -102,7 +111,7 @@ class Page:
     def results(self) -> list[Image.Image]:
         sources = self.page.locator("#img2img_gallery .thumbnails img, #img2img_gallery .grid-container img")
         addresses = sources.evaluate_all("found => found.map(image => image.src)")
-        addresses = addresses or [self.page.locator("#img2img_gallery img").first.get_attribute("src")]
+        addresses = addresses or [self.page.locator(PICTURES).first.get_attribute("src")]
         return [Image.open(io.BytesIO(self.page.request.get(address).body())) for address in addresses]
 
     def drawn(self, *texts: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
-from tests.live.browser import Page
+from tests.live.browser import SHOWN, Page
 from tests.live.calls import MASKED, check_masked, options, square_mask
 
 STYLE = "latent upscale live test"
@@ -59,20 +59,21 @@ class FeaturePage(Page):
     def radio(self, elem_id: str, choice: str) -> None:
         self.page.locator(f"#{elem_id}").get_by_label(choice, exact=True).check()
 
-    def start(self, webui: Any, step: int = 0) -> None:
-        """Press the button and wait until so many steps have run."""
+    def start(self, webui: Any, step: int = 0) -> str:
+        """Press the button and wait until so many steps have run; what was shown before."""
+        before = self.page.evaluate(SHOWN)
         self.page.locator("#img2img_generate").click()
         self.page.locator("#img2img_interrupt").wait_for()
         state = {"job": "", "sampling_step": 0}
         while not state["job"] or state["sampling_step"] < step:
             self.page.wait_for_timeout(50)
             state = webui.call("/sdapi/v1/progress?skip_current_image=true")["state"]
+        return before
 
     def end(self) -> None:
-        """Wait until the result is there."""
+        """Wait until nothing runs."""
         for button in ("interrupting", "interrupt"):
             self.page.wait_for_selector(f"#img2img_{button}", state="hidden", timeout=300_000)
-        self.page.wait_for_selector(".livePreview", state="detached", timeout=120_000)
 
     def reload(self) -> None:
         self.page.wait_for_function("() => !document.querySelector('#img2img_script_container')", timeout=60_000)
@@ -169,9 +170,10 @@ def test_interrupt_and_skip(page, webui, picture, button, compare):
         page.number(f"img2img_{field}", value)
     if compare:
         page.compare()
-    page.start(webui, step=2)
+    shown = page.start(webui, step=2)
     page.page.locator(f"#img2img_{button}").click()
     page.end()
+    page.changed(shown)
     assert page.page.locator("#html_log_img2img .error").count() == 0
     assert all(min(one.size) >= 256 for one in page.results)
     webui.same(webui.host(picture).pixels, before)
