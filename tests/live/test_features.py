@@ -197,14 +197,27 @@ class TestMasks:
 
     def test_what_is_outside_the_mask_comes_back_without_the_script_too(self, webui, picture):
         """A generation with a mask leaves nothing behind."""
-        mask = square_mask((64, 64), MASKED)
-        before = webui.warm(picture, mask=mask, resize_mode=0).pixels
-        webui.ours(picture, mask=mask, inpaint_full_res=True)
-        webui.same(webui.host(picture, mask=mask, resize_mode=0).pixels, before)
+        call = {"mask": square_mask((64, 64), MASKED), "resize_mode": 0, **MASK_CHANGES}
+        before = webui.warm(picture, **call).pixels
+        alone = webui.host(picture, **call).pixels
+        webui.ours(picture, mask=call["mask"], inpaint_full_res=True)
+        after = webui.host(picture, **call).pixels
+        if (alone == before).all():
+            webui.same(after, before)
+        else:  # ersatzForge never seeds the encode's draw, which decides what is filled in
+            check_masked(after, picture, (128, 128), MASKED)
 
 
 class TestStopping:
     long: ClassVar = {"steps": 60, "width": 256, "height": 256}
+
+    def as_the_host_alone(self, webui: Any, picture: Image.Image, unfinished: np.ndarray) -> None:
+        """Skip where the WebUI decodes what is interrupted as it does previews: small, and without the surroundings."""
+        with while_running(webui, webui.host, picture, **self.long) as running:
+            webui.call("/sdapi/v1/interrupt", {})
+            alone = running.result().pixels
+        assert unfinished.shape == alone.shape
+        pytest.skip(f"this WebUI alone makes {alone.shape[1]}x{alone.shape[0]} of an interrupted picture")
 
     def test_skip_goes_on_with_the_next_picture(self, webui, picture):
         before = webui.warm(picture).pixels
@@ -225,8 +238,10 @@ class TestStopping:
         with while_running(webui, webui.ours, picture, mask=mask, **changes) as running:
             webui.call("/sdapi/v1/interrupt", {})
             made = running.result().pixels
-        check_masked(made, picture, (256, 256), MASKED)
         webui.same(webui.host(picture).pixels, before)
+        if made.shape != (256, 256, 3):
+            self.as_the_host_alone(webui, picture, made)
+        check_masked(made, picture, (256, 256), MASKED)
 
     def test_an_interrupted_batch_keeps_what_is_finished(self, webui, picture):
         with while_running(webui, webui.ours, picture, n_iter=4, job=1, **self.long) as running:
@@ -235,7 +250,8 @@ class TestStopping:
         finished, unfinished = pictures_of(result, 2)
         assert len(result.pictures) <= 3  # with a grid
         webui.same(finished, webui.ours(picture, **self.long).pixels)
-        assert unfinished.shape == finished.shape
+        if unfinished.shape != finished.shape:
+            self.as_the_host_alone(webui, picture, unfinished)
 
     def test_skip_and_interrupt_of_a_comparison(self, webui, picture):
         """Neither of them breaks it; the host goes on as before."""

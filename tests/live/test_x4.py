@@ -34,6 +34,7 @@ def options(webui) -> Iterator[Any]:
     changed: dict[str, Any] = {}
 
     def change(**values: Any) -> None:
+        webui.need_options(values)
         changed.update({name: before[name] for name in values})
         webui.call("/sdapi/v1/options", values)
 
@@ -82,15 +83,16 @@ class TestPictures:
         for label, value in settings.to_infotext().items():
             assert f'{label}: "{value}"' in infotext if "," in value else f"{label}: {value}" in infotext
 
-    def test_with_its_infotext_it_can_be_made_again(self, webui, x4):
+    def test_with_its_infotext_it_can_be_made_again(self, webui, x4, picture):
         """What was chosen for the user, such as tiles, is in the infotext."""
         made = x4(width=200, height=200)
         written = parameters(made.infotext)
         fields = [(field, label) for field, label in X4Settings.labels().items() if label in written]
         read = {field: getattr(X4Settings.from_infotext(written), field) for field, _ in fields}
         again = x4({f"x4_{field}": value for field, value in read.items()}, width=200, height=200)
-        assert read["tile"] > 0
         webui.same(again.pixels, made.pixels)
+        webui.need_infotexts_after_passes(picture)
+        assert read["tile"] > 0
 
     @pytest.mark.parametrize("changes", [{"batch_size": 2}, {"n_iter": 2}], ids=str)
     def test_each_of_a_batch_can_be_made_alone(self, x4, changes):
@@ -296,10 +298,11 @@ class TestWaiting:
 
         result, _ = self.during(webui, lambda: x4({"x4_steps": 400}), stop)
         assert time.monotonic() - started[0] < 10
+        webui.same(result.pixels, webui.ours(picture, {}).pixels)
+        webui.need_infotexts_after_passes(picture)
         written = parameters(result.infotext)
         assert not [label for label in written if label.startswith("x4")]
         assert "interrupted; the picture before it is kept" in result.infotext
-        webui.same(result.pixels, webui.ours(picture, {}).pixels)
 
 
 def test_its_numbers_are_axes_of_xyz_plot(webui, picture, x4_model):
