@@ -4,9 +4,8 @@ import base64
 import io
 import os
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +16,19 @@ from PIL import Image, ImageOps
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from tests.live.calls import LIKE_HOST, MASK_CHANGES, MASKED, check_masked, checkpoint, options, refused, square_mask
+from tests.live.calls import (
+    LIKE_HOST,
+    LONG,
+    MASK_CHANGES,
+    MASKED,
+    check_masked,
+    checkpoint,
+    need_whole_when_interrupted,
+    options,
+    refused,
+    square_mask,
+    while_running,
+)
 
 TOO_LARGE = "LATENT_UPSCALE_TOO_LARGE"
 """A side length in pixels at which the WebUI is out of memory: for a WebUI with limited memory."""
@@ -26,19 +37,6 @@ TOO_LARGE = "LATENT_UPSCALE_TOO_LARGE"
 def pictures_of(result: Any, count: int) -> list[np.ndarray]:
     """The last pictures of a result; a grid may come before them."""
     return [np.asarray(one.convert("RGB")).astype(int) for one in result.pictures[-count:]]
-
-
-@contextmanager
-def while_running(webui: Any, call: Callable[..., Any], *args: Any, job: int = 0, **changes: Any) -> Iterator[Future]:
-    """A generation in the background that has taken the second step of its picture number `job`."""
-    with ThreadPoolExecutor() as pool:
-        running = pool.submit(call, *args, **changes)
-        state = {"job": "", "job_no": 0, "sampling_step": 0}
-        while not state["job"] or state["job_no"] < job or state["sampling_step"] < 2:
-            assert not running.done(), running.result()
-            time.sleep(0.02)
-            state = webui.call("/sdapi/v1/progress?skip_current_image=true")["state"]
-        yield running
 
 
 LORA = "latent-upscale-live-test"
@@ -209,15 +207,7 @@ class TestMasks:
 
 
 class TestStopping:
-    long: ClassVar = {"steps": 60, "width": 256, "height": 256}
-
-    def as_the_host_alone(self, webui: Any, picture: Image.Image, unfinished: np.ndarray) -> None:
-        """Skip where the WebUI decodes what is interrupted as it does previews: small, and without the surroundings."""
-        with while_running(webui, webui.host, picture, **self.long) as running:
-            webui.call("/sdapi/v1/interrupt", {})
-            alone = running.result().pixels
-        assert unfinished.shape == alone.shape
-        pytest.skip(f"this WebUI alone makes {alone.shape[1]}x{alone.shape[0]} of an interrupted picture")
+    long: ClassVar = LONG
 
     def test_skip_goes_on_with_the_next_picture(self, webui, picture):
         before = webui.warm(picture).pixels
@@ -239,8 +229,7 @@ class TestStopping:
             webui.call("/sdapi/v1/interrupt", {})
             made = running.result().pixels
         webui.same(webui.host(picture).pixels, before)
-        if made.shape != (256, 256, 3):
-            self.as_the_host_alone(webui, picture, made)
+        need_whole_when_interrupted(webui, picture, made.shape[1::-1])
         check_masked(made, picture, (256, 256), MASKED)
 
     def test_an_interrupted_batch_keeps_what_is_finished(self, webui, picture):
@@ -250,8 +239,8 @@ class TestStopping:
         finished, unfinished = pictures_of(result, 2)
         assert len(result.pictures) <= 3  # with a grid
         webui.same(finished, webui.ours(picture, **self.long).pixels)
-        if unfinished.shape != finished.shape:
-            self.as_the_host_alone(webui, picture, unfinished)
+        need_whole_when_interrupted(webui, picture, unfinished.shape[1::-1])
+        assert unfinished.shape == finished.shape
 
     def test_skip_and_interrupt_of_a_comparison(self, webui, picture):
         """Neither of them breaks it; the host goes on as before."""
