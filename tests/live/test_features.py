@@ -203,7 +203,7 @@ class TestMasks:
         if (alone == before).all():
             webui.same(after, before)
         else:  # ersatzForge never seeds the encode's draw, which decides what is filled in
-            check_masked(after, picture, (128, 128), MASKED)
+            check_masked(after, picture, after.shape[1::-1], MASKED)
 
 
 class TestStopping:
