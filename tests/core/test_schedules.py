@@ -389,8 +389,9 @@ class TestErrors:
     @pytest.mark.parametrize("field", ["sigma_min", "sigma_max", "rho", "start_sigma"])
     @pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf, True])
     def test_ends(self, field, value):
+        given = {"start_sigma": value} if field == "start_sigma" else {"limits": Limits(**{field: value})}
         with pytest.raises(ValueError, match=field):
-            plan_steps("karras", 20, 0.5, SD1, **{field: value})
+            plan_steps("karras", 20, 0.5, SD1, **given)
 
     def test_ends_the_wrong_way_round(self):
         with pytest.raises(ValueError, match="sigma_min 3 must not exceed sigma_max 2"):
