@@ -65,7 +65,7 @@ _SDXL = (
 _TEXT_INPUT = "attn2.to_k.weight"
 _PICTURE_INPUTS = ("controlnet_cond_embedding.conv_in.weight", "input_hint_block.0.weight")
 """The convolution that takes the control picture, as diffusers and the authors name it: only a ControlNet has it."""
-_WHOLE = frozenset({"BOOL", "I8", "U8", "F4", "F6_E2M3", "F6_E3M2"})
+_QUANTISED = frozenset({"BOOL", "I8", "U8", "F4", "F6_E2M3", "F6_E3M2"})
 """Dtypes of quantised weights, some of them packed."""
 _SCALES = ("scaled_fp8", ".scale_weight", ".weight_scale", ".weight_scale_inv", ".absmax")
 """Ends of the names of what quantised weights are multiplied by."""
@@ -164,7 +164,7 @@ def is_whole_checkpoint(shapes: Shapes) -> bool:
 
 def is_quantised(header: Header) -> bool:
     """Whether weights are whole numbers, or floats with scales of their own: as they are, both make noise."""
-    whole = any(dtype in _WHOLE for name, dtype in header.dtypes.items() if name.endswith(".weight"))
+    whole = any(dtype in _QUANTISED for name, dtype in header.dtypes.items() if name.endswith(".weight"))
     return whole or any(name.endswith(_SCALES) for name in header.shapes)
 
 
