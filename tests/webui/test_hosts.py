@@ -72,7 +72,7 @@ class TestWhoseLatents:
         ids=str,
     )
     def test_are_known_by_what_the_host_makes_of_the_autoencoders_numbers(self, webui, model, family):
-        assert webui.adapter("host.processing").latent_family(model) == family
+        assert webui.adapter("host.models").latent_family(model) == family
 
 
 class TestWhatIsNotThere:
@@ -361,7 +361,7 @@ class TestTables:
 
     def loaded(self, webui, **model):
         webui.modules["modules.sd_models"].model_data.sd_model = SimpleNamespace(**model)
-        return webui.adapter("host.processing").loaded_model_sigmas()
+        return webui.adapter("host.models").loaded_model_sigmas()
 
     def forge(self, **predictor):
         return SimpleNamespace(unet=SimpleNamespace(model=SimpleNamespace(predictor=SimpleNamespace(**predictor))))

@@ -20,6 +20,7 @@ from lib_latent_upscale.webui.compare.results import Done, Results
 from lib_latent_upscale.webui.compare.variants import make_variants
 from lib_latent_upscale.webui.errors import PREFIX, ArgumentError, refusing
 from lib_latent_upscale.webui.host import machine as host_machine
+from lib_latent_upscale.webui.host import models
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.passes.base import ModelCache, Passes
 from lib_latent_upscale.webui.request import Request
@@ -109,7 +110,7 @@ class _Runs:
         yield self._variants[:1]
         groups = [[variant] for variant in self._variants]
         if len(self._encoded.sizes) == 1:
-            target = tuple(-(-side // host.vae_scale_factor()) for side in (self._base.height, self._base.width))
+            target = tuple(-(-side // models.vae_scale_factor()) for side in (self._base.height, self._base.width))
             (source,) = self._encoded.sizes
             groups = merge_same(self._variants, (source[0], source[1]), (target[0], target[1]), self._resolved)
         if self.finished:

@@ -12,6 +12,7 @@ from modules import devices, sd_samplers_common, shared
 from PIL import Image
 from torch import Tensor
 
+from lib_latent_upscale.webui.host import models
 from lib_latent_upscale.webui.host import processing as host
 
 __all__ = [
@@ -60,7 +61,7 @@ def keeps_checkpoint(p: Any) -> bool:
 
 def sizes(p: Any) -> tuple[Size, Size]:
     """(height, width) in latent cells before and after the upscale; known after the host's `init`."""
-    cell = host.vae_scale_factor()
+    cell = models.vae_scale_factor()
     before, after = (p.height, p.width), (p.hr_upscale_to_y, p.hr_upscale_to_x)
     return (before[0] // cell, before[1] // cell), (after[0] // cell, after[1] // cell)
 

@@ -14,13 +14,8 @@ from torch import Tensor
 
 from lib_latent_upscale.samplers import import_k_diffusion
 from lib_latent_upscale.schedules import SigmaTable, StepPlan, default_steps, scheduled_steps
-from lib_latent_upscale.webui.host.processing import (
-    is_flow_table,
-    knows_option,
-    loaded_predictor,
-    option,
-    schedule_options,
-)
+from lib_latent_upscale.webui.host.models import is_flow_table, loaded_predictor
+from lib_latent_upscale.webui.host.processing import knows_option, option, schedule_options
 
 __all__ = ["HostSampler", "beyond_table", "exact_by_default", "host_plan", "model_calls", "sampler_named"]
 

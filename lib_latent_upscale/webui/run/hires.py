@@ -18,7 +18,7 @@ from lib_latent_upscale.method_files import file_of
 from lib_latent_upscale.methods import METHODS, weights_of
 from lib_latent_upscale.settings import TITLE, WEIGHTS_LABEL, UpscaleSettings
 from lib_latent_upscale.webui.errors import refusing
-from lib_latent_upscale.webui.host import hires, learned_files
+from lib_latent_upscale.webui.host import hires, learned_files, models
 from lib_latent_upscale.webui.host import processing as host
 
 __all__ = ["UPSCALERS", "add_upscalers", "install", "remove_upscalers", "uninstall"]
@@ -86,7 +86,7 @@ def _check(p: Any, name: str) -> None:
     if settings is None or not hires.keeps_checkpoint(p):
         return
     file = learned_files.file_for(settings.method)
-    weights_of(settings.method, host.latent_family(p.sd_model), file)
+    weights_of(settings.method, models.latent_family(p.sd_model), file)
     if file is not None:
         check_size(file, *hires.sizes(p))
 
@@ -109,7 +109,7 @@ def _enlarged(p: Any, name: str, latent: Tensor, size: tuple[int, int], seeds: S
     Raises:
         ArgumentError: no network knows these latents, or it cannot make the size.
     """
-    settings, family = _settings(name), host.latent_family(p.sd_model)
+    settings, family = _settings(name), models.latent_family(p.sd_model)
     with refusing():
         if settings is None:
             raise InputError(f"there is no upscaler {name}; known are: {', '.join(UPSCALERS)}")
@@ -130,7 +130,7 @@ def _one(
     size: tuple[int, int],
     seed: int,
 ) -> Tensor:
-    cell = host.vae_scale_factor()
+    cell = models.vae_scale_factor()
     source = (latent.shape[-2], latent.shape[-1])
     if settings.resizes_picture:
         target = (size[1] * cell, size[0] * cell)

@@ -21,7 +21,7 @@ from lib_latent_upscale.options import MAX_STEPS, SettingsError
 from lib_latent_upscale.schedules import Limits, scheduled_steps
 from lib_latent_upscale.settings import AUTOMATIC, TITLE, WEIGHTS_LABEL, UpscaleSettings
 from lib_latent_upscale.webui.errors import PREFIX, refusing
-from lib_latent_upscale.webui.host import learned_files, samplers
+from lib_latent_upscale.webui.host import learned_files, models, samplers
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.host.geometry import cut_for_encoding, picture_mode, placed, whole_cells
 from lib_latent_upscale.webui.host.machine import stopped
@@ -105,7 +105,7 @@ class LatentUpscale:
     def install(self) -> None:
         """Set the overrides on `p`. Dictionaries are replaced, not changed, since copies of `p` may share them."""
         p = self._p
-        cell = host.vae_scale_factor()
+        cell = models.vae_scale_factor()
         self._given = whole_cells(self.size[0], cell), whole_cells(self.size[1], cell)
         overrides = {
             _ATTRIBUTE: self,
@@ -170,7 +170,7 @@ class LatentUpscale:
 
     def _init(self, all_prompts: Any, all_seeds: Any, all_subseeds: Any) -> None:
         self._take_size()
-        host.apply_noise_schedule(self._p)
+        models.apply_noise_schedule(self._p)
         self._choose_weights()
         with host.preserved_random_state():
             host.seed_draws(int(all_seeds[0]))  # inpainting models draw once more for their conditioning
@@ -187,13 +187,13 @@ class LatentUpscale:
     def _take_size(self) -> None:
         """Round the sides as the model needs it, which is loaded only now; the host may have rounded them already."""
         p = self._p
-        if host.makes_video(p):
+        if models.makes_video(p):
             raise InputError(
                 f"a batch size of {p.batch_size} makes a video with this model, and only pictures are "
                 "enlarged; set the batch size to 1"
             )
-        multiple = host.side_multiple(p.sd_model)
-        width, height = host.sides_without_rounding(p.sd_model, self._given, (p.width, p.height))
+        multiple = models.side_multiple(p.sd_model)
+        width, height = models.sides_without_rounding(p.sd_model, self._given, (p.width, p.height))
         p.width, p.height = whole_cells(width, multiple), whole_cells(height, multiple)
         if (p.width, p.height) == self.size:
             return
@@ -208,7 +208,7 @@ class LatentUpscale:
     def _choose_weights(self) -> None:
         """Choose method and network for the model that is loaded now: `override_settings` may have changed it."""
         p = self._p
-        self.family = host.latent_family(p.sd_model)
+        self.family = models.latent_family(p.sd_model)
         ran = self.resolved(self.family)
         if ran != self._asked:
             self._say_what_ran(ran)
@@ -242,7 +242,7 @@ class LatentUpscale:
 
         `source` is (width, height) of the small picture in pixels.
         """
-        cell = host.vae_scale_factor()
+        cell = models.vae_scale_factor()
         size = (self._p.height // cell, self._p.width // cell)
         small = source[1] / cell, source[0] / cell
         enlarge = refusing()(partial(self.settings.enlarge, source=small, family=self.family, file=self._file))
@@ -261,7 +261,7 @@ class LatentUpscale:
             box = (left, top, left + width, top + height)
         else:
             box = placed(flat.size, self.size, self._resize_mode).visible
-        small = cut_for_encoding(flat, box, host.vae_scale_factor())
+        small = cut_for_encoding(flat, box, models.vae_scale_factor())
         if p.image_mask is None or p.mask_for_overlay is None or p.inpainting_fill == 1:
             return small
         mask = p.latent_mask or p.mask_for_overlay
@@ -308,7 +308,7 @@ class LatentUpscale:
 
     def _adapt_sampler(self) -> None:
         p = self._p
-        follows = host.follows_sigmas(p.sampler)
+        follows = models.follows_sigmas(p.sampler)
         if self.settings.scheduler != AUTOMATIC and not follows:
             self._say_what_ran(replace(self.settings, **_OWN_TIMESTEPS))
             p.extra_generation_params.pop("Schedule type", None)
@@ -317,15 +317,15 @@ class LatentUpscale:
             self._note(SAMPLER_NOTES[p.sampler_name])
         elif follows and (beyond := self._beyond()):
             self._note(beyond)
-        if host.option("img2img_extra_noise", 0) and host.is_flow_model(p):
+        if host.option("img2img_extra_noise", 0) and models.is_flow_model(p):
             self._note("the WebUI's option Extra noise spoils pictures of flow-matching models; set it to 0.")
         if self._steps_fixed:
             self._fix_steps(follows_sigmas=follows)
 
     def _beyond(self) -> str:
         """What to tell of the host's own schedule, if it starts far above the model's largest sigma."""
-        p, table = self._p, host.model_sigmas(self._p)
-        if self.settings.scheduler != AUTOMATIC or not host.is_flow_table(table):
+        p, table = self._p, models.model_sigmas(self._p)
+        if self.settings.scheduler != AUTOMATIC or not models.is_flow_table(table):
             return ""
         exact = self._steps_fixed or samplers.exact_by_default()
         schedule_type = getattr(p, "scheduler", None)
@@ -365,7 +365,7 @@ class LatentUpscale:
 
         It asks for one step more with samplers whose penultimate sigma it drops.
         """
-        table = host.model_sigmas(self._p)
+        table = models.model_sigmas(self._p)
         options, written = host.schedule_options()
         self._p.extra_generation_params.update(written)  # not earlier: the host has applied `override_settings` by now
         limits = Limits(**options)

@@ -18,7 +18,7 @@ from lib_latent_upscale.noise_tables import sd1_sigmas
 from lib_latent_upscale.plot import host_curve, jump_note, own_curve, schedule_svg
 from lib_latent_upscale.schedules import SCHEDULES, Limits, StepPlan, described
 from lib_latent_upscale.settings import AUTOMATIC, WEIGHTS_LABEL, UpscaleSettings
-from lib_latent_upscale.webui.host import learned_files, samplers
+from lib_latent_upscale.webui.host import learned_files, models, samplers
 from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.run.latent_upscale import SAMPLER_NOTES
 from lib_latent_upscale.webui.ui.fields import folded_tips, make_controls, pasted_methods, rest, tips
@@ -144,7 +144,7 @@ def plot_schedule(steps: int, strength: float, host_scheduler: str, sampler: str
             return f"<p>{_NEEDS_SCHEDULER}</p>"
         if not samplers.sampler_named(sampler).takes_sigmas:
             return f"<p>{escape(_TAKES_NO_SIGMAS.format(sampler))}</p>"
-        table = host.loaded_model_sigmas()
+        table = models.loaded_model_sigmas()
         if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in (steps, strength)):
             return f"<p>{_NO_NUMBERS}</p>"
         asked = _Asked(int(steps), float(strength), host_scheduler, sampler, sd1_sigmas() if table is None else table)
@@ -227,7 +227,7 @@ def _warnings(asked: _Asked, settings: UpscaleSettings, plan: StepPlan) -> list[
     if asked.sampler in SAMPLER_NOTES and settings.scheduler != AUTOMATIC:
         found.append(SAMPLER_NOTES[asked.sampler])
     first = plan.run[0].item()
-    if plan.steps and first < _LITTLE and host.is_flow_table(asked.table):
+    if plan.steps and first < _LITTLE and models.is_flow_table(asked.table):
         found.append(_HARDLY_ANY_NOISE.format(first))
     jumps = jump_note(settings, asked.steps, asked.strength)
     return [*found, jumps] if jumps else found
