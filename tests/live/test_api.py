@@ -20,10 +20,14 @@ from tests.live.calls import (
     check_masked,
     checkpoint,
     grid,
+    need_whole_when_interrupted,
     parameters,
     refused,
     square_mask,
 )
+
+STRETCHED = 8
+"""Of 255: how far a picture may be from ours where the host's Simple is not the published one (ersatzForge's: 5)."""
 
 
 class TestDescription:
@@ -94,7 +98,10 @@ class TestSamenessWithTheHost:
         changes = {"steps": 6, "denoising_strength": 0.7}
         host = webui.warm(picture, scheduler=label, **changes).pixels
         ours = webui.ours(picture, {**LIKE_HOST, "scheduler": name}, **changes).pixels
-        assert np.abs(ours - host).max() <= 1
+        difference = np.abs(ours - host).max()
+        if name == "simple" and 1 < difference <= STRETCHED:
+            pytest.skip(f"this WebUI's Simple is another one: {difference} of 255")
+        assert difference <= 1
 
     def test_methods_and_schedulers_change_the_picture(self, webui, picture):
         methods = ("nearest-exact", "bilinear", "bicubic", "lanczos", "bislerp")
@@ -177,8 +184,9 @@ class TestTheHostKeepsItsWays:
             webui.call("/sdapi/v1/interrupt", {})
             result = running.result()
         assert time.monotonic() - started < 10
-        assert result.pictures[0].size == (256, 256)
         webui.same(webui.host(picture).pixels, before)
+        need_whole_when_interrupted(webui, picture, result.pictures[0].size)
+        assert result.pictures[0].size == (256, 256)
 
     def test_options_stay_the_same(self, webui, picture):
         before = webui.call("/sdapi/v1/options")
@@ -411,8 +419,18 @@ class TestTogetherWith:
         for sampler in webui.call("/sdapi/v1/samplers"):
             result = webui.ours(picture, sampler_name=sampler["name"], steps=6)
             assert result.pictures[0].size == (128, 128), sampler["name"]
-            if result.pixels.std() <= 1:  # reForge offers samplers for flow models, which give black with others
-                assert webui.host(picture, sampler_name=sampler["name"], steps=6).pixels.std() <= 1, sampler["name"]
+            if result.pixels.std() <= 1:
+                assert self._is_flat_alone(webui, picture, sampler["name"]), sampler["name"]
+
+    def _is_flat_alone(self, webui, picture, sampler):
+        """Whether the host's own pictures are, too, with one of its schedule types.
+
+        reForge offers samplers for flow-matching models, which give black with others. ersatzForge's "[Forge] Flux
+        Realistic" gives one colour with schedules that end high.
+        """
+        types = [row["label"] for row in webui.call("/sdapi/v1/schedulers")]
+        alone = (webui.host(picture, sampler_name=sampler, scheduler=label, steps=6) for label in types)
+        return any(made.pixels.std() <= 1 for made in alone)
 
     def test_a_refiner(self, webui, picture):
         plain = webui.ours(picture, steps=6)
