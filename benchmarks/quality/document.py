@@ -28,6 +28,8 @@ HOSTS = {"WebUI, latent upscale": HOST_DEFAULT.method, "WebUI, Just resize": HOS
 
 LOW = 0.3
 """The highest denoising strength that is called low."""
+BEARABLE = 0.01
+"""GMSD that is called next to nothing: what the worst pictures here have is 0.3."""
 OUTSIDE = "linear_quadratic"
 """Starts from nearly pure noise at any denoising strength."""
 
@@ -101,6 +103,33 @@ def schedules_table(evidence: Evidence, method: str) -> str:
             row.append(f"{evidence.sigmas[name]:.2f}: {psnr:.1f}, {energy:.2f}")
         rows.append(row)
     return table(["", *STARTS], rows)
+
+
+def strengths_table(evidence: Evidence) -> str:
+    """Up to which denoising strength each method loses next to nothing; both kinds together."""
+    grid = evidence.grid
+
+    def shown(method: str, factor: float) -> str:
+        values = [both(evidence, cell(factor, strength), method, "gmsd") for strength in grid.strengths]
+        return f"{bearable(grid.strengths, values):.2f}"
+
+    rows = [[method, *(shown(method, factor) for factor in grid.factors)] for method in grid.methods]
+    return table(["", *(f"{factor:g} times" for factor in grid.factors)], rows)
+
+
+def bearable(strengths: Sequence[float], values: Sequence[float]) -> float:
+    """The strength, after that of the lowest of the values, from which on they are `BEARABLE` above it.
+
+    Between the given strengths along straight lines; the highest of them if the values stay below.
+    """
+    best = values.index(min(values))
+    limit = values[best] + BEARABLE
+    for index in range(best, len(values) - 1):
+        low, high = values[index : index + 2]
+        if high > limit:
+            share = (limit - low) / (high - low)
+            return strengths[index] + share * (strengths[index + 1] - strengths[index])
+    return strengths[-1]
 
 
 def both(evidence: Evidence, name: str, method: str, figure: str) -> float:
@@ -241,6 +270,8 @@ def document(evidence: Evidence, findings: Sequence[Finding]) -> str:
     return TEMPLATE.read_text(encoding="utf-8").format(
         findings="\n".join(f"- {finding(evidence).text}" for finding in findings),
         methods="\n\n".join(parts),
+        strengths=strengths_table(evidence),
+        bearable=BEARABLE,
         schedules="\n\n".join(schedules),
         photographs=", ".join(f"`{name}` ({licence})" for name, licence in list(PHOTOGRAPHS.items())[: grid.count]),
         count=grid.count,

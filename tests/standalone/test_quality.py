@@ -12,10 +12,12 @@ from benchmarks.quality import grid as grid_module
 from benchmarks.quality.document import (
     FINDINGS,
     Claim,
+    bearable,
     cell,
     check_findings,
     document,
     methods_table,
+    strengths_table,
     table,
 )
 from benchmarks.quality.evidence import Evidence, Mean, Row
@@ -158,6 +160,32 @@ def test_the_highest_psnr_of_a_strength_is_bold():
     evidence = made_up(lambda _, __, name, method: 30.0 if (name, method) == (cell(2, 0.5), "learned") else 20.0)
     row = next(line for line in methods_table(evidence, "drawings", 2).splitlines() if line.startswith("| learned |"))
     assert row == "| learned | **20.0**, 20.00 | **30.0**, 30.00 |"
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ([0.10, 0.12, 0.20], 0.15),  # half way to the second
+        ([0.10, 0.105, 0.145], 0.225),
+        ([0.10, 0.09, 0.11], 0.3),  # after the lowest
+        ([0.10, 0.10, 0.105], 0.4),  # nothing is lost
+        ([0.30, 0.20, 0.10], 0.4),
+    ],
+    ids=str,
+)
+def test_a_method_bears_strength_until_a_hundredth_of_gmsd_is_lost(values, wanted):
+    assert bearable((0.1, 0.2, 0.4), values) == pytest.approx(wanted)
+
+
+def test_the_table_of_strengths_has_each_method_at_each_factor():
+    lost = {(2, "learned"): 1.0, (4, "bicubic"): 0.01}  # what strength 0.5 costs
+    costs = {(cell(factor, 0.5), method): cost for (factor, method), cost in lost.items()}
+    evidence = made_up(lambda _, __, name, method: costs.get((name, method), 0.0))
+    assert strengths_table(evidence).splitlines()[2:] == [
+        "| nearest-exact | 0.50 | 0.50 |",
+        "| bicubic | 0.50 | 0.50 |",
+        "| learned | 0.20 | 0.50 |",
+    ]
 
 
 def test_the_file_keeps_everything(tmp_path):
