@@ -273,7 +273,7 @@ class TestSaving:
         names = ("outdir_img2img_grids", "outdir_img2img_samples", "grid_save", "grid_format", "grid_save_to_dirs")
         before = webui.call("/sdapi/v1/options")
         places = {"outdir_img2img_grids": str(tmp_path / "grids"), "outdir_img2img_samples": str(tmp_path / "samples")}
-        webui.call("/sdapi/v1/options", {**places, "grid_save_to_dirs": False, "grid_format": "png"})
+        webui.call("/sdapi/v1/options", {**places, "grid_save": True, "grid_save_to_dirs": False, "grid_format": "png"})
         yield tmp_path / "grids"
         webui.call("/sdapi/v1/options", {name: before[name] for name in names})
 

@@ -9,6 +9,7 @@ import pytest
 
 from lib_latent_upscale.catalogue import CATALOGUE
 from lib_latent_upscale.options import rows
+from tests.live.calls import options
 
 SETTINGS = {"Upscale method": "lanczos", "Scheduler": "karras", "Exact steps": False, "Keep statistics": True}
 
@@ -63,14 +64,15 @@ def test_the_drawing_follows_the_controls(page, webui):
     page.drawn("Latent Upscale: exponential, " + ("6 of 20 steps run" if always_exact else "2 of 6 steps run"))
 
 
-def test_an_xyz_grid(page):
+def test_an_xyz_grid(page, webui):
     page.choose("Script", "X/Y/Z plot")
     page.choose("X type", "[Latent Upscale] Method")
     page.panel.locator("#xyz_grid_fill_x_tool_button").click()
     tokens = page.panel.locator(".token")
     tokens.first.wait_for()
     assert "nearest-exact" in " ".join(tokens.all_inner_texts())
-    page.generate()
+    with options(webui, grid_save=True):  # only then hosts write the parameters into it
+        page.generate()
     grid = next(result for result in page.results if result.width * result.height >= 9 * 128 * 128)
     # a JPEG in some hosts, which holds it in EXIF
     written = grid.info.get("parameters") or grid.getexif().get_ifd(0x8769)[0x9286][8:].decode("utf-16-be")

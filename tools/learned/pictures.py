@@ -115,6 +115,9 @@ def main() -> None:
     parser.add_argument("--photographs", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--count", type=int, default=1600)
+    parser.add_argument(
+        "--shares", type=float, nargs=3, default=[0.58, 0.36, 0.06], help="of drawings, photographs and dead leaves"
+    )
     options = parser.parse_args()
     Image.MAX_IMAGE_PIXELS = None
     rng = np.random.default_rng(5)
@@ -124,7 +127,7 @@ def main() -> None:
         from_photographs(rng, photographs(options.photographs)),
         from_leaves(rng),
     ]
-    shares = rng.choice(len(kinds), options.count, p=[0.58, 0.36, 0.06])
+    shares = rng.choice(len(kinds), options.count, p=options.shares)
     pictures = np.stack([np.asarray(next(kinds[kind])) for kind in shares])
     options.work.mkdir(parents=True, exist_ok=True)
     np.save(options.work / "pictures.npy", pictures)
