@@ -129,6 +129,7 @@ def test_masks(webui, picture, method, full_res):
 
 def test_each_picture_of_a_batch_can_be_made_alone(webui, picture):
     together = webui.ours(picture, {}, batch_size=2).pictures[-2:]
+    assert len(together) == 2
     for index, one in enumerate(together):
         alone = webui.ours(picture, {}, seed=7 + index).pixels
         assert np.abs(np.asarray(one.convert("RGB")).astype(int) - alone).max() <= 1

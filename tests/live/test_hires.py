@@ -85,6 +85,7 @@ class TestEach:
 
     def test_each_picture_of_a_batch_can_be_made_alone(self, webui, name):
         together = made(webui, TITLE + name, batch_size=2).pictures[-2:]
+        assert len(together) == 2
         for index, one in enumerate(together):
             alone = made(webui, TITLE + name, seed=7 + index).pixels
             assert np.abs(np.asarray(one.convert("RGB")).astype(int) - alone).max() <= 1

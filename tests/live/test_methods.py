@@ -52,6 +52,7 @@ class TestEachMethod:
 
     def test_each_picture_of_a_batch_can_be_made_alone(self, webui, picture, method):
         together = webui.ours(picture, {"method": method}, batch_size=2).pictures[-2:]
+        assert len(together) == 2
         for index, one in enumerate(together):
             alone = webui.ours(picture, {"method": method}, seed=7 + index).pixels
             assert np.abs(np.asarray(one.convert("RGB")).astype(int) - alone).max() <= 1

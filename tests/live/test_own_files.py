@@ -111,6 +111,7 @@ class TestEachLayout:
     def test_each_picture_of_a_batch_can_be_made_alone(self, webui, picture, file):
         given = {"method": method_of_file(file.stem)}
         together = webui.ours(picture, given, batch_size=2).pictures[-2:]
+        assert len(together) == 2
         for index, one in enumerate(together):
             alone = webui.ours(picture, given, seed=7 + index).pixels
             assert np.abs(np.asarray(one.convert("RGB")).astype(int) - alone).max() <= 1

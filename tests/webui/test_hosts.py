@@ -298,6 +298,22 @@ class TestFrames:
         p.batch_size = 1
         webui.run(p)
 
+    def test_a_batch_that_the_host_makes_smaller_is_noted(self, webui, picture, monkeypatch):
+        """Neo makes a still of 2 to 4 frames of Wan: (4 * ((batch - 1) // 4) + 1), before `init`."""
+        processing = webui.modules["modules.processing"]
+        own = processing.process_images
+
+        def rounded(p):
+            p.batch_size = 1
+            return own(p)
+
+        monkeypatch.setattr(processing, "process_images", rounded)
+        result = webui.run(webui.process(picture, batch_size=2))
+        assert result.infotexts[0]["Latent upscale note"] == (
+            "the WebUI makes 1 instead of 2 pictures of a batch with this model; use Batch count for several."
+        )
+        assert "Latent upscale note" not in webui.run(webui.process(picture, batch_size=1)).infotexts[0]
+
 
 def made_latent(webui, p, given):
     """The latent that the sampler gets; the double cannot show one with frames."""

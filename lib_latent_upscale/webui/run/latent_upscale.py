@@ -69,6 +69,8 @@ class LatentUpscale:
         self.size: tuple[int, int] = (p.width, p.height)
         self._given = self.size
         """What `p` was given as sides, multiples of a cell."""
+        self._batch_size: int = p.batch_size
+        """As requested: Neo changes it before `init` for a model that makes videos."""
         self._p = p
         self._resize_mode = picture_mode(p.resize_mode)
         self._host_init: Callable[..., None] = p.init
@@ -189,8 +191,13 @@ class LatentUpscale:
         p = self._p
         if models.makes_video(p):
             raise InputError(
-                f"a batch size of {p.batch_size} makes a video with this model, and only pictures are "
+                f"a batch size of {self._batch_size} makes a video with this model, and only pictures are "
                 "enlarged; set the batch size to 1"
+            )
+        if p.batch_size != self._batch_size:
+            self._note(
+                f"the WebUI makes {p.batch_size} instead of {self._batch_size} pictures of a batch with this model; "
+                "use Batch count for several."
             )
         multiple = models.side_multiple(p.sd_model)
         width, height = models.sides_without_rounding(p.sd_model, self._given, (p.width, p.height))
