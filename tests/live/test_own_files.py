@@ -251,7 +251,7 @@ class TestOnThePage:
         self.refresh(page)
         page.choose("Upscale method", method_of_file("upscaler_SDXL"))
         page.generate()
-        said = page.page.locator("#html_log_img2img .error").inner_text()
+        said = page.page.locator("#html_log_img2img").last.inner_text()
         assert "upscaler_SDXL.safetensors is for the latents of SDXL, not for those of SD 1.x and 2.x" in said
 
     def test_a_pasted_picture_finds_the_file_under_another_name(self, webui, page, picture, own):
