@@ -163,7 +163,7 @@ class TestRefusals:
 
     def test_a_size_that_it_does_not_make(self, webui, picture, put):
         put(STACKED, city96())
-        assert "makes pictures 2 times larger" in self.said(webui, picture, STACKED, width=96, height=96)
+        assert "makes pictures 2 times larger" in self.said(webui, picture, STACKED, width=192, height=192)
         assert "makes pictures 1 to 2 times larger" in self.said(webui, picture, EMBEDDED, width=192, height=192)
 
     def test_one_that_has_gone(self, webui, picture, own):
