@@ -1,6 +1,7 @@
 """The comparison over the API, against a real WebUI."""
 
 import json
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -279,22 +280,23 @@ class TestSaving:
 
     @staticmethod
     def names(folder: Path):
-        return sorted(path.name for path in folder.glob("*"))
+        """With one digit: hosts count with four or five."""
+        return sorted(re.sub("-0000+", "-0", path.name) for path in folder.glob("*"))
 
     def test_sheet_and_figures_lie_in_the_grids_folder(self, webui, picture, grids):
         result = webui.ours(picture, {"compare": True}, save_images=True)
-        assert self.names(grids) == ["latent_upscale_comparison-0000.json", "latent_upscale_comparison-0000.png"]
-        sheet = Image.open(grids / "latent_upscale_comparison-0000.png")
+        assert self.names(grids) == ["latent_upscale_comparison-0.json", "latent_upscale_comparison-0.png"]
+        sheet = Image.open(next(grids.glob("*.png")))
         assert sheet.info["parameters"] == result.info["infotexts"][0]
         np.testing.assert_array_equal(np.asarray(sheet), np.asarray(result.pictures[0]))
-        figures = json.loads((grids / "latent_upscale_comparison-0000.json").read_text())
+        figures = json.loads(next(grids.glob("*.json")).read_text())
         assert figures == record(result)["comparisons"][0]
         assert len(list((grids.parent / "samples").rglob("*.png"))) == 3
 
     def test_the_hosts_format(self, webui, picture, grids):
         webui.call("/sdapi/v1/options", {"grid_format": "jpg"})
         webui.ours(picture, {"compare": True}, save_images=True)
-        assert self.names(grids) == ["latent_upscale_comparison-0000.jpg", "latent_upscale_comparison-0000.json"]
+        assert self.names(grids) == ["latent_upscale_comparison-0.jpg", "latent_upscale_comparison-0.json"]
 
     @pytest.mark.parametrize(("option", "asked"), [(False, True), (True, False)])
     def test_nothing_is_saved_where_the_host_saves_no_grids(self, webui, picture, grids, option, asked):
