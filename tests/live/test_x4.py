@@ -192,6 +192,7 @@ class TestMemory:
 
     def test_where_it_runs_out_smaller_tiles_are_tried_and_that_is_said(self, x4, webui, picture, short_of_memory):
         """Before any large model is loaded: what that leaves in the process's heap is memory enough."""
+        webui.need_infotexts_after_passes(picture)
         plain = webui.ours(picture, {}, width=256, height=256)
         x4(width=64, height=64)  # the model is there
         with short_of_memory(150):  # with much less, torch itself may crash
