@@ -108,6 +108,11 @@ class Page:
         return self.page.locator("#html_info_img2img").last.inner_text()
 
     @property
+    def said(self) -> str:
+        """What is written below the result: notes and errors."""
+        return self.page.locator("#html_log_img2img").last.inner_text()
+
+    @property
     def results(self) -> list[Image.Image]:
         sources = self.page.locator("#img2img_gallery .thumbnails img, #img2img_gallery .grid-container img")
         addresses = sources.evaluate_all("found => found.map(image => image.src)")

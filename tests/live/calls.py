@@ -51,6 +51,15 @@ def options(webui: Any, **changes: Any) -> Iterator[None]:
         webui.call("/sdapi/v1/options", {name: before[name] for name in changes})
 
 
+def check_each_alone(make: Callable[..., Any], count: int = 2, **changes: Any) -> None:
+    """Each picture of a batch is the one that its own seed gives alone; `make` calls the WebUI with seed 7."""
+    together = make(**(changes or {"batch_size": count})).pictures[-count:]  # a grid may come first
+    assert len(together) == count
+    for index, one in enumerate(together):
+        alone = make(seed=7 + index).pixels
+        assert np.abs(np.asarray(one.convert("RGB")).astype(int) - alone).max() <= 1
+
+
 def checkpoint(webui, part: str) -> str:
     names = [model["title"] for model in webui.checkpoints() if part in model["model_name"]]
     if not names:

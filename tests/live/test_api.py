@@ -3,6 +3,7 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from tests.live.calls import (
     LIKE_HOST,
     MASK_CHANGES,
     MASKED,
+    check_each_alone,
     check_masked,
     checkpoint,
     grid,
@@ -204,12 +206,7 @@ class TestSameness:
 
     @pytest.mark.parametrize("changes", [{"batch_size": 3}, {"n_iter": 3}], ids=str)
     def test_each_picture_of_a_batch_can_be_made_alone(self, webui, picture, changes):
-        together = webui.ours(picture, **changes)
-        # a grid may come first
-        pictures = [np.asarray(one.convert("RGB")).astype(int) for one in together.pictures[-3:]]
-        for index, made in enumerate(pictures):
-            alone = webui.ours(picture, seed=7 + index).pixels
-            assert np.abs(made - alone).max() <= 1
+        check_each_alone(partial(webui.ours, picture), 3, **changes)
 
     def test_several_init_pictures_are_each_enlarged(self, webui, picture, wide_picture):
         together = webui.ours([picture, wide_picture], batch_size=2)

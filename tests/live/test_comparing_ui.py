@@ -101,7 +101,7 @@ def test_every_picture_comes_back(page):
     names = ["Picture resized", *hosts, "Latent Upscale", f"{METHOD} + {SCHEDULER}"]
     assert page.side("Left").locator("option").all_inner_texts() == names
     assert [one.size for one in page.results[1:]] == [(128, 128)] * 5
-    assert "sharpness 1.00 (picture resized: 1)" in page.page.locator("#html_log_img2img").last.inner_text()
+    assert "sharpness 1.00 (picture resized: 1)" in page.said
     assert "Latent upscale compare: True" in page.infotext
 
 

@@ -2,16 +2,25 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from math import e, exp
 from typing import Any
 
-import numpy as np
 import pytest
 from scipy.stats import beta
 
 from lib_latent_upscale.learned import weights_hash
 from lib_latent_upscale.schedules import SCHEDULES
-from tests.live.calls import MASK_CHANGES, MASKED, check_masked, options, parameters, refused, square_mask
+from tests.live.calls import (
+    MASK_CHANGES,
+    MASKED,
+    check_each_alone,
+    check_masked,
+    options,
+    parameters,
+    refused,
+    square_mask,
+)
 from tests.live.test_hires import SAME, TITLE, made
 from tests.live.test_hires import own as own  # noqa: PLC0414
 
@@ -128,11 +137,7 @@ def test_masks(webui, picture, method, full_res):
 
 
 def test_each_picture_of_a_batch_can_be_made_alone(webui, picture):
-    together = webui.ours(picture, {}, batch_size=2).pictures[-2:]
-    assert len(together) == 2
-    for index, one in enumerate(together):
-        alone = webui.ours(picture, {}, seed=7 + index).pixels
-        assert np.abs(np.asarray(one.convert("RGB")).astype(int) - alone).max() <= 1
+    check_each_alone(partial(webui.ours, picture, {}))
 
 
 def test_extra_noise_is_said_to_spoil_it(webui, picture):

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.live.browser import Page
-from tests.live.calls import parameters, refused
+from tests.live.calls import check_each_alone, parameters, refused
 from tests.live.conftest import Result, decoded
 
 TITLE = "Latent Upscale: "
@@ -84,11 +85,7 @@ class TestEach:
         webui.same(made(webui, TITLE + name).pixels, first.pixels)
 
     def test_each_picture_of_a_batch_can_be_made_alone(self, webui, name):
-        together = made(webui, TITLE + name, batch_size=2).pictures[-2:]
-        assert len(together) == 2
-        for index, one in enumerate(together):
-            alone = made(webui, TITLE + name, seed=7 + index).pixels
-            assert np.abs(np.asarray(one.convert("RGB")).astype(int) - alone).max() <= 1
+        check_each_alone(partial(made, webui, TITLE + name))
 
 
 def test_one_of_them_is_the_hosts_own(webui, own):

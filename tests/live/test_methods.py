@@ -1,12 +1,12 @@
 """Methods that are no interpolation of latents, and the noise that a start gets, against a real WebUI."""
 
+from functools import partial
 from typing import Any, ClassVar
 
-import numpy as np
 import pytest
 
 from lib_latent_upscale.settings import UpscaleSettings
-from tests.live.calls import MASK_CHANGES, MASKED, check_masked, parameters, square_mask
+from tests.live.calls import MASK_CHANGES, MASKED, check_each_alone, check_masked, parameters, square_mask
 
 JUST_RESIZE = {"method": "pixels", "scheduler": "automatic", "exact_steps": False}
 LEARNED = ("learned", "learned-latent")
@@ -51,11 +51,7 @@ class TestEachMethod:
         assert made.pictures[0].size == size
 
     def test_each_picture_of_a_batch_can_be_made_alone(self, webui, picture, method):
-        together = webui.ours(picture, {"method": method}, batch_size=2).pictures[-2:]
-        assert len(together) == 2
-        for index, one in enumerate(together):
-            alone = webui.ours(picture, {"method": method}, seed=7 + index).pixels
-            assert np.abs(np.asarray(one.convert("RGB")).astype(int) - alone).max() <= 1
+        check_each_alone(partial(webui.ours, picture, {"method": method}))
 
     @pytest.mark.parametrize("full_res", [False, True], ids=["whole picture", "only masked"])
     def test_masks(self, webui, picture, method, full_res):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,16 @@ from lib_latent_upscale.checkpoints import short_hash
 from lib_latent_upscale.method_files import method_of_file
 from tests.core.latent_files import city96, nnlatent, saved, sesqui
 from tests.live.browser import Page
-from tests.live.calls import MASK_CHANGES, MASKED, check_masked, grid, parameters, refused, square_mask
+from tests.live.calls import (
+    MASK_CHANGES,
+    MASKED,
+    check_each_alone,
+    check_masked,
+    grid,
+    parameters,
+    refused,
+    square_mask,
+)
 from tests.live.test_hires import made as made_with_hires_fix
 from tests.live.test_hires import upscaler_in
 
@@ -109,12 +119,7 @@ class TestEachLayout:
         assert "times larger, but 16x16 cells from 3x3 are requested" in error.message
 
     def test_each_picture_of_a_batch_can_be_made_alone(self, webui, picture, file):
-        given = {"method": method_of_file(file.stem)}
-        together = webui.ours(picture, given, batch_size=2).pictures[-2:]
-        assert len(together) == 2
-        for index, one in enumerate(together):
-            alone = webui.ours(picture, given, seed=7 + index).pixels
-            assert np.abs(np.asarray(one.convert("RGB")).astype(int) - alone).max() <= 1
+        check_each_alone(partial(webui.ours, picture, {"method": method_of_file(file.stem)}))
 
 
 def test_the_host_goes_on_as_before(webui, picture, own):
@@ -251,8 +256,7 @@ class TestOnThePage:
         self.refresh(page)
         page.choose("Upscale method", method_of_file("upscaler_SDXL"))
         page.generate()
-        said = page.page.locator("#html_log_img2img").last.inner_text()
-        assert "upscaler_SDXL.safetensors is for the latents of SDXL, not for those of SD 1.x and 2.x" in said
+        assert "upscaler_SDXL.safetensors is for the latents of SDXL, not for those of SD 1.x and 2.x" in page.said
 
     def test_a_pasted_picture_finds_the_file_under_another_name(self, webui, page, picture, own):
         made = webui.ours(picture, {"method": METHOD})

@@ -64,7 +64,7 @@ class TileAccordion(Accordion):
 
     @property
     def error(self) -> str:
-        return self.page.page.locator("#html_log_img2img").last.inner_text()
+        return self.page.said
 
 
 class Unit:
