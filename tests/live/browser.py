@@ -1,6 +1,7 @@
 """The img2img tab of a WebUI in a browser, as users see it."""
 
 import io
+import json
 import re
 from typing import Any
 
@@ -24,6 +25,9 @@ class Page:
         page.on("websocket", lambda socket: self._queued.append(socket))  # noqa: PLW0108
         page.goto(url, timeout=120_000)
         self.open_img2img()
+        least = page.locator("#img2img_width input[type=range]").get_attribute("min")
+        self.edge = max(128, int(float(least)))
+        """Of the results that tests ask for, in pixels: some pages make no small ones (ersatzForge's from 256 on)."""
 
     @property
     def panel(self) -> Any:
@@ -46,6 +50,12 @@ class Page:
             timeout=60_000,
         )
         self.tab("img2img")
+
+    def settings(self) -> Any:
+        """The script's section of the settings page, opened."""
+        self.tab("Settings")
+        self.page.locator("#settings button").filter(has_text=re.compile("^ *Latent Upscale *$")).click()
+        return self.page.locator("#settings_latent_upscale")
 
     def settle(self) -> None:
         """Wait for what the host queues when its page has come; restarts of gradio 3 have hung that did not.
@@ -75,11 +85,18 @@ class Page:
         field.fill(str(value))
         field.press("Tab")
 
-    def sampler(self, name: str) -> None:
-        """By its id: the label's letters differ between hosts."""
-        self.page.locator("#img2img_sampling input").first.click()
+    def pick(self, elem_id: str, value: str) -> None:
+        """Choose from buttons or from a menu: hosts differ, in the letters of their labels, too."""
+        control = self.page.locator(f"#{elem_id}")
+        if control.get_by_role("radio").count():
+            control.get_by_label(value, exact=True).check()
+            return
+        control.locator("input").first.click()
         option = self.page.locator("ul.options li:visible, ul[role=listbox] li:visible")
-        option.filter(has_text=re.compile(f"^[ ✓]*{re.escape(name)} *$")).first.click()
+        option.filter(has_text=re.compile(f"^[ ✓]*{re.escape(value)} *$")).first.click()
+
+    def sampler(self, name: str) -> None:
+        self.pick("img2img_sampling", name)
 
     def upload(self, picture: Image.Image) -> None:
         buffer = io.BytesIO()
@@ -87,6 +104,23 @@ class Page:
         files = [{"name": "small.png", "mimeType": "image/png", "buffer": buffer.getvalue()}]
         self.page.locator("#img2img_image input[type=file]").set_input_files(files)
         self.page.wait_for_selector("#img2img_image img")
+
+    def prepare(self, picture: Image.Image, **fields: float) -> None:
+        """Upload a picture and fill in the tab's numbers; the result will be a square of `edge`."""
+        self.upload(picture)
+        for name, value in {"width": self.edge, "height": self.edge, **fields}.items():
+            self.number(f"img2img_{name}", value)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What the tab's controls ask for, by the names that the API has for them."""
+        numbers = ("width", "height", "steps", "seed", "cfg_scale", "denoising_strength")
+        fields = {name: self.page.locator(f"#img2img_{name} input[type=number]").first for name in numbers}
+        return {
+            "prompt": self.page.locator("#img2img_prompt textarea").input_value(),
+            "sampler_name": self.page.locator("#img2img_sampling input").first.input_value(),
+            **{name: json.loads(field.input_value()) for name, field in fields.items()},
+        }
 
     def paste(self, infotext: str) -> None:
         self.page.locator("#img2img_prompt textarea").fill(infotext)

@@ -246,13 +246,7 @@ def page(browser, webui, picture) -> Iterator[Page]:
     tab = browser.new_page(viewport={"width": 1400, "height": 1800})
     tab.set_default_timeout(60_000)
     page = Page(tab, webui.url)
-    page.upload(picture)
-    page.number("img2img_width", 128)
-    page.number("img2img_height", 128)
-    page.number("img2img_steps", 4)
-    page.number("img2img_seed", 7)
-    page.number("img2img_cfg_scale", 7)  # hosts have other defaults
-    page.number("img2img_denoising_strength", 0.75)
+    page.prepare(picture, steps=4, seed=7, cfg_scale=7, denoising_strength=0.75)  # hosts have other defaults
     yield page
     tab.close()
 

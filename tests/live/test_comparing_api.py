@@ -2,14 +2,14 @@
 
 import json
 import re
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlparse
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.live.calls import LONG, need_whole_when_interrupted, refused, while_running
 
 RECORD = "Latent upscale comparison"
 LABEL = "Latent upscale "
@@ -34,12 +34,6 @@ def shown(result, kind):
 
 def variants(result, index=0):
     return {variant["name"]: variant for variant in record(result)["comparisons"][index]["variants"]}
-
-
-def refusal(webui, picture, script_args, **changes):
-    with pytest.raises(Exception, match="422") as caught:  # conftest's own kind, which no test can import
-        webui.ours(picture, script_args, **changes)
-    return caught.value.message
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +178,9 @@ class TestWhatIsCompared:
         ids=str,
     )
     def test_bad_values_are_refused(self, webui, picture, asked, said):
-        assert said in refusal(webui, picture, {"compare": True, **asked})
+        error = refused(webui.ours, picture, {"compare": True, **asked})
+        assert error.status == 422
+        assert said in error.message
 
 
 class TestTogetherWith:
@@ -236,32 +232,23 @@ class TestTheHostKeepsItsWays:
         assert webui.call("/sdapi/v1/options") == options
 
     def test_interrupting_keeps_what_is_finished(self, webui, picture):
-        changes = {"steps": 40, "width": 256, "height": 256}
         asked = {"compare": True, "compare_schedulers": ["karras", "beta", "exponential"]}
-        with ThreadPoolExecutor() as pool:
-            running = pool.submit(webui.ours, picture, asked, **changes)
-            state = {"job_no": 0, "sampling_step": 0}
-            while state["job_no"] < 3 or state["sampling_step"] < 3:
-                assert not running.done()
-                state = webui.call("/sdapi/v1/progress?skip_current_image=true")["state"]
-                time.sleep(0.02)
+        with while_running(webui, webui.ours, picture, asked, job=3, **LONG) as running:
             webui.call("/sdapi/v1/interrupt", {})
             result = running.result()
         assert list(variants(result)) == [*HOSTS, "Latent Upscale"]
         assert [one["kind"] for one in record(result)["pictures"]] == ["sheet", "plain resize", *["variant"] * 3]
-        alone = webui.ours(picture, {}, **changes).pixels
+        alone = webui.ours(picture, {}, **LONG).pixels
         webui.same(shown(result, "variant")["Latent Upscale"], alone)
 
     def test_interrupting_the_first_variant_gives_its_picture(self, webui, picture):
-        with ThreadPoolExecutor() as pool:
-            running = pool.submit(webui.ours, picture, {"compare": True}, steps=150, width=256, height=256)
-            while webui.call("/sdapi/v1/progress?skip_current_image=true")["state"]["sampling_step"] < 2:
-                assert not running.done()
-                time.sleep(0.02)
+        with while_running(webui, webui.ours, picture, {"compare": True}, **LONG) as running:
             webui.call("/sdapi/v1/interrupt", {})
             result = running.result()
-        assert [one.size for one in result.pictures] == [(256, 256)]
         assert RECORD not in result.info["extra_generation_params"]
+        (made,) = result.pictures
+        need_whole_when_interrupted(webui, picture, made.size)
+        assert made.size == (LONG["width"], LONG["height"])
 
 
 class TestSaving:

@@ -41,7 +41,7 @@ class ComparePage(Page):
     def chosen(self, name):
         return self.side(name).locator("option:checked").inner_text()
 
-    def pick(self, name: str, value: str) -> None:
+    def add(self, name: str, value: str) -> None:
         self.panel.locator(f"[id$=compare_{name}] input").click()
         self.page.locator("ul.options li:visible").filter(has_text=re.compile(f"^[ ✓]*{value} *$")).first.click()
         self.page.keyboard.press("Escape")
@@ -57,8 +57,8 @@ class ComparePage(Page):
     def compare(self) -> None:
         self.choose("Script", "Latent Upscale")
         self.panel.locator("[id$=latent_upscale_compare] > .label-wrap:visible").click()  # opened, it is on
-        self.pick("methods", METHOD)
-        self.pick("schedulers", SCHEDULER)
+        self.add("methods", METHOD)
+        self.add("schedulers", SCHEDULER)
         self.generate()
         self.slider.wait_for()
 
@@ -86,9 +86,7 @@ def page(browser, webui, picture) -> Iterator[ComparePage]:
     tab.errors = []
     tab.on("pageerror", lambda error: tab.errors.append(str(error)))
     page = ComparePage(tab, webui.url)
-    page.upload(picture)
-    for field, value in (("width", 128), ("height", 128), ("steps", 4), ("seed", 7)):
-        page.number(f"img2img_{field}", value)
+    page.prepare(picture, steps=4, seed=7)
     assert page.slider.count() == 0
     page.compare()
     yield page
@@ -100,7 +98,7 @@ def test_every_picture_comes_back(page):
     hosts = ["WebUI, latent upscale", "WebUI, Just resize"]
     names = ["Picture resized", *hosts, "Latent Upscale", f"{METHOD} + {SCHEDULER}"]
     assert page.side("Left").locator("option").all_inner_texts() == names
-    assert [one.size for one in page.results[1:]] == [(128, 128)] * 5
+    assert [one.size for one in page.results[1:]] == [(page.edge, page.edge)] * 5
     assert "sharpness 1.00 (picture resized: 1)" in page.said
     assert "Latent upscale compare: True" in page.infotext
 
@@ -146,8 +144,8 @@ def test_each_side_shows_its_picture(page):
         page.page.keyboard.press(key)
         seen = page.seen()
         side = seen.shape[0]
-        centres = ((np.arange(128) + 0.5) * side / 128).astype(int)
-        inner = slice(24, 104)  # beside names and line
+        centres = ((np.arange(page.edge) + 0.5) * side / page.edge).astype(int)
+        inner = slice(page.edge // 5, page.edge * 4 // 5)  # beside names and line
         shown = seen[np.ix_(centres, centres)][inner, inner]
         assert np.abs(shown - np.asarray(results[name].convert("RGB")).astype(int)[inner, inner]).mean() < 6
 
@@ -179,7 +177,7 @@ def test_zoom(page):
     ratio = page.page.evaluate("window.devicePixelRatio")
     for name, scale in (("100 %", 1), ("400 %", 4)):
         zoom.select_option(label=name)
-        assert page.stage.bounding_box()["width"] == pytest.approx(128 * scale / ratio, abs=1)
+        assert page.stage.bounding_box()["width"] == pytest.approx(page.edge * scale / ratio, abs=1)
     zoom.select_option(label="Fit")
 
 
@@ -233,7 +231,7 @@ def test_a_pasted_sheet_sets_the_comparison_and_a_pasted_picture_takes_it_away(p
     page.thumbnails.last.click()
     page.page.locator("#html_info_img2img").get_by_text(f"Latent upscale method: {METHOD}").wait_for()
     single = page.infotext
-    page.pick("methods", "area")
+    page.add("methods", "area")
     page.paste(single, compares=False)
     assert page.labelled("Upscale method").input_value() == METHOD
     page.paste(sheet, compares=True)

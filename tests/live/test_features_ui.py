@@ -56,9 +56,6 @@ class FeaturePage(Page):
     def compare(self) -> None:
         self.panel.locator("[id$=latent_upscale_compare] > .label-wrap:visible").click()  # opened, it is on
 
-    def radio(self, elem_id: str, choice: str) -> None:
-        self.page.locator(f"#{elem_id}").get_by_label(choice, exact=True).check()
-
     def start(self, webui: Any, step: int = 0) -> str:
         """Press the button and wait until so many steps have run; what was shown before."""
         before = self.page.evaluate(SHOWN)
@@ -89,10 +86,7 @@ def page(browser, webui, picture) -> Iterator[FeaturePage]:
     tab = browser.new_page(viewport={"width": 1400, "height": 1800})
     tab.set_default_timeout(60_000)
     page = FeaturePage(tab, webui.url)
-    page.upload(picture)
-    for field, value in (("width", 128), ("height", 128), ("steps", 4), ("seed", 7), ("cfg_scale", 2)):
-        page.number(f"img2img_{field}", value)
-    page.number("img2img_denoising_strength", 0.5)
+    page.prepare(picture, steps=4, seed=7, cfg_scale=2, denoising_strength=0.5)
     page.prompt("a lighthouse")
     page.choose("Script", "Latent Upscale")
     yield page
@@ -101,8 +95,7 @@ def page(browser, webui, picture) -> Iterator[FeaturePage]:
 
 def alone(webui: Any, page: FeaturePage, picture: Image.Image, *args: Any, **changes: Any) -> np.ndarray:
     """The same generation over the API."""
-    sampler = re.search(r"Sampler: ([^,]+)", page.infotext).group(1)
-    return webui.ours(picture, *(args or [{}]), **{"sampler_name": sampler, "steps": 4, **changes}).pixels
+    return webui.ours(picture, *(args or [{}]), **{**page.asked, **changes}).pixels
 
 
 @pytest.fixture
@@ -113,28 +106,29 @@ def style(page) -> Iterator[str]:
     name.fill(STYLE)
     name.press("Enter")
     page.page.locator("#img2img_edit_style_prompt textarea").fill("stormy {prompt}")
-    page.page.locator("#img2img_edit_style_save").click()
-    page.page.locator("#img2img_edit_style_delete").wait_for()
-    page.page.locator("#img2img_edit_style_close").click()
+    buttons = page.page.locator("#img2img_styles_dialog")
+    save, delete = (buttons.get_by_role("button", name=name, exact=True) for name in ("Save", "Delete"))
+    save.click()
+    delete.click(trial=True)
+    page.page.locator(".global-popup-close").click()
     yield STYLE
     page.page.once("dialog", lambda dialog: dialog.accept())  # playwright says no by itself, and the style would stay
     page.page.locator("#img2img_styles_edit_button").click()
-    page.page.locator("#img2img_edit_style_delete").click()
-    page.page.locator("#img2img_edit_style_close").click()
+    delete.click()
+    page.page.locator(".global-popup-close").click()
 
 
 def test_a_style(page, webui, picture, style):
-    strong = {"cfg_scale": 15}  # a small model follows its prompt only a little
-    page.number("img2img_cfg_scale", 15)
+    page.number("img2img_cfg_scale", 15)  # a small model follows its prompt only a little
     page.page.locator("#img2img_styles input").click()
     page.page.locator("ul.options li:visible").filter(has_text=style).first.click()
     page.page.keyboard.press("Escape")
     page.generate()
     assert page.infotext.startswith("stormy a lighthouse\n")
-    expected = alone(webui, page, picture, prompt="stormy a lighthouse", **strong)
+    expected = alone(webui, page, picture, prompt="stormy a lighthouse")
     assert np.abs(page.pixels - expected).max() <= ROUNDING
     named, without = (
-        np.abs(alone(webui, page, picture, **changes, **strong) - expected) for changes in ({"styles": [style]}, {})
+        np.abs(alone(webui, page, picture, **changes) - expected) for changes in ({"styles": [style]}, {})
     )
     assert named.max() <= ROUNDING
     assert named.mean() < without.mean()  # of a model that hardly follows its prompt, not by much
@@ -223,20 +217,19 @@ def test_a_result_is_sent_to_img2img(page, webui, picture):
         "before => (document.querySelector('#img2img_image img')?.src ?? before) !== before", arg=before
     )
     page.page.wait_for_timeout(2000)  # the host sends the size, too, and Forge does it a moment later
-    page.number("img2img_width", 192)
-    page.number("img2img_height", 192)
+    larger = {"width": page.edge * 3 // 2, "height": page.edge * 3 // 2}
+    for field, value in larger.items():
+        page.number(f"img2img_{field}", value)
     page.generate()
     assert page.labelled("Upscale method").input_value() == "bislerp"
-    expected = alone(webui, page, first, ["bislerp"], width=192, height=192)
+    expected = alone(webui, page, first, ["bislerp"], **larger)
     assert np.abs(page.pixels - expected).max() <= ROUNDING
 
 
 def test_defaults_from_the_settings_page(page, webui, picture):
     info = next(one for one in webui.call("/sdapi/v1/script-info") if one["name"] == "latent upscale")
     kept = {"latent_upscale_method": info["args"][0]["value"], "latent_upscale_exact_steps": info["args"][2]["value"]}
-    page.tab("Settings")
-    page.page.locator("#settings button").filter(has_text=re.compile("^ *Latent Upscale *$")).click()
-    section = page.page.locator("#settings_latent_upscale")
+    section = page.settings()
     section.get_by_label("Default upscale method").first.click()
     page.page.locator("ul.options li:visible").filter(has_text=re.compile("^[ ✓]*lanczos *$")).first.click()
     section.get_by_label("Exact steps by default").uncheck()
@@ -269,12 +262,12 @@ def test_inpaint_upload(page, webui, picture, area, inverted):
     page.put("img_inpaint_mask", ImageOps.invert(mask) if inverted else mask)
     page.page.wait_for_selector("#img_inpaint_base img")
     page.page.wait_for_selector("#img_inpaint_mask img")
-    page.radio("img2img_inpaint_full_res", area)
-    page.radio("img2img_mask_mode", "Inpaint not masked" if inverted else "Inpaint masked")
+    page.pick("img2img_inpaint_full_res", area)
+    page.pick("img2img_mask_mode", "Inpaint not masked" if inverted else "Inpaint masked")
     page.number("img2img_denoising_strength", 0.9)
     page.number("img2img_mask_blur", 1)
     page.generate()
-    check_masked(page.pixels, picture, (128, 128), MASKED, fade=4)
+    check_masked(page.pixels, picture, (page.edge, page.edge), MASKED, fade=4)
 
 
 @pytest.mark.parametrize("area", ["Whole picture", "Only masked"])
@@ -289,7 +282,7 @@ def test_the_batch_tab_with_masks(page, webui, picture, area, tmp_path):
         source.save(tmp_path / "in" / f"{name}.png")
         square_mask((64, 64), MASKED).save(tmp_path / "masks" / f"{name}.png")
     page.mode("Inpaint upload")  # the Batch tab uses the area that is chosen there
-    page.radio("img2img_inpaint_full_res", area)
+    page.pick("img2img_inpaint_full_res", area)
     page.mode("Batch")
     source = page.page.locator("#img2img_batch_source .tab-nav button").filter(has_text="From directory")
     if source.count():  # reForge has nothing else
@@ -303,7 +296,7 @@ def test_the_batch_tab_with_masks(page, webui, picture, area, tmp_path):
     files = sorted((tmp_path / "out").rglob("*.png"))  # with the pictures' names or, in Forge, with numbers
     for file, source in zip(files, sources.values(), strict=True):
         made = np.asarray(Image.open(file).convert("RGB")).astype(int)
-        check_masked(made, source, (128, 128), MASKED, fade=16)
+        check_masked(made, source, (page.edge, page.edge), MASKED, fade=16)
 
 
 def test_a_sampler_that_ignores_sigmas_is_said_below_the_result(page):

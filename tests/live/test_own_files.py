@@ -248,7 +248,7 @@ class TestOnThePage:
         page.generate()
         assert f'Latent upscale method: "{METHOD}"' in page.infotext
         assert f"{WEIGHTS}: {short_hash(own)}" in page.infotext
-        alone = webui.ours(picture, {"method": METHOD}, steps=4, cfg_scale=7, denoising_strength=0.75, prompt="")
+        alone = webui.ours(picture, {"method": METHOD}, **page.asked)
         webui.same(np.asarray(page.results[-1].convert("RGB")).astype(int), alone.pixels)
 
     def test_what_cannot_work_is_said_below_the_result(self, page, own, put):

@@ -108,18 +108,16 @@ def pixels(shown: Any) -> Any:
     return np.asarray(shown.convert("RGB")).astype(int)
 
 
-def by_api(webui: Any, picture: Any, given: dict[str, Any], page: Page, **more: Any) -> Any:
-    """The same over the API, with what the page has by default."""
-    sampler = re.search(r"Sampler: ([^,]+)", page.infotext).group(1)
-    changes = {"sampler_name": sampler, "denoising_strength": 0.75, "prompt": "", **TILE_FAST, **more}
-    return webui.ours(picture, given, **changes).pixels
+def by_api(webui: Any, picture: Any, given: dict[str, Any], page: Page) -> Any:
+    """The same over the API."""
+    return webui.ours(picture, given, **page.asked).pixels
 
 
 def test_a_picture_with_the_chosen_model_comes_out(accordion, page, webui, picture, tile_model):
     accordion.open()
     page.choose("Tile model", tile_model)
     page.generate()
-    assert page.results[-1].size == (128, 128)
+    assert page.results[-1].size == (page.edge, page.edge)
     assert f"{TileSettings.MODEL_LABEL}: {tile_model}, Tile ControlNet weight: 1" in page.infotext
     made = pixels(page.results[-1])
     webui.same(made, by_api(webui, picture, tile(), page))
@@ -158,7 +156,7 @@ def test_a_pasted_infotext_sets_every_control_and_its_absence_switches_it_off(ac
     assert shown == PASTED
     assert page.labelled("Tile ControlNet as a second pass").is_checked()
     page.generate()
-    assert page.results[-1].size == (128, 128)
+    assert page.results[-1].size == (page.edge, page.edge)
     assert text.split("Script: ")[1] in page.infotext
     page.paste(FIRST)
     accordion.is_on(False)
@@ -214,7 +212,7 @@ def test_it_counts_in_an_xyz_plot(accordion, page, webui, picture):
         page.panel.locator(".token .token-remove").last.click()
     page.labelled("Include Sub Images").check()
     page.generate()
-    texts = {result.info["parameters"]: result for result in page.results if result.size == (128, 128)}
+    texts = {result.info["parameters"]: result for result in page.results if result.size == (page.edge, page.edge)}
     cells = {re.search("Latent upscale method: ([^,]+)", text).group(1): cell for text, cell in texts.items()}
     assert len(cells) == 2
     assert all(TileSettings.MODEL_LABEL in text for text in texts)

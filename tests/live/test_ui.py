@@ -18,14 +18,14 @@ def test_pick_the_script_and_generate(page, webui, picture):
     page.choose("Script", "Latent Upscale")
     assert page.labelled("Upscale method").input_value() == "automatic"
     assert page.labelled("Scheduler").input_value() == "simple"
-    page.panel.get_by_text("Result: 128 x 128 pixels, 2 times each side.").first.wait_for()
+    page.panel.get_by_text(
+        f"Result: {page.edge} x {page.edge} pixels, {page.edge // 64} times each side."
+    ).first.wait_for()
     page.generate()
     assert re.search("Latent upscale method: [^,]+, Latent upscale scheduler: simple", page.infotext)
-    assert page.results[-1].size == (128, 128)
-    sampler = re.search(r"Sampler: ([^,]+)", page.infotext).group(1)
-    changes = {"sampler_name": sampler, "steps": 4, "cfg_scale": 7, "denoising_strength": 0.75, "prompt": ""}
+    assert page.results[-1].size == (page.edge, page.edge)
     made = np.asarray(page.results[-1].convert("RGB")).astype(int)
-    webui.same(made, webui.ours(picture, {}, **changes).pixels)
+    webui.same(made, webui.ours(picture, {}, **page.asked).pixels)
 
 
 def test_a_pasted_infotext_sets_every_control(page):
@@ -73,7 +73,7 @@ def test_an_xyz_grid(page, webui):
     assert "nearest-exact" in " ".join(tokens.all_inner_texts())
     with options(webui, grid_save=True):  # only then hosts write the parameters into it
         page.generate()
-    grid = next(result for result in page.results if result.width * result.height >= 9 * 128 * 128)
+    grid = next(result for result in page.results if result.width * result.height >= 9 * page.edge**2)
     # a JPEG in some hosts, which holds it in EXIF
     written = grid.info.get("parameters") or grid.getexif().get_ifd(0x8769)[0x9286][8:].decode("utf-16-be")
     assert "Script: X/Y/Z plot" in written
@@ -90,9 +90,7 @@ def test_a_wrong_value_is_said(page):
 
 
 def test_the_settings_page_has_the_defaults(page):
-    page.tab("Settings")
-    page.page.locator("#settings button").filter(has_text=re.compile("^ *Latent Upscale *$")).click()
-    section = page.page.locator("#settings_latent_upscale")
+    section = page.settings()
     for label in ("Default upscale method", "Default scheduler", "Exact steps by default"):
         assert section.get_by_label(label).first.is_visible()
 
@@ -129,5 +127,5 @@ def test_the_batch_tab(page, picture, tmp_path):
     else:  # reForge takes a folder
         page.page.locator("#img2img_batch_input_dir textarea").fill(str(tmp_path))
     page.generate()
-    assert [result.size for result in page.results][-2:] == [(128, 128)] * 2
+    assert [result.size for result in page.results][-2:] == [(page.edge, page.edge)] * 2
     assert "Latent upscale method" in page.infotext
