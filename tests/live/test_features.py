@@ -253,6 +253,18 @@ class TestStopping:
             webui.same(webui.host(picture).pixels, before)
 
 
+def test_settings_changed_while_a_picture_is_made_are_the_users(webui, picture):
+    """Other extensions are told meanwhile that all steps run, by an option of the host."""
+    name = "img2img_fix_steps"
+    with options(webui, **{name: False}):
+        with while_running(webui, webui.ours, picture, {"exact_steps": True}, **LONG) as running:
+            assert webui.call("/sdapi/v1/options")[name] is False
+            webui.call("/sdapi/v1/options", {name: True})
+            assert not running.done()
+            running.result()
+        assert webui.call("/sdapi/v1/options")[name] is True
+
+
 class TestLivePreviews:
     @pytest.mark.parametrize("compare", [False, True], ids=["alone", "comparing"])
     def test_they_show_the_enlarged_picture(self, webui, wide_picture, compare):

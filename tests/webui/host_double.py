@@ -359,24 +359,29 @@ def run_hooks(p: Img2Img, name: str, *args: Any) -> None:
 
 
 class Options:
-    """Keeps options by name; registering one twice is noticed. Those that the host brings stand in `data`."""
+    """Keeps options by name; registering one twice is noticed. As in the host, only what is in `data` is saved."""
 
     def __init__(self) -> None:
         self.registered: list[str] = []
-        self.data: dict[str, Any] = {"img2img_fix_steps": False}
         self.data_labels: dict[str, OptionInfo] = {"img2img_fix_steps": OptionInfo(False, "Fix steps")}
+        self.data: dict[str, Any] = {"img2img_fix_steps": False}
 
     def __getattr__(self, name: str) -> Any:
+        attributes = vars(self)
+        if name in attributes.get("data", {}):
+            return attributes["data"][name]
         try:
-            return vars(self)["data"][name]
+            return attributes["data_labels"][name].default
         except KeyError:
             raise AttributeError(name) from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        known = "data" in vars(self) and (name in self.data or name in self.data_labels)
+        (self.data if known else vars(self))[name] = value
 
     def add_option(self, name: str, info: Any) -> None:
         self.registered.append(name)
         self.data_labels[name] = info
-        if not hasattr(self, name):
-            setattr(self, name, info.default)
 
 
 class OptionInfo:

@@ -348,6 +348,20 @@ class TestExactStepsAreTold:
         assert self.during(webui, picture, {}, n_iter=2) == [True, True]
         assert webui.options.data["img2img_fix_steps"] is before
 
+    def test_settings_saved_meanwhile_keep_what_the_user_has_chosen(self, webui, picture):
+        p = webui.process(picture)
+        sample, saved = p.sample, []
+        p.sample = lambda **kwargs: (saved.append(dict(webui.options.data)), sample(**kwargs))[1]
+        webui.run(p)
+        assert saved == [{"img2img_fix_steps": False}]
+
+    def test_a_choice_that_is_made_meanwhile_stays(self, webui, picture):
+        p = webui.process(picture)
+        sample = p.sample
+        p.sample = lambda **kwargs: (setattr(webui.options, "img2img_fix_steps", True), sample(**kwargs))[1]
+        webui.run(p)
+        assert webui.options.img2img_fix_steps is True
+
     def test_without_exact_steps_it_is_the_persons(self, webui, picture):
         assert self.during(webui, picture, {"exact_steps": False}) == [False]
 
@@ -359,7 +373,6 @@ class TestExactStepsAreTold:
 
     def test_a_key_that_did_not_stand_there_does_not_afterwards(self, webui, picture):
         """After loading a file without it the host knows only the option's default, and would keep an override."""
-        vars(webui.options)["img2img_fix_steps"] = False
         del webui.options.data["img2img_fix_steps"]
         webui.run(webui.process(picture))
         assert webui.options.data == {}

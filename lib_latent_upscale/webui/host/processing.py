@@ -46,8 +46,6 @@ __all__ = [
 
 Encode = Callable[..., Tensor]
 
-_MISSING = object()
-
 _log = logging.getLogger(__name__)
 
 
@@ -124,21 +122,18 @@ def blurred(p: Any, factor: float) -> dict[str, int]:
 def exact_steps_wanted() -> Iterator[None]:
     """Inside, the host's option for exact steps is on, if there is one: other extensions use it to count steps.
 
-    The host's `override_settings` cannot be used: it restores only options that are in its file. Generations do not
-    overlap (`modules.call_queue`).
+    It is set as an attribute, which comes before the values that the host looks up and saves: these stay the user's,
+    also if settings are changed meanwhile. Generations do not overlap (`modules.call_queue`).
     """
-    values = getattr(shared.opts, "data", {})
-    known = hasattr(shared.opts, _EXACT_STEPS)
-    before = values.get(_EXACT_STEPS, _MISSING)
-    if known:
-        values[_EXACT_STEPS] = True
+    attributes = vars(shared.opts)
+    if _EXACT_STEPS in attributes or not knows_option(_EXACT_STEPS):
+        yield
+        return
+    attributes[_EXACT_STEPS] = True
     try:
         yield
     finally:
-        if known and before is _MISSING:
-            values.pop(_EXACT_STEPS, None)
-        elif known:
-            values[_EXACT_STEPS] = before
+        del attributes[_EXACT_STEPS]
 
 
 _EXACT_STEPS = "img2img_fix_steps"

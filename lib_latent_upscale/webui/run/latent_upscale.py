@@ -299,7 +299,7 @@ class LatentUpscale:
         if p.iteration > 0 and plain and self._encode_again is not None:
             with host.preserved_random_state():
                 p.init_latent = self._encode_again(p.seeds).to(p.init_latent)
-        # `_steps_told` again: X/Y/Z plot runs outside of `installed`, and a caller may override the option
+        # `_steps_told` again: X/Y/Z plot runs outside of `installed`
         with self._steps_told(), samplers.model_calls(p.sampler) as calls:
             sampled = self._host_sample(*args, **kwargs)
         self._tell_steps(calls())
