@@ -20,7 +20,7 @@ from lib_latent_upscale.webui.run import hires
 from lib_latent_upscale.webui.run.latent_upscale import upscale_of
 from lib_latent_upscale.webui.ui import xyz
 from lib_latent_upscale.webui.ui.compare import make_compare_panel
-from lib_latent_upscale.webui.ui.panel import HOST_INPUTS, make_panel, watch
+from lib_latent_upscale.webui.ui.panel import HOST_INPUTS, SHIFT_INPUT, make_panel, watch
 
 
 class LatentUpscaleScript(scripts.Script):
@@ -59,9 +59,10 @@ class LatentUpscaleScript(scripts.Script):
         elem_id = getattr(component, "elem_id", None)
         if elem_id == "script_list":
             self._opener = component
-        elif elem_id in HOST_INPUTS and elem_id not in self._host_inputs:
+        elif elem_id in (SHIFT_INPUT, *HOST_INPUTS) and elem_id not in self._host_inputs:
             self._host_inputs[elem_id] = component
-            self._watch()
+            if elem_id != SHIFT_INPUT:
+                self._watch()
 
     def _watch(self) -> None:
         if self._panel is not None:

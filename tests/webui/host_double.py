@@ -124,8 +124,12 @@ class Flux:
     """
 
     def __init__(self) -> None:
+        self.set_parameters(shift=1)
+
+    def set_parameters(self, *, shift: float) -> None:
+        """As Neo's, which does so in place for each request, to models with `use_shift`."""
         times = torch.arange(1, 10001) / 10000
-        self.sigmas = math.e / (math.e + (1 / times - 1))
+        self.sigmas = math.exp(shift) / (math.exp(shift) + (1 / times - 1))
 
     def sigma(self, time: torch.Tensor) -> torch.Tensor:
         return time

@@ -397,6 +397,17 @@ class TestDrawing:
         drawing = self.draw(forge_with_flux, host="Simple", steps=6, strength=0.5)
         assert "default: simple, 4 of 6 steps run, from σ 0.84" in drawing
 
+    def test_the_shift_of_the_next_request_is_drawn(self, forge_with_flux):
+        """Forge Neo: the model keeps its own, with which it may be sampling."""
+        model = forge_with_flux.modules["modules.sd_models"].model_data.sd_model
+        own = self.draw(forge_with_flux, host="Simple")
+        assert self.draw(forge_with_flux, host="Simple", shift=2.0) == own, "not of a model whose shift is fixed"
+        model.use_shift = True
+        drawn = self.draw(forge_with_flux, host="Simple", shift=2.0)
+        assert self.draw(forge_with_flux, host="Simple") == own
+        model.forge_objects.unet.model.predictor.set_parameters(shift=2.0)
+        assert drawn == self.draw(forge_with_flux, host="Simple") != own
+
     @pytest.mark.parametrize(("scheduler", "drawn"), [("simple", 2), ("automatic", 0)])
     def test_a_schedule_far_above_pure_noise_is_said_instead_of_drawn(self, forge_with_flux, scheduler, drawn):
         drawing = self.draw(forge_with_flux, host="Automatic", steps=3, strength=0.5, scheduler=scheduler)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from copy import deepcopy
 from operator import attrgetter
 from typing import Any
 
@@ -125,10 +125,14 @@ def model_sigmas(p: Any) -> Tensor:
     return table
 
 
-def loaded_model_sigmas() -> Tensor | None:
-    """The noise table of the model that is loaded now; None if there is no model or it has no such table."""
-    model = getattr(sd_models.model_data, "sd_model", None)
-    tables = ((_found(model, place), as_sigmas) for place, as_sigmas in _TABLES)
+def loaded_model_sigmas(shift: float | None = None) -> Tensor | None:
+    """The noise table of the model that is loaded now; None if there is no model or it has no such table.
+
+    Args:
+        shift: the request's, as for `loaded_predictor`.
+    """
+    model, predictor = loaded_predictor(shift)
+    tables = ((_found(predictor, "sigmas"), Tensor.double), *((_found(model, place), sigmas_of) for place in _TABLES))
     sigmas = next((read(table.detach().cpu().double()) for table, read in tables if isinstance(table, Tensor)), None)
     if sigmas is None:
         return None
@@ -138,18 +142,23 @@ def loaded_model_sigmas() -> Tensor | None:
     return sigmas.float()
 
 
-def loaded_predictor() -> tuple[Any, Any]:
-    """The model that is loaded now, and what Forge and its forks place steps with; None where there is none."""
+def loaded_predictor(shift: float | None = None) -> tuple[Any, Any]:
+    """The model that is loaded now, and what Forge and its forks place steps with; None where there is none.
+
+    Args:
+        shift: the request's, where the host sets that of the model to it (Forge Neo). What is returned then is a copy,
+            since the model may be sampling with another one now.
+    """
     model = getattr(sd_models.model_data, "sd_model", None)
-    return model, _found(model, "forge_objects.unet.model.predictor")
+    predictor = _found(model, "forge_objects.unet.model.predictor")
+    if shift and getattr(model, "use_shift", False):
+        predictor = deepcopy(predictor)
+        predictor.set_parameters(shift=shift)
+    return model, predictor
 
 
-_TABLES: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
-    ("forge_objects.unet.model.predictor.sigmas", lambda sigmas: sigmas),
-    ("alphas_cumprod_original", sigmas_of),
-    ("alphas_cumprod", sigmas_of),
-)
-"""Attributes that hold the model's noise table: in Forge and its forks, in v1.10.1 as trained, and there after changes.
+_TABLES = ("alphas_cumprod_original", "alphas_cumprod")
+"""Attributes of v1.10.1's model that hold its noise table: as trained, and after changes.
 Forge's forks also leave an `alphas_cumprod` on flow models after a timestep sampler, which is not theirs."""
 
 

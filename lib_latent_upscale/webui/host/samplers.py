@@ -74,7 +74,14 @@ def exact_by_default() -> bool:
 
 
 def host_plan(
-    schedule_type: str | None, sampler: str, steps: int, strength: float, model_sigmas: Tensor, *, exact: bool
+    schedule_type: str | None,
+    sampler: str,
+    steps: int,
+    strength: float,
+    model_sigmas: Tensor,
+    *,
+    exact: bool,
+    shift: float | None = None,
 ) -> StepPlan | None:
     """The steps that the host itself runs, from its own function for the schedule type; None if that is not possible.
 
@@ -84,12 +91,13 @@ def host_plan(
         steps, strength: as asked for, denoising strength in 0 to 1.
         model_sigmas: the model's own table, ascending.
         exact: whether all of the steps run (`setup_img2img_steps` in the host).
+        shift: the request's, with which `model_sigmas` was made.
     """
     demands = sampler_named(sampler)
     runs = min(steps, scheduled_steps(steps, strength)) if exact else default_steps(steps, strength)
     length = max(scheduled_steps(steps, strength), 1) if exact else steps
     try:
-        sigmas = _sigmas(schedule_type, demands, length + demands.discards_penultimate, model_sigmas)
+        sigmas = _sigmas(schedule_type, demands, length + demands.discards_penultimate, model_sigmas, shift)
     except Exception:  # noqa: BLE001  # a schedule of another extension may ask for anything
         _log.debug("no plot of %s", schedule_type, exc_info=True)
         return None
@@ -98,14 +106,16 @@ def host_plan(
     return StepPlan(sigmas, length - runs if strength > 0 else len(sigmas) - 1)
 
 
-def _sigmas(schedule_type: str | None, demands: HostSampler, steps: int, model_sigmas: Tensor) -> Tensor:
+def _sigmas(
+    schedule_type: str | None, demands: HostSampler, steps: int, model_sigmas: Tensor, shift: float | None
+) -> Tensor:
     """As `KDiffusionSampler.get_sigmas` of v1.10.1 asks for them."""
     from modules import sd_schedulers
 
     table = demands.table(model_sigmas)
     name = demands.schedule if schedule_type in (None, "", "Automatic") else schedule_type
     scheduler = sd_schedulers.schedulers_map.get(name)
-    inner = _schedule_of(table)
+    inner = _schedule_of(table, shift)
     if scheduler is None or scheduler.function is None:
         sigmas: Tensor = inner.get_sigmas(steps)
         return sigmas.float().cpu()
@@ -138,10 +148,10 @@ _BEYOND = (
 )
 
 
-def _schedule_of(table: Tensor) -> Any:
+def _schedule_of(table: Tensor, shift: float | None) -> Any:
     """What schedule types ask about a model: the host's own view of it, k-diffusion's, or ours if it has neither."""
     external = import_k_diffusion("external")
-    model, predictor = loaded_predictor()
+    model, predictor = loaded_predictor(shift)
     own_view = getattr(external, "ForgeScheduleLinker", None)
     if own_view is not None and predictor is not None and torch.equal(predictor.sigmas.cpu().float(), table):
         view = own_view(predictor)

@@ -23,12 +23,15 @@ from lib_latent_upscale.webui.host import processing as host
 from lib_latent_upscale.webui.run.latent_upscale import SAMPLER_NOTES
 from lib_latent_upscale.webui.ui.fields import folded_tips, make_controls, pasted_methods, rest, tips
 
-__all__ = ["HOST_INPUTS", "Panel", "make_panel", "plot_schedule", "watch"]
+__all__ = ["HOST_INPUTS", "SHIFT_INPUT", "Panel", "make_panel", "plot_schedule", "watch"]
 
 _log = logging.getLogger(__name__)
 
 HOST_INPUTS = ("img2img_steps", "img2img_denoising_strength", "img2img_scheduler", "img2img_sampling")
 """Ids of the host's controls that the plot depends on: the first arguments of `plot_schedule`."""
+
+SHIFT_INPUT = "img2img_distilled_cfg_scale"
+"""Id of a further one, the last argument: a flow-matching model's shift, in hosts where it belongs to the request."""
 
 _MENUS = (("method", "scheduler"),)
 _SWITCHES = (("starting_noise",), ("exact_steps", "keep_statistics", "matched_noise"))
@@ -120,13 +123,15 @@ def watch(panel: Panel, inputs: Mapping[str, Any], opener: Any) -> None:
 
     Args:
         panel: the controls.
-        inputs: the host's controls by their ids; if one of `HOST_INPUTS` is missing, there is no plot.
+        inputs: the host's controls by their ids; if one of `HOST_INPUTS` is missing, there is no plot;
+            `SHIFT_INPUT` may be.
         opener: the host's dropdown of scripts, if known.
     """
     settings = [panel.controls[name] for name in _PLOTTED]
     watched = [*(inputs.get(name) for name in HOST_INPUTS), *settings]
     if any(control is None for control in watched):
         return
+    watched += [inputs[SHIFT_INPUT]] if SHIFT_INPUT in inputs else []
     for control in [*watched, *([opener] if opener is not None else [])]:
         control.change(fn=plot_schedule, inputs=watched, outputs=[panel.plot], show_progress=False, queue=False)
 
@@ -136,18 +141,21 @@ def plot_schedule(steps: int, strength: float, host_scheduler: str, sampler: str
 
     Args:
         steps, strength, host_scheduler, sampler: values of the host's controls, as in `HOST_INPUTS`.
-        plotted: values of the settings in `_PLOTTED`.
+        plotted: values of the settings in `_PLOTTED`, and of `SHIFT_INPUT` if there is one.
     """
+    count = len(_PLOTTED)
+    shift = plotted[count] if len(plotted) > count else None
     try:
-        settings = UpscaleSettings(**dict(zip(_PLOTTED, plotted, strict=True)))
+        settings = UpscaleSettings(**dict(zip(_PLOTTED, plotted[:count], strict=True)))
         if settings.starts_anywhere and settings.scheduler == AUTOMATIC:
             return f"<p>{_NEEDS_SCHEDULER}</p>"
         if not samplers.sampler_named(sampler).takes_sigmas:
             return f"<p>{escape(_TAKES_NO_SIGMAS.format(sampler))}</p>"
-        table = models.loaded_model_sigmas()
+        table = models.loaded_model_sigmas(shift)
         if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in (steps, strength)):
             return f"<p>{_NO_NUMBERS}</p>"
-        asked = _Asked(int(steps), float(strength), host_scheduler, sampler, sd1_sigmas() if table is None else table)
+        table = sd1_sigmas() if table is None else table
+        asked = _Asked(int(steps), float(strength), host_scheduler, sampler, table, shift)
         return _plot(asked, settings)
     except ValueError as error:
         return f"<p>{escape(str(error))}</p>"
@@ -176,10 +184,12 @@ class _Asked:
     schedule_type: str
     sampler: str
     table: Tensor
+    shift: float | None
 
     def usual(self, *, exact: bool) -> StepPlan | None:
         """The steps that the host itself runs; None if they are not known."""
-        return samplers.host_plan(self.schedule_type, self.sampler, self.steps, self.strength, self.table, exact=exact)
+        request = (self.schedule_type, self.sampler, self.steps, self.strength)
+        return samplers.host_plan(*request, self.table, exact=exact, shift=self.shift)
 
     def own(self, settings: UpscaleSettings) -> StepPlan | None:
         """The steps that these settings run, `exact_steps` on where the host does so anyway; None if not known."""
