@@ -122,8 +122,7 @@ def test_the_line_follows_the_mouse(page):
 
 
 def test_the_line_follows_a_finger(page):
-    box = page.stage.bounding_box()
-    page.page.touchscreen.tap(box["x"] + box["width"] * 0.3, box["y"] + 40)
+    page.stage.tap(position={"x": page.stage.bounding_box()["width"] * 0.3, "y": 40})
     assert page.cut() == pytest.approx(30, abs=1)
 
 

@@ -53,6 +53,10 @@ class FeaturePage(Page):
         )
         self.page.locator("#context-menu").get_by_text(entry, exact=True).click()
 
+    def close_popup(self) -> None:
+        """Beside it: what closes it lies under the whole of it."""
+        self.page.locator(".global-popup-close").click(position={"x": 9, "y": 9})
+
     def compare(self) -> None:
         self.panel.locator("[id$=latent_upscale_compare] > .label-wrap:visible").click()  # opened, it is on
 
@@ -110,12 +114,12 @@ def style(page) -> Iterator[str]:
     save, delete = (buttons.get_by_role("button", name=name, exact=True) for name in ("Save", "Delete"))
     save.click()
     delete.click(trial=True)
-    page.page.locator(".global-popup-close").click()
+    page.close_popup()
     yield STYLE
     page.page.once("dialog", lambda dialog: dialog.accept())  # playwright says no by itself, and the style would stay
     page.page.locator("#img2img_styles_edit_button").click()
     delete.click()
-    page.page.locator(".global-popup-close").click()
+    page.close_popup()
 
 
 def test_a_style(page, webui, picture, style):
