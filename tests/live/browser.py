@@ -88,10 +88,12 @@ class Page:
     def pick(self, elem_id: str, value: str) -> None:
         """Choose from buttons or from a menu: hosts differ, in the letters of their labels, too."""
         control = self.page.locator(f"#{elem_id}")
-        if control.get_by_role("radio").count():
+        first = control.locator("input").first
+        first.wait_for()
+        if first.get_attribute("type") == "radio":
             control.get_by_label(value, exact=True).check()
             return
-        control.locator("input").first.click()
+        first.click()
         option = self.page.locator("ul.options li:visible, ul[role=listbox] li:visible")
         option.filter(has_text=re.compile(f"^[ ✓]*{re.escape(value)} *$")).first.click()
 
