@@ -146,7 +146,7 @@ def test_generate_forever(page, webui, picture, compare):
         page.compare()
     page.menu("Generate forever")
     seeds: set[str] = set()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while len(seeds) < 3 and time.monotonic() < deadline:
         seeds |= set(re.findall(r"Seed: (\d+), .*Latent upscale method: ", page.infotext))
         page.page.wait_for_timeout(100)
