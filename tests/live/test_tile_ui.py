@@ -156,7 +156,7 @@ def test_a_pasted_infotext_sets_every_control_and_its_absence_switches_it_off(ac
     assert shown == PASTED
     assert page.labelled("Tile ControlNet as a second pass").is_checked()
     page.generate()
-    assert page.results[-1].size == (page.edge, page.edge)
+    assert page.results[-1].size == (128, 128)
     assert text.split("Script: ")[1] in page.infotext
     page.paste(FIRST)
     accordion.is_on(False)
