@@ -77,6 +77,10 @@ class Page:
 
     def choose(self, label: str, value: str) -> None:
         self.labelled(label).click()
+        self._click_option(value)
+
+    def _click_option(self, value: str) -> None:
+        """An entry of the menu that is open."""
         option = self.page.locator("ul.options li:visible, ul[role=listbox] li:visible")
         option.filter(has_text=re.compile(f"^[ ✓]*{re.escape(value)} *$")).first.click()
 
@@ -94,8 +98,7 @@ class Page:
             control.get_by_label(value, exact=True).check()
             return
         first.click()
-        option = self.page.locator("ul.options li:visible, ul[role=listbox] li:visible")
-        option.filter(has_text=re.compile(f"^[ ✓]*{re.escape(value)} *$")).first.click()
+        self._click_option(value)
 
     def sampler(self, name: str) -> None:
         self.pick("img2img_sampling", name)
