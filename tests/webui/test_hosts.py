@@ -390,7 +390,7 @@ class TestTables:
 
     def loaded(self, webui, **model):
         webui.modules["modules.sd_models"].model_data.sd_model = SimpleNamespace(**model)
-        return webui.adapter("host.models").loaded_model_sigmas()
+        return webui.adapter("host.models").loaded_model().sigmas()
 
     def forge(self, **predictor):
         return SimpleNamespace(unet=SimpleNamespace(model=SimpleNamespace(predictor=SimpleNamespace(**predictor))))

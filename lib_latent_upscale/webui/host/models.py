@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from copy import deepcopy
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
@@ -16,13 +17,13 @@ from lib_latent_upscale.noise_tables import LEAST_ALPHA, sigmas_of
 from lib_latent_upscale.webui.host.processing import option
 
 __all__ = [
+    "LoadedModel",
     "apply_noise_schedule",
     "follows_sigmas",
     "is_flow_model",
     "is_flow_table",
     "latent_family",
-    "loaded_model_sigmas",
-    "loaded_predictor",
+    "loaded_model",
     "makes_video",
     "model_sigmas",
     "side_multiple",
@@ -125,28 +126,34 @@ def model_sigmas(p: Any) -> Tensor:
     return table
 
 
-def loaded_model_sigmas(shift: float | None = None) -> Tensor | None:
-    """The noise table of the model that is loaded now; None if there is no model or it has no such table.
+@dataclass(frozen=True)
+class LoadedModel:
+    """The model that is loaded now, and what Forge and its forks place steps with; None where there is none."""
+
+    model: Any
+    predictor: Any
+
+    def sigmas(self) -> Tensor | None:
+        """Its noise table, ascending; None if there is no model or it has no such table."""
+        sigmas = _found(self.predictor, "sigmas")
+        if not isinstance(sigmas, Tensor):
+            tables = (_found(self.model, place) for place in _TABLES)
+            kept = next((table for table in tables if isinstance(table, Tensor)), None)
+            if kept is None:
+                return None
+            sigmas = sigmas_of(kept.detach().cpu().double())
+        sigmas = sigmas.detach().cpu().double()
+        zero_terminal = option("sd_noise_schedule") == "Zero Terminal SNR" and not is_flow_table(sigmas)
+        if zero_terminal and not _rescales_around_sampling(self.model):
+            sigmas = _zero_terminal(sigmas)
+        return sigmas.float()
+
+
+def loaded_model(shift: float | None = None) -> LoadedModel:
+    """The model that is loaded now.
 
     Args:
-        shift: the request's, as for `loaded_predictor`.
-    """
-    model, predictor = loaded_predictor(shift)
-    tables = ((_found(predictor, "sigmas"), Tensor.double), *((_found(model, place), sigmas_of) for place in _TABLES))
-    sigmas = next((read(table.detach().cpu().double()) for table, read in tables if isinstance(table, Tensor)), None)
-    if sigmas is None:
-        return None
-    zero_terminal = option("sd_noise_schedule") == "Zero Terminal SNR" and not is_flow_table(sigmas)
-    if zero_terminal and not _rescales_around_sampling(model):
-        sigmas = _zero_terminal(sigmas)
-    return sigmas.float()
-
-
-def loaded_predictor(shift: float | None = None) -> tuple[Any, Any]:
-    """The model that is loaded now, and what Forge and its forks place steps with; None where there is none.
-
-    Args:
-        shift: the request's, where the host sets that of the model to it (Forge Neo). What is returned then is a copy,
+        shift: the request's, where the host sets that of the model to it (Forge Neo). The predictor is a copy then,
             since the model may be sampling with another one now.
     """
     model = getattr(sd_models.model_data, "sd_model", None)
@@ -154,7 +161,7 @@ def loaded_predictor(shift: float | None = None) -> tuple[Any, Any]:
     if shift and getattr(model, "use_shift", False):
         predictor = deepcopy(predictor)
         predictor.set_parameters(shift=shift)
-    return model, predictor
+    return LoadedModel(model, predictor)
 
 
 _TABLES = ("alphas_cumprod_original", "alphas_cumprod")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lib_latent_upscale.samplers import import_k_diffusion
 from lib_latent_upscale.schedules import SigmaTable, StepPlan, default_steps, scheduled_steps
-from lib_latent_upscale.webui.host.models import is_flow_table, loaded_predictor
+from lib_latent_upscale.webui.host.models import LoadedModel, is_flow_table
 from lib_latent_upscale.webui.host.processing import knows_option, option, schedule_options
 
 __all__ = ["HostSampler", "beyond_table", "exact_by_default", "host_plan", "model_calls", "sampler_named"]
@@ -78,10 +78,10 @@ def host_plan(
     sampler: str,
     steps: int,
     strength: float,
+    loaded: LoadedModel,
     model_sigmas: Tensor,
     *,
     exact: bool,
-    shift: float | None = None,
 ) -> StepPlan | None:
     """The steps that the host itself runs, from its own function for the schedule type; None if that is not possible.
 
@@ -89,15 +89,15 @@ def host_plan(
         schedule_type: as in the host's menu.
         sampler: as in the host's menu.
         steps, strength: as asked for, denoising strength in 0 to 1.
-        model_sigmas: the model's own table, ascending.
+        loaded: the model that it will run.
+        model_sigmas: its table, ascending.
         exact: whether all of the steps run (`setup_img2img_steps` in the host).
-        shift: the request's, with which `model_sigmas` was made.
     """
     demands = sampler_named(sampler)
     runs = min(steps, scheduled_steps(steps, strength)) if exact else default_steps(steps, strength)
     length = max(scheduled_steps(steps, strength), 1) if exact else steps
     try:
-        sigmas = _sigmas(schedule_type, demands, length + demands.discards_penultimate, model_sigmas, shift)
+        sigmas = _sigmas(schedule_type, demands, length + demands.discards_penultimate, loaded, model_sigmas)
     except Exception:  # noqa: BLE001  # a schedule of another extension may ask for anything
         _log.debug("no plot of %s", schedule_type, exc_info=True)
         return None
@@ -107,7 +107,7 @@ def host_plan(
 
 
 def _sigmas(
-    schedule_type: str | None, demands: HostSampler, steps: int, model_sigmas: Tensor, shift: float | None
+    schedule_type: str | None, demands: HostSampler, steps: int, loaded: LoadedModel, model_sigmas: Tensor
 ) -> Tensor:
     """As `KDiffusionSampler.get_sigmas` of v1.10.1 asks for them."""
     from modules import sd_schedulers
@@ -115,7 +115,7 @@ def _sigmas(
     table = demands.table(model_sigmas)
     name = demands.schedule if schedule_type in (None, "", "Automatic") else schedule_type
     scheduler = sd_schedulers.schedulers_map.get(name)
-    inner = _schedule_of(table, shift)
+    inner = _schedule_of(loaded, table)
     if scheduler is None or scheduler.function is None:
         sigmas: Tensor = inner.get_sigmas(steps)
         return sigmas.float().cpu()
@@ -148,14 +148,13 @@ _BEYOND = (
 )
 
 
-def _schedule_of(table: Tensor, shift: float | None) -> Any:
+def _schedule_of(loaded: LoadedModel, table: Tensor) -> Any:
     """What schedule types ask about a model: the host's own view of it, k-diffusion's, or ours if it has neither."""
     external = import_k_diffusion("external")
-    model, predictor = loaded_predictor(shift)
     own_view = getattr(external, "ForgeScheduleLinker", None)
-    if own_view is not None and predictor is not None and torch.equal(predictor.sigmas.cpu().float(), table):
-        view = own_view(predictor)
-        view.inner_model = model  # as Forge and its forks set it, for schedule types that ask the model itself
+    if own_view and loaded.predictor is not None and torch.equal(loaded.predictor.sigmas.cpu().float(), table):
+        view = own_view(loaded.predictor)
+        view.inner_model = loaded.model  # as Forge and its forks set it, for schedule types that ask the model itself
         return view
     if hasattr(external, "DiscreteSchedule"):
         return external.DiscreteSchedule(table, quantize=option("enable_quantization", False))

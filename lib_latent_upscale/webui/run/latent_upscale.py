@@ -335,8 +335,8 @@ class LatentUpscale:
         if self.settings.scheduler != AUTOMATIC or not models.is_flow_table(table):
             return ""
         exact = self._steps_fixed or samplers.exact_by_default()
-        schedule_type = getattr(p, "scheduler", None)
-        plan = samplers.host_plan(schedule_type, p.sampler_name, p.steps, p.denoising_strength, table, exact=exact)
+        request = (getattr(p, "scheduler", None), p.sampler_name, p.steps, p.denoising_strength)
+        plan = samplers.host_plan(*request, models.loaded_model(), table, exact=exact)
         return samplers.beyond_table(plan, table)
 
     def _say_what_ran(self, ran: UpscaleSettings) -> None:

@@ -151,12 +151,12 @@ def plot_schedule(steps: int, strength: float, host_scheduler: str, sampler: str
             return f"<p>{_NEEDS_SCHEDULER}</p>"
         if not samplers.sampler_named(sampler).takes_sigmas:
             return f"<p>{escape(_TAKES_NO_SIGMAS.format(sampler))}</p>"
-        table = models.loaded_model_sigmas(shift)
         if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in (steps, strength)):
             return f"<p>{_NO_NUMBERS}</p>"
+        loaded = models.loaded_model(shift)
+        table = loaded.sigmas()
         table = sd1_sigmas() if table is None else table
-        asked = _Asked(int(steps), float(strength), host_scheduler, sampler, table, shift)
-        return _plot(asked, settings)
+        return _plot(_Asked(int(steps), float(strength), host_scheduler, sampler, loaded, table), settings)
     except ValueError as error:
         return f"<p>{escape(str(error))}</p>"
 
@@ -177,19 +177,20 @@ _LITTLE = 0.1
 
 @dataclass(frozen=True)
 class _Asked:
-    """The values of the host's own controls, and the model's noise table."""
+    """The values of the host's own controls, and the model."""
 
     steps: int
     strength: float
     schedule_type: str
     sampler: str
+    loaded: models.LoadedModel
     table: Tensor
-    shift: float | None
+    """The model's, or SD 1.x's where it has none."""
 
     def usual(self, *, exact: bool) -> StepPlan | None:
         """The steps that the host itself runs; None if they are not known."""
         request = (self.schedule_type, self.sampler, self.steps, self.strength)
-        return samplers.host_plan(*request, self.table, exact=exact, shift=self.shift)
+        return samplers.host_plan(*request, self.loaded, self.table, exact=exact)
 
     def own(self, settings: UpscaleSettings) -> StepPlan | None:
         """The steps that these settings run, `exact_steps` on where the host does so anyway; None if not known."""
