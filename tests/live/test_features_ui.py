@@ -97,11 +97,6 @@ def page(browser, webui, picture) -> Iterator[FeaturePage]:
     tab.close()
 
 
-def alone(webui: Any, page: FeaturePage, picture: Image.Image, *args: Any, **changes: Any) -> np.ndarray:
-    """The same generation over the API."""
-    return webui.ours(picture, *(args or [{}]), **{**page.asked, **changes}).pixels
-
-
 @pytest.fixture
 def style(page) -> Iterator[str]:
     """A style that is made in the dialog of styles, and deleted there."""
@@ -129,10 +124,10 @@ def test_a_style(page, webui, picture, style):
     page.page.keyboard.press("Escape")
     page.generate()
     assert page.infotext.startswith("stormy a lighthouse\n")
-    expected = alone(webui, page, picture, prompt="stormy a lighthouse")
+    expected = page.over_api(webui, picture, prompt="stormy a lighthouse")
     assert np.abs(page.pixels - expected).max() <= ROUNDING
     named, without = (
-        np.abs(alone(webui, page, picture, **changes) - expected) for changes in ({"styles": [style]}, {})
+        np.abs(page.over_api(webui, picture, **changes) - expected) for changes in ({"styles": [style]}, {})
     )
     assert named.max() <= ROUNDING
     assert named.mean() < without.mean()  # of a model that hardly follows its prompt, not by much
@@ -156,7 +151,7 @@ def test_generate_forever(page, webui, picture, compare):
     assert not page.page.locator("#img2img_interrupt").is_visible()
     assert len(seeds) >= 3
     last = re.search(r"Seed: (\d+)", page.infotext).group(1)
-    webui.same(page.pixels, alone(webui, page, picture, seed=int(last)))
+    webui.same(page.pixels, page.over_api(webui, picture, seed=int(last)))
     webui.same(webui.host(picture).pixels, before)
 
 
@@ -226,7 +221,7 @@ def test_a_result_is_sent_to_img2img(page, webui, picture):
         page.number(f"img2img_{field}", value)
     page.generate()
     assert page.labelled("Upscale method").input_value() == "bislerp"
-    expected = alone(webui, page, first, ["bislerp"], **larger)
+    expected = page.over_api(webui, first, ["bislerp"], **larger)
     assert np.abs(page.pixels - expected).max() <= ROUNDING
 
 
@@ -316,4 +311,4 @@ def test_batch_count_and_size(page, webui, picture):
     page.generate()
     for seed, made in zip(range(7, 11), page.results[-4:], strict=True):
         pixels = np.asarray(made.convert("RGB")).astype(int)
-        assert np.abs(pixels - alone(webui, page, picture, seed=seed)).max() <= 1
+        assert np.abs(pixels - page.over_api(webui, picture, seed=seed)).max() <= 1

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.live.browser import Page
+from tests.live.browser import ENTRIES, Page
 from tests.live.calls import check_each_alone, parameters, refused
 from tests.live.conftest import Result, decoded
 
@@ -171,7 +171,5 @@ class TestInTheBrowser:
         field.wait_for(state="visible", timeout=60_000)
         field.click()
         field.fill(TITLE + "bis")
-        page.locator("ul.options li:visible, ul[role=listbox] li:visible").filter(
-            has_text=re.compile(f"^[ ✓]*{TITLE}bislerp *$")
-        ).first.click()
+        page.locator(ENTRIES).filter(has_text=re.compile(f"^[ ✓]*{TITLE}bislerp *$")).first.click()
         assert field.input_value() == TITLE + "bislerp"

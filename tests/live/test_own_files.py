@@ -250,8 +250,8 @@ class TestOnThePage:
         page.generate()
         assert f'Latent upscale method: "{METHOD}"' in page.infotext
         assert f"{WEIGHTS}: {short_hash(own)}" in page.infotext
-        alone = webui.ours(half, {"method": METHOD}, **page.asked)
-        webui.same(np.asarray(page.results[-1].convert("RGB")).astype(int), alone.pixels)
+        made = np.asarray(page.results[-1].convert("RGB")).astype(int)
+        webui.same(made, page.over_api(webui, half, {"method": METHOD}))
 
     def test_what_cannot_work_is_said_below_the_result(self, page, own, put):
         put("upscaler_SDXL", sesqui())

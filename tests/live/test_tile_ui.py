@@ -8,7 +8,7 @@ import pytest
 
 from lib_latent_upscale.settings import AUTOMATIC
 from lib_latent_upscale.tile_settings import TileSettings
-from tests.live.browser import Accordion, Page
+from tests.live.browser import ENTRIES, Accordion, Page
 from tests.live.calls import TILE_FAST, control_file, tile
 
 PASTED = {
@@ -46,7 +46,7 @@ class TileAccordion(Accordion):
     @property
     def offered(self) -> list[str]:
         self.page.labelled("Tile model").click()
-        shown = self.page.page.locator("ul.options li:visible, ul[role=listbox] li:visible")
+        shown = self.page.page.locator(ENTRIES)
         shown.first.wait_for()
         names = [re.sub(r"^[ ✓\n]*", "", text).strip() for text in shown.all_inner_texts()]
         self.page.page.keyboard.press("Tab")
@@ -84,8 +84,7 @@ class Unit:
         self.page.page.locator("#img2img_controlnet #controlnet > .label-wrap").first.click()
         self._input("enable_checkbox").check()
         self.page.page.locator("#img2img_controlnet_ControlNet-0_controlnet_model_dropdown input").first.click()
-        option = self.page.page.locator("ul.options li:visible, ul[role=listbox] li:visible")
-        option.filter(has_text=model).first.click()
+        self.page.page.locator(ENTRIES).filter(has_text=model).first.click()
         for name, value in (("control_weight_slider", "0.6"), ("ending_control_step_slider", "0.9")):
             if self._input(name).count():  # Forge has one slider for both ends
                 self._input(name).fill(value)
@@ -108,11 +107,6 @@ def pixels(shown: Any) -> Any:
     return np.asarray(shown.convert("RGB")).astype(int)
 
 
-def by_api(webui: Any, picture: Any, given: dict[str, Any], page: Page) -> Any:
-    """The same over the API."""
-    return webui.ours(picture, given, **page.asked).pixels
-
-
 def test_a_picture_with_the_chosen_model_comes_out(accordion, page, webui, picture, tile_model):
     accordion.open()
     page.choose("Tile model", tile_model)
@@ -120,8 +114,8 @@ def test_a_picture_with_the_chosen_model_comes_out(accordion, page, webui, pictu
     assert page.results[-1].size == (page.edge, page.edge)
     assert f"{TileSettings.MODEL_LABEL}: {tile_model}, Tile ControlNet weight: 1" in page.infotext
     made = pixels(page.results[-1])
-    webui.same(made, by_api(webui, picture, tile(), page))
-    assert np.abs(made - by_api(webui, picture, {}, page)).mean() > 0.1
+    webui.same(made, page.over_api(webui, picture, tile()))
+    assert np.abs(made - page.over_api(webui, picture, {})).mean() > 0.1
 
 
 def test_fitting_models_are_offered_and_looked_for_again(accordion, put_tile, tile_model):
@@ -165,13 +159,13 @@ def test_a_pasted_infotext_sets_every_control_and_its_absence_switches_it_off(ac
 
 
 def test_the_last_generation_is_pasted_with_its_pass(accordion, page):
-    """The host keeps the text of the last generation, written before its pictures, for an empty prompt."""
+    """The host writes its text before the pictures."""
     accordion.open()
     page.labelled("Tile weight").fill("0.45")
     page.labelled("Tile weight").press("Tab")
     page.generate()
     accordion.head.locator("input").uncheck()
-    page.paste("")
+    page.paste_last()
     accordion.is_on(True)
     assert page.labelled("Tile weight").input_value() == "0.45"
     unit = page.page.locator("#img2img_controlnet_ControlNet-0_controlnet_enable_checkbox input").first
@@ -197,7 +191,7 @@ def test_a_unit_of_the_user_works_beside_it_and_keeps_its_values(accordion, page
     accordion.head.locator("input").uncheck()
     page.generate()
     webui.same(pixels(page.results[0]), alone)
-    others = [by_api(webui, picture, given, page) for given in ({}, tile())]
+    others = [page.over_api(webui, picture, given) for given in ({}, tile())]
     for other in (alone, *others):
         assert np.abs(both - other).mean() > 0.1
 
@@ -217,7 +211,7 @@ def test_it_counts_in_an_xyz_plot(accordion, page, webui, picture):
     assert len(cells) == 2
     assert all(TileSettings.MODEL_LABEL in text for text in texts)
     for method, cell in cells.items():
-        webui.same(pixels(cell), by_api(webui, picture, {"method": method, **tile()}, page))
+        webui.same(pixels(cell), page.over_api(webui, picture, {"method": method, **tile()}))
 
 
 class TestWhatIsWrongIsSaid:

@@ -25,7 +25,7 @@ def test_pick_the_script_and_generate(page, webui, picture):
     assert re.search("Latent upscale method: [^,]+, Latent upscale scheduler: simple", page.infotext)
     assert page.results[-1].size == (page.edge, page.edge)
     made = np.asarray(page.results[-1].convert("RGB")).astype(int)
-    webui.same(made, webui.ours(picture, {}, **page.asked).pixels)
+    webui.same(made, page.over_api(webui, picture))
 
 
 def test_a_pasted_infotext_sets_every_control(page):

@@ -56,8 +56,8 @@ def test_a_picture_comes_out_four_times_larger(accordion, page, webui, picture, 
     assert page.results[-1].size == (4 * page.edge, 4 * page.edge)
     assert f"x4 upscaler model: {x4_model}, x4 upscaler noise level: 20" in page.infotext
     made = np.asarray(page.results[-1].convert("RGB")).astype(int)
-    again = webui.ours(picture, {"x4": True, "x4_steps": 2, "x4_model": x4_model}, **page.asked)
-    webui.same(made, again.pixels)
+    given = {"x4": True, "x4_steps": 2, "x4_model": x4_model}
+    webui.same(made, page.over_api(webui, picture, given))
 
 
 def test_a_pasted_infotext_sets_every_control_and_its_absence_switches_it_off(accordion, page, x4_model):
@@ -80,12 +80,12 @@ def test_a_pasted_infotext_sets_every_control_and_its_absence_switches_it_off(ac
 
 
 def test_the_last_generation_is_pasted_with_its_pass(accordion, page):
-    """The host keeps the text of the last generation, written before its pictures, for an empty prompt."""
+    """The host writes its text before the pictures."""
     accordion.open()
     accordion.number("x4 steps", 3)
     page.generate()
     accordion.head.locator("input").uncheck()
-    page.paste("")
+    page.paste_last()
     accordion.is_on(True)
     assert page.labelled("x4 steps").input_value() == "3"
 
