@@ -353,6 +353,11 @@ class TestDrawing:
         webui.options.data["img2img_fix_steps"] = True
         assert "default: normal, 10 of 20 steps run" in self.draw(webui)
 
+    def test_the_webuis_own_way_is_drawn_also_while_a_generation_of_ours_runs(self, webui):
+        before = self.draw(webui)
+        with webui.adapter("host.processing").exact_steps_wanted():
+            assert self.draw(webui) == before
+
     @pytest.mark.parametrize("left", [{}, {"img2img_fix_steps": False}])
     def test_a_webui_without_that_option_has_all_steps_always(self, webui, left):
         """ersatzForge, also with a settings file of a WebUI that has it."""

@@ -24,13 +24,13 @@ __all__ = [
     "comment",
     "default_schedule",
     "enlarged",
+    "exact_by_default",
     "exact_steps_wanted",
     "filled",
     "fitted",
     "fix_seed",
     "flattened",
     "generate",
-    "knows_option",
     "option",
     "own_pictures",
     "preserved_random_state",
@@ -52,11 +52,6 @@ _log = logging.getLogger(__name__)
 def option(name: str, default: Any = None) -> Any:
     """A value of the user's settings."""
     return getattr(shared.opts, name, default)
-
-
-def knows_option(name: str) -> bool:
-    """Whether the host has this option; what a settings file says of others is without effect."""
-    return name in shared.opts.data_labels
 
 
 def generate(p: Any) -> Any:
@@ -118,6 +113,16 @@ def blurred(p: Any, factor: float) -> dict[str, int]:
     return {name: round(getattr(p, name) * factor) for name in names}
 
 
+def exact_by_default() -> bool:
+    """Whether the host itself runs all steps: because of the user's option, or always if it has no such option.
+
+    Asks the user's own settings, whatever `exact_steps_wanted` says now. A settings file that comes from another WebUI
+    may have a value that the host does not know.
+    """
+    known = shared.opts.data_labels.get(_EXACT_STEPS)
+    return known is None or bool(shared.opts.data.get(_EXACT_STEPS, known.default))
+
+
 @contextmanager
 def exact_steps_wanted() -> Iterator[None]:
     """Inside, the host's option for exact steps is on, if there is one: other extensions use it to count steps.
@@ -126,7 +131,7 @@ def exact_steps_wanted() -> Iterator[None]:
     also if settings are changed meanwhile. Generations do not overlap (`modules.call_queue`).
     """
     attributes = vars(shared.opts)
-    if _EXACT_STEPS in attributes or not knows_option(_EXACT_STEPS):
+    if _EXACT_STEPS in attributes or _EXACT_STEPS not in shared.opts.data_labels:
         yield
         return
     attributes[_EXACT_STEPS] = True

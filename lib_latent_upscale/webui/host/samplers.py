@@ -15,9 +15,9 @@ from torch import Tensor
 from lib_latent_upscale.samplers import import_k_diffusion
 from lib_latent_upscale.schedules import SigmaTable, StepPlan, default_steps, scheduled_steps
 from lib_latent_upscale.webui.host.models import LoadedModel, is_flow_table
-from lib_latent_upscale.webui.host.processing import knows_option, option, schedule_options
+from lib_latent_upscale.webui.host.processing import option, schedule_options
 
-__all__ = ["HostSampler", "beyond_table", "exact_by_default", "host_plan", "model_calls", "sampler_named"]
+__all__ = ["HostSampler", "beyond_table", "host_plan", "model_calls", "sampler_named"]
 
 _log = logging.getLogger(__name__)
 
@@ -63,14 +63,6 @@ _LCM_STRIDE = 20
 def _in(module: str, table: str, name: str | None) -> bool:
     rows = getattr(sys.modules.get(f"modules.{module}"), table, ())
     return any(row.name == name for row in rows)
-
-
-def exact_by_default() -> bool:
-    """Whether the host itself runs all steps: because of the user's option, or always if it has no such option.
-
-    A settings file that comes from another WebUI may have a value that the host does not know.
-    """
-    return not knows_option("img2img_fix_steps") or bool(option("img2img_fix_steps", True))
 
 
 def host_plan(

@@ -334,7 +334,7 @@ class LatentUpscale:
         p, table = self._p, models.model_sigmas(self._p)
         if self.settings.scheduler != AUTOMATIC or not models.is_flow_table(table):
             return ""
-        exact = self._steps_fixed or samplers.exact_by_default()
+        exact = self._steps_fixed or host.exact_by_default()
         request = (getattr(p, "scheduler", None), p.sampler_name, p.steps, p.denoising_strength)
         plan = samplers.host_plan(*request, models.loaded_model(), table, exact=exact)
         return samplers.beyond_table(plan, table)

@@ -213,7 +213,7 @@ class _Asked:
 def _plot(asked: _Asked, settings: UpscaleSettings) -> str:
     usual = host.default_schedule(asked.schedule_type, asked.sampler)
     own = usual if settings.scheduler == AUTOMATIC else settings.scheduler
-    always = samplers.exact_by_default()
+    always = host.exact_by_default()
     settings = replace(settings, exact_steps=settings.exact_steps or always)
     default, plan = asked.usual(exact=always), asked.own(settings)
     curves, notes = [], []
