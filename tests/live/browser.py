@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image
 
 PICTURES = "#img2img_gallery img:not(.livePreview *)"
@@ -138,16 +137,6 @@ class Page:
     def paste(self, infotext: str) -> None:
         self.page.locator("#img2img_prompt textarea").fill(infotext)
         self.page.locator("#tab_img2img #paste, #img2img_tools button").first.click()
-
-    def paste_last(self) -> None:
-        """Paste with an empty prompt, for which hosts take the last generation; skip where the seed does not follow."""
-        self.number("img2img_seed", 123)
-        self.paste("")
-        for _ in range(60):
-            if self.page.locator("#img2img_seed input[type=number]").input_value() != "123":
-                return
-            self.page.wait_for_timeout(500)
-        pytest.skip("this WebUI pastes nothing for an empty prompt")
 
     def generate(self) -> None:
         """Press the button and wait until other pictures, or an error, are there."""

@@ -70,32 +70,39 @@ class TileAccordion(Accordion):
 class Unit:
     """The first unit in ControlNet's own panel."""
 
-    KINDS = {"enable_checkbox": "checkbox", "control_weight_slider": "number", "ending_control_step_slider": "number"}  # noqa: RUF012
+    NUMBERS = ("control_weight_slider", "ending_control_step_slider")
 
     def __init__(self, page: Page) -> None:
         self.page = page
 
-    def _input(self, name: str) -> Any:
-        return self.page.page.locator(
-            f"#img2img_controlnet_ControlNet-0_controlnet_{name} input[type={self.KINDS[name]}]"
-        ).first
+    def _input(self, name: str, kind: str = "") -> Any:
+        return self.page.page.locator(f"[id^=img2img_controlnet][id$='-0_controlnet_{name}'] input{kind}").first
+
+    @property
+    def switch(self) -> Any:
+        """Its checkbox, or that in the head of its accordion (ersatzForge)."""
+        own = self._input("enable_checkbox")
+        return own if own.count() else self.page.page.locator("#img2img_controlnet .input-accordion-checkbox").first
+
+    @property
+    def _numbers(self) -> list[Any]:
+        """Forge and its forks have one slider for both ends, which is not among them."""
+        inputs = [self._input(name, "[type=number]") for name in self.NUMBERS]
+        return [one for one in inputs if one.count()]
 
     def set_up(self, model: str) -> None:
         self.page.page.locator("#img2img_controlnet #controlnet > .label-wrap").first.click()
-        self._input("enable_checkbox").check()
-        self.page.page.locator("#img2img_controlnet_ControlNet-0_controlnet_model_dropdown input").first.click()
+        self.switch.check()
+        self._input("model_dropdown").click()
         self.page.page.locator(ENTRIES).filter(has_text=model).first.click()
-        for name, value in (("control_weight_slider", "0.6"), ("ending_control_step_slider", "0.9")):
-            if self._input(name).count():  # Forge has one slider for both ends
-                self._input(name).fill(value)
-                self._input(name).press("Tab")
+        for field, value in zip(self._numbers, ("0.6", "0.9"), strict=False):
+            field.fill(value)
+            field.press("Tab")
 
     @property
     def values(self) -> list[Any]:
-        named = self.page.page.locator("#img2img_controlnet_ControlNet-0_controlnet_model_dropdown input").first
-        inputs = [self._input(name) for name, kind in self.KINDS.items() if kind == "number"]
-        numbers = [one.input_value() for one in inputs if one.count()]
-        return [self._input("enable_checkbox").is_checked(), named.input_value(), *numbers]
+        fields = [self._input("model_dropdown"), *self._numbers]
+        return [self.switch.is_checked(), *(field.input_value() for field in fields)]
 
 
 @pytest.fixture
@@ -159,17 +166,16 @@ def test_a_pasted_infotext_sets_every_control_and_its_absence_switches_it_off(ac
 
 
 def test_the_last_generation_is_pasted_with_its_pass(accordion, page):
-    """The host writes its text before the pictures."""
+    """The host keeps the text of the last generation, written before its pictures, for an empty prompt."""
     accordion.open()
     page.labelled("Tile weight").fill("0.45")
     page.labelled("Tile weight").press("Tab")
     page.generate()
     accordion.head.locator("input").uncheck()
-    page.paste_last()
+    page.paste("")
     accordion.is_on(True)
     assert page.labelled("Tile weight").input_value() == "0.45"
-    unit = page.page.locator("#img2img_controlnet_ControlNet-0_controlnet_enable_checkbox input").first
-    assert not unit.is_checked()
+    assert not Unit(page).switch.is_checked()
 
 
 def test_a_unit_of_the_user_works_beside_it_and_keeps_its_values(accordion, page, webui, picture, tile_model):

@@ -80,12 +80,12 @@ def test_a_pasted_infotext_sets_every_control_and_its_absence_switches_it_off(ac
 
 
 def test_the_last_generation_is_pasted_with_its_pass(accordion, page):
-    """The host writes its text before the pictures."""
+    """The host keeps the text of the last generation, written before its pictures, for an empty prompt."""
     accordion.open()
     accordion.number("x4 steps", 3)
     page.generate()
     accordion.head.locator("input").uncheck()
-    page.paste_last()
+    page.paste("")
     accordion.is_on(True)
     assert page.labelled("x4 steps").input_value() == "3"
 
